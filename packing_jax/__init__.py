@@ -1,0 +1,34 @@
+"""Stochastic gradient descent as statistical physics: packings, absorbing states, phase diagrams, in JAX."""
+
+from packing_jax.energy import HARMONIC, HERTZIAN, LINEAR, PairEnergy, overlap, total_energy
+from packing_jax.errors import PackingError
+from packing_jax.geometry import ball_volume, mixture_1_to_1_4, packing_fraction
+from packing_jax.rules import bro, langevin, random_organization, sgd
+from packing_jax.simulate import Trajectory, linear_times, log_times, simulate
+from packing_jax.system import System, box_of_jax_md, stack
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "HARMONIC",
+    "HERTZIAN",
+    "LINEAR",
+    "PackingError",
+    "PairEnergy",
+    "System",
+    "Trajectory",
+    "ball_volume",
+    "box_of_jax_md",
+    "bro",
+    "langevin",
+    "linear_times",
+    "log_times",
+    "mixture_1_to_1_4",
+    "overlap",
+    "packing_fraction",
+    "random_organization",
+    "sgd",
+    "simulate",
+    "stack",
+    "total_energy",
+]

@@ -1,0 +1,135 @@
+r"""Periodic cubic boxes in d = 1..6: fixed-point coordinates, minimum image, ball volumes, phi <-> diameter.
+
+The dynamics keeps a coordinate as a signed integer whose full range is one box side: int32 beside float32,
+int64 beside float64. The integer difference of two coordinates wraps around exactly where the periodic box does,
+so it *is* the minimum image; integer sums are associative, so a particle's move does not depend on the order in
+which its neighbours are listed. One quantum is 2^-32 of the box side (2e-8 mean diameters at N = 1e6 in 3D).
+
+Arrays of coordinates in the hot loop are (dim, N), one contiguous row per axis; what users pass and get back is
+(N, dim) in the units of the box side.
+"""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+from packing_jax.errors import PackingError
+
+MAX_DIM = 6
+
+
+def check_dim(dim: int) -> None:
+    """Raise unless ``dim`` is an integer from 1 to 6."""
+    if not isinstance(dim, (int, np.integer)) or not 1 <= dim <= MAX_DIM:
+        raise PackingError(f"the dimension is {dim!r}; it must be a whole number from 1 to {MAX_DIM}")
+
+
+# --- fixed-point coordinates ----------------------------------------------------------------------------------
+
+
+def float_of(coordinates: Array) -> np.dtype:
+    """The float type that goes with a coordinate type: float32 with int32, float64 with int64."""
+    return np.dtype(f"float{8 * coordinates.dtype.itemsize}")
+
+
+def quanta(dtype: np.dtype) -> float:
+    """Quanta in one box side: 2^32 for int32 or float32, 2^64 for int64 or float64."""
+    return 2.0 ** (8 * np.dtype(dtype).itemsize)
+
+
+def to_fixed(positions: Float[Array, "*batch n dim"], box: Array) -> Int[Array, "*batch dim n"]:
+    """Fixed-point coordinates of real positions; any periodic image of a position gives the same integers."""
+    dtype = np.dtype(f"int{8 * positions.dtype.itemsize}")
+    fraction = positions / box[..., None, None]
+    fraction = fraction - jnp.round(fraction)  # [-1/2, 1/2]: the range of a signed integer
+    # +1/2 itself, and what rounds up to it, is the same place as -1/2
+    fraction = jnp.where(fraction >= 0.5, fraction - 1.0, fraction)
+    fraction = jnp.rint(fraction * quanta(dtype))
+    fraction = jnp.where(fraction >= quanta(dtype) / 2, fraction - quanta(dtype), fraction)
+    return jnp.swapaxes(fraction.astype(dtype), -1, -2)
+
+
+def to_positions(coordinates: Int[Array, "*batch dim n"], box: Array) -> Float[Array, "*batch n dim"]:
+    """Real positions in [0, box) of fixed-point coordinates."""
+    dtype = float_of(coordinates)
+    fraction = coordinates.astype(dtype) / quanta(dtype)
+    fraction = jnp.where(fraction < 0, fraction + 1.0, fraction)
+    fraction = jnp.where(fraction >= 1.0, 0.0, fraction)  # -1 quantum rounds up to a full side
+    return jnp.swapaxes(fraction, -1, -2) * box[..., None, None].astype(dtype)
+
+
+def separation(a: Array, b: Array) -> Array:
+    """Minimum image of ``a - b`` in box sides, in [-1/2, 1/2): the wrap-around of the integer difference."""
+    dtype = float_of(a)
+    return (a - b).astype(dtype) * np.asarray(1.0 / quanta(dtype), dtype)
+
+
+def to_quanta(displacement: Array) -> Array:
+    """Displacements in box sides, rounded to whole quanta (half to even, hence odd: -x gives minus the result)."""
+    dtype = displacement.dtype
+    integer = np.dtype(f"int{8 * dtype.itemsize}")
+    return jnp.rint(displacement * np.asarray(quanta(dtype), dtype)).astype(integer)
+
+
+def crossings(before: Array, after: Array) -> Array:
+    """Box crossings (-1, 0 or 1 per coordinate) of a move shorter than half a box, from its two ends."""
+    moved_up = (after - before) > 0
+    return jnp.where(moved_up & (after < before), 1, 0) - jnp.where(~moved_up & (after > before), 1, 0)
+
+
+def unwrapped(coordinates: Array, images: Array, start: Array) -> Array:
+    """Displacement from ``start`` in box sides, through the periodic boundary as often as it was crossed."""
+    carried = crossings(start, coordinates)  # images count from the start, separation() is the short way round
+    whole = (images - carried.astype(images.dtype)).astype(float_of(coordinates))
+    return whole + separation(coordinates, start)
+
+
+# --- real-valued periodic geometry ----------------------------------------------------------------------------
+
+
+def wrap(positions: Array, box: Array) -> Array:
+    """Positions moved by whole box sides into [0, box)."""
+    return positions - box * jnp.floor(positions / box)
+
+
+def minimum_image(displacement: Array, box: Array) -> Array:
+    """The shortest periodic image of a displacement, each component in [-box/2, box/2]."""
+    return displacement - box * jnp.round(displacement / box)
+
+
+# --- balls ----------------------------------------------------------------------------------------------------
+
+
+def ball_volume(dim: int) -> float:
+    """Volume of the unit ball, v_d = pi^(d/2) / Gamma(d/2 + 1)."""
+    check_dim(dim)
+    return math.pi ** (dim / 2) / math.gamma(dim / 2 + 1)
+
+
+def packing_fraction(
+    diameters: Array | np.ndarray, particles: int, dim: int, box: Array | float = 1.0
+) -> Array | np.ndarray | np.floating:
+    """phi = v_d sum_i (sigma_i/2)^d / box^d; a scalar diameter counts for every particle."""
+    mean_power = (diameters**dim).mean(axis=-1) if diameters.ndim else diameters**dim
+    return ball_volume(dim) * particles * mean_power / (2.0 * box) ** dim
+
+
+def scale_to_phi(sizes: np.ndarray | float, phi: float, particles: int, dim: int, box: float = 1.0) -> np.ndarray:
+    """Diameters in the proportions ``sizes`` that fill a fraction ``phi`` of the box (float64 on the host)."""
+    sizes = np.asarray(sizes, dtype=np.float64)
+    mean_power = np.mean(sizes**dim)
+    side = 2.0 * box * (phi / (ball_volume(dim) * particles * mean_power)) ** (1.0 / dim)
+    return np.asarray(sizes * side)
+
+
+def mixture_1_to_1_4(particles: int) -> np.ndarray:
+    """Relative sizes of the standard two-dimensional glass former: half of the particles 1, half 1.4.
+
+    Source: O'Hern et al., Phys. Rev. E 68, 011306 (2003).
+    """
+    sizes = np.ones(particles)
+    sizes[particles // 2 :] = 1.4
+    return sizes

@@ -1,0 +1,104 @@
+"""Counter-based random numbers: a draw is a function of who draws, when, and nothing else.
+
+Each particle gets two 32-bit words per step from Threefry-2x32 (Salmon et al., SC11), keyed by the replica's key
+folded with the step and counted by the particle's tag. A pair's word mixes the sum of its two particles' words, so
+both rows of a pair compute the same number and nothing is stored or communicated. Tags, not array slots: sorting
+the particles, another list, batch, chunk or device changes no draw.
+
+The mixer is the two-multiply 32-bit finaliser found by exhaustive search (C. Wellons, "lowbias32", bias 0.17). Its
+input, a sum of independent uniform words, is already uniform; mixing hides the linear relations between the words of
+pairs that share particles. tests/test_noise.py checks moments, uniformity, and correlations across steps, replicas,
+streams and neighbouring pairs.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
+
+def _stream(index: int) -> np.uint32:
+    """An offset that gives one pair or particle another, independent draw (multiples of the golden ratio)."""
+    return np.uint32(index * 0x9E3779B9 & 0xFFFFFFFF)
+
+
+class Words(NamedTuple):
+    """The random words of one step."""
+
+    pair: Array  #: (N,) uint32, combined across a pair
+    particle: Array  #: (N,) uint32, for draws of a particle on its own
+
+
+def threefry2x32(key: tuple[Array, Array], counter: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Threefry-2x32 with 20 rounds, elementwise; the same bits as jax.random's.
+
+    The rounds are a loop on purpose. XLA would inline straight-line code into the neighbour gather that reads its
+    result and run the cipher once per pair instead of once per particle (20 times slower on a CPU, whose compiler
+    drops optimisation barriers); the result of a loop has to be stored.
+    """
+    keys = jnp.stack([key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA)])
+    rotations = jnp.asarray(_ROTATIONS, dtype=jnp.uint32)
+
+    def four_rounds(block: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        x, y = state
+        for r in range(4):
+            by = rotations[block % 2, r]
+            x = x + y
+            y = x ^ ((y << by) | (y >> (np.uint32(32) - by)))
+        return x + keys[(block + 1) % 3], y + keys[(block + 2) % 3] + block.astype(jnp.uint32) + np.uint32(1)
+
+    return jax.lax.fori_loop(0, 5, four_rounds, (counter[0] + keys[0], counter[1] + keys[1]))
+
+
+def particle_words(key: Array, tags: Array) -> Words:
+    """The two words of each particle at one step; ``key`` is the replica's key folded with the step."""
+    words = jax.random.key_data(key)
+    zero = jnp.zeros_like(tags, dtype=jnp.uint32)
+    return Words(*threefry2x32((words[0], words[1]), (zero, tags.astype(jnp.uint32))))
+
+
+def mix(word: Array) -> Array:
+    """A bijection of 32-bit words in which each input bit flips each output bit with probability 1/2."""
+    word = (word ^ (word >> np.uint32(16))) * np.uint32(0x7FEB352D)
+    word = (word ^ (word >> np.uint32(15))) * np.uint32(0x846CA68B)
+    return word ^ (word >> np.uint32(16))
+
+
+def pair_words(own: Array, other: Array, stream: int = 0) -> Array:
+    """The same word for both partners of a pair."""
+    return mix(own + other + _stream(stream))
+
+
+def directed_words(own: Array, other: Array) -> Array:
+    """Independent words for the two directions of a pair: the sign of the difference tells them apart."""
+    offset = jnp.where(own < other, _stream(7), _stream(11))
+    return mix(own + other + offset)
+
+
+def uniform(words: Array, dtype: np.dtype) -> Array:
+    """Uniform on (0, 1), centred in its cell so that the mean is exactly 1/2 and 0 and 1 never occur."""
+    if np.dtype(dtype) == np.float32:
+        return (words >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24) + np.float32(2.0**-25)
+    return words.astype(np.float64) * 2.0**-32 + 2.0**-33
+
+
+def normal(words: Array, dtype: np.dtype) -> Array:
+    """Standard normal by inversion, sqrt(2) erfinv(2u - 1)."""
+    return jnp.asarray(np.sqrt(2.0), dtype) * jax.lax.erf_inv(2.0 * uniform(words, dtype) - 1.0)
+
+
+def chosen(words: Array, probability: Array) -> Array:
+    """Bernoulli(probability) as a mask: never at 0, always at 1."""
+    return uniform(words, np.dtype(probability.dtype)) < probability
+
+
+def unit_vectors(words: Array, dim: int, dtype: np.dtype, ways: Array | None = None) -> Array:
+    """Isotropic unit vectors (dim, ...) from one word each, reversed where ``ways`` is negative."""
+    parts = [normal(mix(words + _stream(axis + 1)), dtype) for axis in range(dim)]
+    norm = jnp.sqrt(sum((part * part for part in parts[1:]), parts[0] * parts[0]))
+    vectors: Array = jnp.stack(parts) / norm[None]
+    return vectors if ways is None else vectors * ways[None]

@@ -1,0 +1,86 @@
+"""Activity, energy and mean squared displacement of a configuration.
+
+Particles are stored in cell order, which depends on when lists were rebuilt; a float sum in that order would not be
+reproducible. Counts are integers, and means go through :func:`exact_mean`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from packing_jax.energy import pair_rows
+from packing_jax.geometry import unwrapped
+from packing_jax.system import System
+
+
+class Configuration(NamedTuple):
+    """One system at one time, particles in the order of the neighbour rows."""
+
+    coordinates: Array  #: (dim, N) fixed point
+    images: Array  #: (dim, N) int32, boxes crossed since the start
+    start: Array  #: (dim, N) fixed point, where each particle started
+    rows: Array  #: (K, N) neighbour slots
+
+
+Observable = Callable[[System, Configuration], Array]
+
+
+def exact_mean(values: Array) -> Array:
+    """Mean over all entries, the same bits in any order; relative error 2^-24 of the largest entry (float32).
+
+    Entries are rounded to integers relative to the largest one and summed in limbs of 8 bits, so that 2^23 of them
+    cannot overflow an int32.
+    """
+    flat = values.reshape(-1)
+    largest = jnp.max(jnp.abs(flat))
+    exponent = jnp.frexp(largest)[1]
+    digits = 23 if values.dtype == np.float32 else 48
+    integer = np.dtype(np.int32 if values.dtype == np.float32 else np.int64)
+    whole = jnp.rint(jnp.ldexp(flat, digits - exponent)).astype(integer)
+    total = jnp.zeros((), values.dtype)
+    for shift in range(0, digits + 1, 8):  # the top limb carries the sign
+        limb = whole >> np.asarray(shift, integer)
+        if shift + 8 <= digits:
+            limb = limb & np.asarray(0xFF, integer)
+        total = total + jnp.ldexp(jnp.sum(limb, dtype=integer).astype(values.dtype), shift)
+    return jnp.where(largest > 0, jnp.ldexp(total / flat.shape[0], exponent - digits), 0.0)
+
+
+def activity(system: System, configuration: Configuration) -> Array:
+    """f_a: the fraction of particles with at least one overlap r < (1 - cut) sigma_ij."""
+    pairs = pair_rows(system, configuration.coordinates, configuration.rows)
+    active = jnp.any(pairs.overlapping(system.cut), axis=0)
+    return jnp.sum(active, dtype=jnp.int32).astype(pairs.distance.dtype) / system.particles
+
+
+def energy(system: System, configuration: Configuration) -> Array:
+    """E/N in mean diameters: a0 is 1/2 there unless given otherwise."""
+    pairs = pair_rows(system, configuration.coordinates, configuration.rows)
+    unit = system.unit / system.box
+    contact = jnp.broadcast_to(pairs.contact, pairs.distance.shape)
+    rows = jnp.where(pairs.listed, system.energy(pairs.distance, contact, unit), 0.0) / unit
+    # per particle first: a row of up to 128 entries of 24 bits fits 32 bits, whatever its order
+    per_particle = _exact_rows(rows)
+    return 0.5 * exact_mean(per_particle)
+
+
+def _exact_rows(values: Array) -> Array:
+    """Sum (K, N) over K in fixed point relative to the largest entry."""
+    largest = jnp.max(jnp.abs(values))
+    exponent = jnp.frexp(largest)[1]
+    digits = 23 if values.dtype == np.float32 else 48
+    integer = np.dtype(np.int32 if values.dtype == np.float32 else np.int64)
+    whole = jnp.rint(jnp.ldexp(values, digits - exponent)).astype(integer)
+    return jnp.ldexp(jnp.sum(whole, axis=0, dtype=integer).astype(values.dtype), exponent - digits)
+
+
+def mean_squared_displacement(system: System, configuration: Configuration) -> Array:
+    """<|x(t) - x(0)|^2> over particles in squared mean diameters, through the periodic boundary."""
+    moved = unwrapped(configuration.coordinates, configuration.images, configuration.start) * (system.box / system.unit)
+    square = moved[0] * moved[0]
+    for part in moved[1:]:
+        square = square + part * part
+    return exact_mean(square)

@@ -1,0 +1,32 @@
+"""What moves a configuration: one rule per file, each an (init, step) pair.
+
+``init(system, coordinates) -> state`` and ``step(key, system, coordinates, neighbors, state) -> displacement, state,
+info`` are pure functions for one system; the driver vmaps them. ``key`` is the replica's key folded with the step,
+coordinates are fixed-point (dim, N), the displacement is in quanta. What is carried (state) and what is reported (info)
+are separate. State leaves of the shape of the coordinates travel with the particles when these are sorted.
+
+A rule is a pytree whose leaves are its hyperparameters, so replicas with different kicks or batch fractions are one
+batch and one compiled program. To write a new one, copy ``bro.py``: a frozen dataclass with these two methods.
+
+All moves of a step are computed from the same configuration, and every sum over neighbours is a sum of integers:
+the order of the row cannot matter.
+"""
+
+from packing_jax.rules.base import Info, Rule
+from packing_jax.rules.bro import BRO, bro
+from packing_jax.rules.langevin import Langevin, langevin
+from packing_jax.rules.random_organization import RandomOrganization, random_organization
+from packing_jax.rules.sgd import SGD, sgd
+
+__all__ = [
+    "BRO",
+    "SGD",
+    "Info",
+    "Langevin",
+    "RandomOrganization",
+    "Rule",
+    "bro",
+    "langevin",
+    "random_organization",
+    "sgd",
+]

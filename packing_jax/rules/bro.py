@@ -1,0 +1,82 @@
+r"""Biased random organization: overlapping particles kick each other apart by random amounts.
+
+pair                  dx_i = eps sum_j u_ij rhat_ij, u_ij and u_ji ~ U(0, 1) with correlation p (1: reciprocal)
+particle              dx_i = eps u_i sum_j rhat_ij
+particle-normalised   dx_i = eps u_i S/|S|, S = sum_j rhat_ij; no move where S = 0
+
+eps is in mean diameters, the sums run over overlaps r_ij < sigma_ij. Kicks are antiparallel, so draws of correlation
+p give kicks of correlation c = -p. Sources: Wilken et al., Phys. Rev. Lett. 127, 038002 (2021); arXiv:2411.11834;
+arXiv:2505.22933 for the correlation.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from packing_jax import noise
+from packing_jax.geometry import float_of, to_quanta
+from packing_jax.neighbors import Neighbors
+from packing_jax.rules.base import (
+    Coupling,
+    Info,
+    check_coupling,
+    check_positive,
+    exact_row_sum,
+    info,
+    length,
+    look,
+    pair_uniforms,
+    sum_of_kicks,
+)
+from packing_jax.system import Leaf, System
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["kick"], meta_fields=["coupling", "correlation"])
+@dataclass(frozen=True)
+class BRO:
+    """Biased random organization; build with :func:`bro`."""
+
+    kick: Leaf
+    coupling: Coupling
+    correlation: float
+
+    def init(self, system: System, coordinates: Array) -> tuple[()]:
+        """Nothing is carried."""
+        return ()
+
+    def step(
+        self, key: Array, system: System, coordinates: Array, neighbors: Neighbors, state: tuple[()]
+    ) -> tuple[Array, tuple[()], Info]:
+        """One synchronous kick of every overlap."""
+        dtype = float_of(coordinates)
+        scene = look(key, system, coordinates, neighbors)
+        kick = self.kick.astype(dtype) * system.unit / system.box
+        pairs = scene.pairs
+        if self.coupling == "pair":
+            u = pair_uniforms(scene, self.correlation, dtype)
+            weight = jnp.where(scene.hit, kick * u / pairs.distance, 0.0)
+            return sum_of_kicks(weight[None] * pairs.separation), state, info(scene)
+        push = exact_row_sum(jnp.where(scene.hit[None], pairs.direction, 0.0), 1.0)
+        if self.coupling == "particle-normalised":
+            size = length(push)
+            push = jnp.where(size > 0, 1.0 / jnp.where(size > 0, size, 1.0), 0.0)[None] * push
+        u = noise.uniform(scene.words.particle, dtype)
+        return to_quanta((kick * u)[None] * push), state, info(scene)
+
+
+def bro(kick: float | Array, coupling: Coupling = "pair", correlation: float = 1.0) -> BRO:
+    """Biased random organization with kick size eps in mean diameters; equations in the module's docstring.
+
+    Args:
+        kick: eps > 0, one number or one per replica.
+        coupling: "pair", "particle" or "particle-normalised".
+        correlation: p in [0, 1] of the partners' draws, for "pair" only.
+
+    Raises:
+        PackingError: an argument out of range.
+    """
+    correlation = check_coupling(coupling, correlation)
+    return BRO(check_positive("the kick", kick), coupling, correlation)

@@ -1,0 +1,85 @@
+r"""The Langevin map whose first two moments are those of BRO and SGD.
+
+pair       dx_i = -eps sum_j [grad V_ij + 3^(-1/2) (g_ij g_ij^T)^(1/2) xi_ij],  g_ij = grad_i V_ij
+particle   dx_i = -eps [G_i + 3^(-1/2) (G_i G_i^T)^(1/2) xi_i],                  G_i = sum_j g_ij
+
+Since (g g^T)^(1/2) = g g^T/|g| and a unit vector times a standard normal vector is a standard normal number, the
+pair term is -eps g_ij (1 + z_ij/sqrt 3), z ~ N(0, 1): BRO with a Gaussian of mean 1 and variance 1/3 in the place of
+2u. Partners share z with correlation p (1 unless given), which conserves the centre of mass.
+
+With the linear energy |grad V| = 1/2, and the mean eps/2 and variance eps^2/12 of a pair move are BRO's. (The
+reference sheet calls this force "unit-slope"; the moments match with slope 1/2, the slope of V = R - r/2.)
+Source: arXiv:2411.11834.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from packing_jax import noise
+from packing_jax.energy import pair_slopes
+from packing_jax.geometry import float_of, to_quanta
+from packing_jax.neighbors import Neighbors
+from packing_jax.rules.base import (
+    Coupling,
+    Info,
+    check_coupling,
+    check_positive,
+    exact_row_sum,
+    info,
+    look,
+    pair_normals,
+    sum_of_kicks,
+)
+from packing_jax.system import Leaf, System
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["kick"], meta_fields=["coupling", "correlation"])
+@dataclass(frozen=True)
+class Langevin:
+    """The moment-matched Langevin map; build with :func:`langevin`."""
+
+    kick: Leaf
+    coupling: Coupling
+    correlation: float
+
+    def init(self, system: System, coordinates: Array) -> tuple[()]:
+        """Nothing is carried."""
+        return ()
+
+    def step(
+        self, key: Array, system: System, coordinates: Array, neighbors: Neighbors, state: tuple[()]
+    ) -> tuple[Array, tuple[()], Info]:
+        """One step of the map at unit time step in units of eps."""
+        dtype = float_of(coordinates)
+        scene = look(key, system, coordinates, neighbors)
+        kick = self.kick.astype(dtype) * system.unit / system.box
+        slope = pair_slopes(system, scene.pairs)
+        amplitude = np.asarray(1.0 / np.sqrt(3.0), dtype)
+        if self.coupling == "pair":
+            z = pair_normals(scene, self.correlation, dtype)
+            weight = -kick * slope * (1.0 + amplitude * z) / scene.pairs.distance
+            return sum_of_kicks(weight[None] * scene.pairs.separation), state, info(scene)
+        bound = system.energy.largest_slope(system.diameters, system.unit)
+        gradient = exact_row_sum(jnp.clip(slope, -bound, bound)[None] * scene.pairs.direction, bound)
+        z = noise.normal(scene.words.particle, dtype)
+        return to_quanta(-kick * (1.0 + amplitude * z)[None] * gradient), state, info(scene)
+
+
+def langevin(kick: float | Array, coupling: Coupling = "pair", correlation: float = 1.0) -> Langevin:
+    """The Langevin map with kick size eps in mean diameters; equations in the module's docstring.
+
+    Args:
+        kick: eps > 0, one number or one per replica.
+        coupling: "pair" or "particle".
+        correlation: p in [0, 1] of the partners' Gaussian draws, for "pair" only.
+
+    Raises:
+        PackingError: an argument out of range.
+    """
+    correlation = check_coupling(coupling, correlation, ("pair", "particle"))
+    return Langevin(check_positive("the kick", kick), coupling, correlation)

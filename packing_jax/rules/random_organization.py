@@ -1,0 +1,79 @@
+r"""Random organization: overlapping particles move in random directions.
+
+particle   dx_i = eps u_i n_i for every particle with an overlap, n_i isotropic
+pair       dx_i = eps sum_j u_ij n_ij over overlaps, n_ij = -n_ji isotropic, u_ij and u_ji with correlation p
+
+u ~ U(0, 1), eps in mean diameters. At p = 1 the pair version conserves the centre of mass. Source: Corte, Chaikin,
+Gollub and Pine, Nat. Phys. 4, 420 (2008).
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from packing_jax import noise
+from packing_jax.geometry import float_of, to_quanta
+from packing_jax.neighbors import Neighbors
+from packing_jax.rules.base import (
+    Coupling,
+    Info,
+    check_coupling,
+    check_positive,
+    info,
+    look,
+    pair_uniforms,
+    sum_of_kicks,
+)
+from packing_jax.system import Leaf, System
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["kick"], meta_fields=["coupling", "correlation"])
+@dataclass(frozen=True)
+class RandomOrganization:
+    """Random organization; build with :func:`random_organization`."""
+
+    kick: Leaf
+    coupling: Coupling
+    correlation: float
+
+    def init(self, system: System, coordinates: Array) -> tuple[()]:
+        """Nothing is carried."""
+        return ()
+
+    def step(
+        self, key: Array, system: System, coordinates: Array, neighbors: Neighbors, state: tuple[()]
+    ) -> tuple[Array, tuple[()], Info]:
+        """One random move of everything that overlaps."""
+        dtype = float_of(coordinates)
+        scene = look(key, system, coordinates, neighbors)
+        kick = self.kick.astype(dtype) * system.unit / system.box
+        dim = coordinates.shape[0]
+        if self.coupling == "pair":
+            u = pair_uniforms(scene, self.correlation, dtype)
+            way = jnp.where(scene.own < scene.other, 1.0, -1.0).astype(dtype)
+            n = noise.unit_vectors(noise.pair_words(scene.own, scene.other, stream=1), dim, dtype, way)
+            return sum_of_kicks(jnp.where(scene.hit, kick * u, 0.0)[None] * n), state, info(scene)
+        u = noise.uniform(scene.words.particle, dtype)
+        n = noise.unit_vectors(scene.words.particle, dim, dtype)
+        moving = jnp.any(scene.hit, axis=0)
+        return to_quanta(jnp.where(moving, kick * u, 0.0)[None] * n), state, info(scene)
+
+
+def random_organization(
+    kick: float | Array, coupling: Coupling = "particle", correlation: float = 1.0
+) -> RandomOrganization:
+    """Random organization with kick size eps in mean diameters; equations in the module's docstring.
+
+    Args:
+        kick: eps > 0, one number or one per replica.
+        coupling: "particle" or "pair".
+        correlation: p in [0, 1] of the partners' step lengths, for "pair" only.
+
+    Raises:
+        PackingError: an argument out of range.
+    """
+    correlation = check_coupling(coupling, correlation, ("particle", "pair"))
+    return RandomOrganization(check_positive("the kick", kick), coupling, correlation)

@@ -1,0 +1,174 @@
+r"""Stochastic gradient descent on the overlap energy, driven by any optax transformation.
+
+The parameters are the positions, in mean diameters; the minibatch gradient is
+
+pair       g_i = sum_j theta_ij grad_i V_ij,  theta_ij, theta_ji ~ Bernoulli(b_f) with correlation p (1: shared)
+particle   g_i = theta_i sum_j grad_i V_ij,   theta_i ~ Bernoulli(b_f)
+
+drawn anew each step; b_f = 1 is gradient descent. Joint law of a correlated pair: P(0,0) = (1-b)^2 + p b (1-b).
+``selective`` takes exactly floor(b_f n) + 1 of the n overlapping pairs or active particles instead (all at b_f = 1).
+With ``optax.sgd(alpha)`` this is dx = -alpha g. Source: arXiv:2411.11834.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from packing_jax import noise
+from packing_jax.energy import pair_slopes
+from packing_jax.errors import PackingError
+from packing_jax.geometry import float_of, quanta, to_quanta
+from packing_jax.neighbors import Neighbors
+from packing_jax.rules.base import (
+    Coupling,
+    Info,
+    Scene,
+    check_coupling,
+    check_fraction,
+    exact_row_sum,
+    info,
+    look,
+)
+from packing_jax.system import Leaf, System
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class _Given:
+    """An optax transformation as it was passed, part of the compiled program."""
+
+    transformation: optax.GradientTransformation
+
+    def __call__(self) -> optax.GradientTransformation:
+        return self.transformation
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["optimizer", "batch_fraction"],
+    meta_fields=["coupling", "correlation", "selective"],
+)
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent; build with :func:`sgd`."""
+
+    optimizer: Any  #: a pytree that makes an optax transformation when called
+    batch_fraction: Leaf
+    coupling: Coupling
+    correlation: float
+    selective: bool
+
+    def init(self, system: System, coordinates: Array) -> optax.OptState:
+        """The optimizer's own state."""
+        return self.optimizer().init(_parameters(system, coordinates))
+
+    def step(
+        self, key: Array, system: System, coordinates: Array, neighbors: Neighbors, state: optax.OptState
+    ) -> tuple[Array, optax.OptState, Info]:
+        """One optax update with the minibatch gradient."""
+        dtype = float_of(coordinates)
+        scene = look(key, system, coordinates, neighbors)
+        gradient = minibatch_gradient(self, system, scene)
+        updates, state = self.optimizer().update(gradient, state, _parameters(system, coordinates))
+        move = updates * system.unit / system.box
+        failed = ~jnp.all(jnp.abs(move) < 0.5)  # true for NaN as well
+        return to_quanta(move.astype(dtype)), state, info(scene, failed)
+
+
+def minibatch_gradient(rule: SGD, system: System, scene: Scene) -> Array:
+    """The sampled gradient (dim, N), dimensionless, summed in fixed point."""
+    dtype = scene.pairs.distance.dtype
+    fraction = rule.batch_fraction.astype(dtype)
+    slope = pair_slopes(system, scene.pairs)
+    bound = system.energy.largest_slope(system.diameters, system.unit)
+    slope = jnp.clip(slope, -bound, bound)
+    if rule.coupling == "particle":
+        words = scene.words.particle
+        active = jnp.any(scene.hit, axis=0)
+        theta = _select(words, active, fraction, copies=1) if rule.selective else noise.chosen(words, fraction)
+        total = exact_row_sum(slope[None] * scene.pairs.direction, bound)
+        return jnp.where(theta[None], total, 0.0)
+    theta = _pair_choice(rule, scene, fraction)
+    return exact_row_sum(jnp.where(theta, slope, 0.0)[None] * scene.pairs.direction, bound)
+
+
+def _pair_choice(rule: SGD, scene: Scene, fraction: Array) -> Array:
+    """theta_ij (K, N): which pairs are in the minibatch."""
+    shared = noise.pair_words(scene.own, scene.other)
+    if rule.selective:
+        return _select(shared, scene.hit, fraction, copies=2)
+    if rule.correlation == 1.0:
+        return noise.chosen(shared, fraction)
+    alone = noise.chosen(noise.directed_words(scene.own, scene.other), fraction)
+    if rule.correlation == 0.0:
+        return alone
+    # with probability p the partners share one Bernoulli draw, else each has its own
+    together = noise.pair_words(scene.own, scene.other, stream=2)
+    p = jnp.asarray(rule.correlation, dtype=fraction.dtype)
+    return jnp.where(noise.chosen(together, p), noise.chosen(shared, fraction), alone)
+
+
+def _select(words: Array, candidates: Array, fraction: Array, copies: int) -> Array:
+    """Exactly floor(b n) + 1 of the n candidates, those with the smallest words.
+
+    The order statistic is found bit by bit from counts, which needs no sort and does not depend on the order of rows.
+    Pairs appear once in each partner's row (``copies`` = 2), with the same word.
+    """
+    count = jnp.sum(candidates, dtype=jnp.int32) // copies
+    wanted = jnp.minimum(jnp.floor(fraction * count.astype(fraction.dtype)).astype(jnp.int32) + 1, count)
+
+    def narrow(bit: Array, threshold: Array) -> Array:
+        trial = threshold | (np.uint32(1) << (np.uint32(31) - bit.astype(jnp.uint32)))
+        below = jnp.sum(candidates & (words < trial), dtype=jnp.int32) // copies
+        return jnp.where(below < wanted, trial, threshold)
+
+    # the largest threshold with fewer than `wanted` words below it is the wanted word itself
+    threshold = jax.lax.fori_loop(0, 32, narrow, jnp.zeros((), jnp.uint32))
+    return candidates & (words <= threshold) & (wanted > 0)
+
+
+def _parameters(system: System, coordinates: Array) -> Array:
+    """Positions in mean diameters (dim, N), as optax sees them."""
+    dtype = float_of(coordinates)
+    return coordinates.astype(dtype) / quanta(dtype) * (system.box / system.unit)
+
+
+def sgd(
+    optimizer: optax.GradientTransformation | jax.tree_util.Partial,
+    batch_fraction: float | Array = 1.0,
+    coupling: Coupling = "pair",
+    correlation: float = 1.0,
+    selective: bool = False,
+) -> SGD:
+    """SGD over particle positions with any optax optimizer; equations in the module's docstring.
+
+    Args:
+        optimizer: an ``optax.GradientTransformation``, or a ``jax.tree_util.Partial`` of the function that makes it.
+            The leaves of the Partial may carry a replica axis (``Partial(optax.adam, learning_rate=rates)``) and
+            changing them compiles nothing. Updates are in mean diameters. Transformations that draw random numbers by
+            array index see the particles in cell order.
+        batch_fraction: b_f in (0, 1], one number or one per replica.
+        coupling: "pair" or "particle".
+        correlation: p in [0, 1] of the partners' selections, for "pair" only.
+        selective: exactly floor(b_f n) + 1 of the n overlapping pairs (active particles) instead of independent draws.
+
+    Raises:
+        PackingError: an argument out of range, or not an optax transformation.
+    """
+    correlation = check_coupling(coupling, correlation, ("pair", "particle"))
+    if selective and correlation != 1.0:
+        raise PackingError("selective batches choose whole pairs; leave the correlation at 1")
+    if isinstance(optimizer, optax.GradientTransformation):
+        optimizer = _Given(optimizer)
+    elif not isinstance(optimizer, jax.tree_util.Partial):
+        raise PackingError(
+            f"the optimizer is a {type(optimizer).__name__}; it must be an optax.GradientTransformation such as "
+            "optax.sgd(0.1), or a jax.tree_util.Partial that makes one"
+        )
+    return SGD(optimizer, check_fraction("the batch fraction", batch_fraction), coupling, correlation, selective)

@@ -1,0 +1,368 @@
+"""THE driver: move configurations by a rule until each is absorbed or done, and measure on the way.
+
+The host calls the compiled :func:`packing_jax.chunk.chunk` again and again and looks at what came back. Replicas that
+are absorbed, finished or failed are handed out and waiting ones take their places, so that the slowest replica near
+phi_c does not hold the others. If a neighbour row overflowed, the chunk's result is thrown away, the plan grows, and
+the chunk runs again: no contact is ever lost.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from packing_jax import observables
+from packing_jax.chunk import Replicas, State, chunk
+from packing_jax.errors import PackingError
+from packing_jax.geometry import to_fixed, to_positions
+from packing_jax.neighbors import Plan, plan_for
+from packing_jax.observables import Observable
+from packing_jax.rules import Rule
+from packing_jax.system import System
+
+STEP_LIMIT = 2**31 - 2**20
+
+#: What is recorded unless something else is asked for.
+DEFAULT_RECORD: Mapping[str, Observable] = {
+    "activity": observables.activity,
+    "energy": observables.energy,
+    "msd": observables.mean_squared_displacement,
+}
+
+_CHUNK_SECONDS = 0.5  # long enough to hide the host's work, short enough for a progress bar and Ctrl-C
+
+
+class Result(NamedTuple):
+    """What one replica did."""
+
+    records: dict[str, np.ndarray]  #: name -> (M, ...)
+    positions: np.ndarray  #: (N, dim) final positions in [0, box), particles in their original order
+    absorbed_at: int  #: first step without an overlap, -1 if still active
+    steps: int  #: moves made; fewer than asked for when absorbed
+    failed: bool  #: a move was not finite or longer than half the box
+
+
+class Progress(NamedTuple):
+    """Where a run stands after a chunk."""
+
+    done: int  #: replicas finished
+    total: int
+    share: float  #: of the work, 0 to 1; absorbed replicas count as done
+    particle_steps: int  #: moves times particles made so far
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What :func:`simulate` returns; every array has a leading replica axis if the input had one."""
+
+    times: np.ndarray  #: (M,) steps at which the records were taken
+    records: dict[str, np.ndarray]  #: name -> (..., M)
+    positions: np.ndarray  #: (..., N, dim) final positions in [0, box)
+    absorbed_at: np.ndarray  #: (...) first step without an overlap, -1 if still active
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """A record by its name."""
+        return self.records[name]
+
+
+# --- schedules ------------------------------------------------------------------------------------------------
+
+
+def linear_times(steps: int, every: int) -> np.ndarray:
+    """0, every, 2 every, ... and the last step."""
+    _check_steps(steps)
+    if not 1 <= every <= max(steps, 1):
+        raise PackingError(f"recording every {every} steps; it must be between 1 and the number of steps, {steps}")
+    return np.union1d(np.arange(0, steps + 1, every), [0, steps]).astype(np.int32)
+
+
+def log_times(steps: int, count: int = 60) -> np.ndarray:
+    """0, 1 and about ``count`` logarithmically spaced steps up to the last."""
+    _check_steps(steps)
+    return np.union1d(np.rint(np.geomspace(1, max(steps, 1), count)), [0, steps])[: steps + 1].astype(np.int32)
+
+
+def _check_steps(steps: int) -> None:
+    if not (isinstance(steps, (int, np.integer)) and 0 <= steps <= STEP_LIMIT):
+        raise PackingError(f"{steps} steps; it must be a whole number from 0 to {STEP_LIMIT}")
+
+
+# --- the driver -----------------------------------------------------------------------------------------------
+
+
+def simulate(
+    system: System,
+    rule: Rule,
+    steps: int,
+    key: Array,
+    *,
+    start: Array | np.ndarray | None = None,
+    record: Mapping[str, Observable] = DEFAULT_RECORD,
+    times: np.ndarray | None = None,
+    batch: int | None = None,
+    chunk_steps: int | None = None,
+    skin: float | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Trajectory:
+    """Run a rule on a system, or on a batch of them, and record observables on a schedule.
+
+    A leading replica axis may stand on ``system`` (see :func:`packing_jax.system.stack`), on the rule's
+    hyperparameters, on ``key`` and on ``start``; what has none is shared. One key and R replicas give replica r the
+    key ``fold_in(key, r)``. A replica's trajectory depends on its own system, rule, key and start only: it is the same
+    bits in any batch and in chunks of any length.
+
+    Args:
+        system: box, diameters, energy.
+        rule: one of :mod:`packing_jax.rules`, or any object with its two methods that is a pytree.
+        steps: moves to make; absorbed replicas stop earlier, and keep their last measurement to the end.
+        key: ``jax.random.key(seed)``, () or (R,).
+        start: (N, dim) or (R, N, dim) positions in the unit of the box; independent uniform ones when None.
+        record: name -> observable, each called on (system, configuration).
+        times: increasing steps from 0 to ``steps`` to record at; logarithmic ones when None.
+        batch: replicas that move at the same time; chosen from N when None. Changes nothing but speed.
+        chunk_steps: steps between two looks of the host; about half a second's worth when None. Likewise.
+        skin: extra reach of the neighbour rows in mean diameters; chosen when None. Likewise.
+        on_progress: called after every chunk.
+
+    Returns:
+        Records (..., M), final positions (..., N, dim) and absorption steps.
+
+    Raises:
+        PackingError: arguments out of range, positions not finite, or a replica whose moves diverged.
+    """
+    times = log_times(steps) if times is None else check_times(times, steps)
+    replicas, batched = gather_replicas(system, rule, key, start)
+    results: dict[int, Result] = {}
+    for index, result in run(replicas, times, record, batch, chunk_steps, skin, on_progress):
+        if result.failed:
+            raise PackingError(
+                f"replica {index} diverged at step {result.steps}: a move was not finite or longer than half the box; "
+                "use a smaller kick or learning rate"
+            )
+        results[index] = result
+    ordered = [results[r] for r in range(len(results))]
+
+    def pick(leaves: list[Any]) -> np.ndarray:
+        return np.stack(leaves) if batched else np.asarray(leaves[0])
+
+    return Trajectory(
+        times=times,
+        records={name: pick([one.records[name] for one in ordered]) for name in record},
+        positions=pick([one.positions for one in ordered]),
+        absorbed_at=pick([np.int32(one.absorbed_at) for one in ordered]),
+    )
+
+
+def check_times(times: np.ndarray, steps: int) -> np.ndarray:
+    """Record times: whole steps, strictly increasing, ending at the last step."""
+    _check_steps(steps)
+    array = np.asarray(times)
+    if array.ndim != 1 or not len(array) or not np.all(array == np.rint(array)) or np.any(np.diff(array) <= 0):
+        raise PackingError("the times to record at must be whole steps in increasing order")
+    if array[0] < 0 or array[-1] != steps:
+        raise PackingError(f"the times to record at run from {array[0]} to {array[-1]}; they must end at step {steps}")
+    return array.astype(np.int32)
+
+
+def gather_replicas(system: System, rule: Any, key: Array, start: Array | np.ndarray | None) -> tuple[Replicas, bool]:
+    """One leading replica axis on everything, and whether the caller had one."""
+    dtype = system.box.dtype
+
+    def as_leaf(leaf: Any) -> Array:
+        leaf = jnp.asarray(leaf)
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    rule = jax.tree.map(as_leaf, rule)
+    start = None if start is None else _check_start(start, system)
+    sizes = {len(leaf) for leaf in jax.tree.leaves(rule) if leaf.ndim}
+    sizes |= {len(system.box)} if system.box.ndim else set()
+    sizes |= {len(key)} if key.ndim else set()
+    sizes |= {len(start)} if start is not None and start.ndim == 3 else set()
+    if len(sizes) > 1:
+        raise PackingError(f"replica axes of lengths {sorted(sizes)}; system, rule, keys and start must agree on one")
+    count = sizes.pop() if sizes else 1
+    batched = bool(system.box.ndim or key.ndim or any(x.ndim for x in jax.tree.leaves(rule)))
+    batched = batched or (start is not None and start.ndim == 3)
+
+    def spread(leaf: Array) -> Array:
+        return jnp.broadcast_to(leaf, (count, *leaf.shape))
+
+    if not key.ndim:
+        key = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count)) if batched else key[None]
+    system = system if system.box.ndim else jax.tree.map(spread, system)
+    rule = jax.tree.map(lambda leaf: leaf if leaf.ndim else spread(leaf), rule)
+    if start is None:
+        coordinates = jax.vmap(lambda k: _random_start(k, system, dtype))(key)
+    else:
+        start = start if start.ndim == 3 else spread(start)
+        coordinates = to_fixed(start.astype(dtype), system.box)
+    noise_keys = jax.vmap(lambda k: jax.random.key_data(jax.random.fold_in(k, 1)))(key)
+    return Replicas(system, rule, noise_keys[:, :2], coordinates), batched
+
+
+def _random_start(key: Array, system: System, dtype: np.dtype) -> Array:
+    """A Poisson pattern, (dim, N): particle i's place depends on the key and i only, and not on the precision."""
+    words = jax.random.bits(jax.random.fold_in(key, 0), (system.particles, system.dim), dtype=jnp.uint32).T
+    if dtype == np.float32:
+        return words.astype(jnp.int32)
+    return words.astype(jnp.int64) << 32
+
+
+def _check_start(start: Array | np.ndarray, system: System) -> Array:
+    array = np.asarray(start)
+    expected = (system.particles, system.dim)
+    if array.ndim not in (2, 3) or array.shape[-2:] != expected:
+        raise PackingError(f"the start has shape {array.shape}; it must end in {expected}, particles by dimension")
+    if not np.all(np.isfinite(array)):
+        raise PackingError(
+            f"{int(np.sum(~np.isfinite(array)))} start coordinates are NaN or infinite; all must be finite"
+        )
+    return jnp.asarray(array, dtype=system.box.dtype)
+
+
+def default_batch(particles: int) -> int:
+    """Replicas at a time: enough to fill a device, few enough to stay in a CPU's cache."""
+    wanted = 2**15 if jax.default_backend() == "cpu" else 2**22
+    return max(1, min(wanted // particles, 4096))
+
+
+def default_skin(dim: int) -> float:
+    """List skin in mean diameters: rows lengthen as (1 + skin)^d, so it shrinks with the dimension."""
+    return {1: 0.6, 2: 0.4, 3: 0.3}.get(dim, 0.2)
+
+
+def run(
+    replicas: Replicas,
+    times: np.ndarray,
+    record: Mapping[str, Observable] = DEFAULT_RECORD,
+    batch: int | None = None,
+    chunk_steps: int | None = None,
+    skin: float | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Iterator[tuple[int, Result]]:
+    """Yield (replica, result) as replicas finish, in no particular order; see :func:`simulate`."""
+    system = replicas.system
+    total, n = len(replicas.start), system.particles
+    steps = int(times[-1])
+    plan = plan_for(system, default_skin(system.dim) if skin is None else skin)
+    observe = tuple(record.items())
+    host = jax.device_get(replicas)
+    width = min(total, default_batch(n) if batch is None else batch)
+    if width < 1:
+        raise PackingError(f"a batch of {batch} replicas; at least 1 must move at a time")
+    if chunk_steps is not None and chunk_steps < 1:
+        raise PackingError(f"chunks of {chunk_steps} steps; at least 1 is needed")
+
+    slots = np.arange(width)  # which replica each place of the batch holds
+    waiting = list(range(width, total))
+    here = jax.device_put(_take(host, slots))
+    state = _begin(here, times, record)
+    schedule = jnp.asarray(times)
+    reported = np.zeros(total, dtype=bool)
+    made = np.zeros(total, dtype=np.int64)
+    pace = chunk_steps or 16
+    while True:
+        clock = time.perf_counter()
+        after, needs = chunk(plan, observe, here, state, schedule, jnp.asarray(pace, jnp.int32))
+        alive, step = np.asarray(after.alive), np.asarray(after.step)  # waits for the device
+        if needs.row > plan.capacity or needs.slots > plan.slots:
+            plan = _grow(plan, int(needs.row), int(needs.slots), system)
+            continue
+        state = after
+        if chunk_steps is None:
+            seconds = time.perf_counter() - clock
+            pace = int(np.clip(pace * np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0), 1, 2**24))
+        made[slots] = step
+        leaving = [place for place in range(len(slots)) if not alive[place] and not reported[slots[place]]]
+        if leaving:
+            final = jax.device_get(_take(state, np.asarray(leaving)))
+            for i, place in enumerate(leaving):
+                reported[slots[place]] = True
+                yield int(slots[place]), _result(final, i, _take(host.system, slots[place]))
+        if on_progress is not None:
+            share = np.where(reported, 1.0, made / max(steps, 1)).mean()
+            on_progress(Progress(int(reported.sum()), total, float(share), int(made.sum()) * n))
+        if reported.all():
+            return
+        free = np.flatnonzero(~alive)
+        if waiting and len(free):
+            enter = free[: len(waiting)]
+            slots[enter] = [waiting.pop(0) for _ in enter]
+            new = _begin(jax.device_put(_take(host, slots[enter])), times, record)
+            state = jax.device_put(_put(jax.device_get(state), enter, jax.device_get(new)))
+            here = jax.device_put(_take(host, slots))
+        elif not waiting and alive.sum() <= len(slots) // 4:
+            # a quarter is left: move these alone. Each width compiles once, hence not for every replica that leaves.
+            stay = np.concatenate([np.flatnonzero(alive), free])[: max(1, len(slots) // 4)]
+            slots = slots[stay]
+            state = jax.device_put(_take(jax.device_get(state), stay))
+            here = jax.device_put(_take(host, slots))
+
+
+def _take(tree: Any, index: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def _put(tree: Any, index: np.ndarray, new: Any) -> Any:
+    def put(old: np.ndarray, values: np.ndarray) -> np.ndarray:
+        old = np.array(old)
+        old[index] = values
+        return old
+
+    return jax.tree.map(put, tree, new)
+
+
+def _grow(plan: Plan, row: int, slots: int, system: System) -> Plan:
+    grown = plan.grown(row, slots)
+    if grown.capacity > 4096 and grown.capacity > system.particles:
+        raise PackingError(f"a particle has {row} neighbours in reach; use a smaller skin or a lower packing fraction")
+    return grown
+
+
+def _begin(replicas: Replicas, times: np.ndarray, record: Mapping[str, Observable]) -> State:
+    """The state before the first step."""
+    start = jnp.asarray(replicas.start)
+    count, dim, n = start.shape
+    tags = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (count, n))
+
+    def measure(system: System, x: Array) -> dict[str, Array]:
+        rows = jnp.zeros((1, n), jnp.int32)
+        seen = observables.Configuration(x, jnp.zeros((dim, n), jnp.int32), x, rows)
+        return {name: function(system, seen) for name, function in record.items()}
+
+    shapes = jax.eval_shape(jax.vmap(measure), replicas.system, start)
+
+    def empty(shape: jax.ShapeDtypeStruct) -> Array:
+        blank = jnp.nan if jnp.issubdtype(shape.dtype, jnp.floating) else 0
+        return jnp.full((count, len(times), *shape.shape[1:]), blank, dtype=shape.dtype)
+
+    zero = jnp.zeros(count, jnp.int32)
+    return State(
+        coordinates=start,
+        images=jnp.zeros((count, dim, n), jnp.int32),
+        tags=tags,
+        rule=jax.vmap(lambda rule, system, x: rule.init(system, x))(replicas.rule, replicas.system, start),
+        step=zero,
+        cursor=zero,
+        alive=jnp.ones(count, bool),
+        failed=jnp.zeros(count, bool),
+        absorbed_at=zero - 1,
+        records=jax.tree.map(empty, shapes),
+    )
+
+
+def _result(state: State, i: int, system: System) -> Result:
+    positions = np.empty((system.particles, system.dim), dtype=system.box.dtype)
+    positions[state.tags[i]] = np.asarray(to_positions(jnp.asarray(state.coordinates[i]), jnp.asarray(system.box)))
+    return Result(
+        records={name: np.asarray(values[i]) for name, values in state.records.items()},
+        positions=positions,
+        absorbed_at=int(state.absorbed_at[i]),
+        steps=int(state.step[i]),
+        failed=bool(state.failed[i]),
+    )

@@ -1,0 +1,52 @@
+"""Strictness for the whole suite: shape, dtype, sharding and annotation mistakes fail here."""
+
+import importlib
+import os
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+
+import hypothesis
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+# Two CPU devices, so that what is sharded over devices is sharded in the tests as well. jax takes
+# the number once, so the backend starts here, before a test can start it with another one.
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    jax.config.update("jax_num_cpu_devices", 2)
+if len(jax.devices("cpu")) < 2:
+    raise RuntimeError("the tests need two CPU devices, and XLA_FLAGS asks for fewer: unset it")
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Not a `with` block: modules imported late (the command line, the figures) are checked too.
+install_import_hook("packing_jax", "beartype.beartype")
+
+# The first example of a test compiles, so no example has a deadline. In CI the examples are the
+# same every time, so that a red run is about the change it tests.
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture
+def usual_promotion() -> Iterator[None]:
+    """Let arrays of different dtype and rank mix, for a test of code that is not ours.
+
+    optax's Adam and some of its schedules rely on implicit promotion, and so does jax-md, already
+    while it is imported.
+    """
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture
+def jax_md(usual_promotion: None) -> Iterator[ModuleType]:
+    """The jax_md package, for a test that lends it our code or takes some of its own."""
+    # It sums in float64 whether or not jax has that switched on. Ignored for one test at a time:
+    # the same warning about our own code is an error.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Explicitly requested dtype float64", UserWarning)
+        yield importlib.import_module("jax_md")
