@@ -98,6 +98,10 @@ def chunk(
     def stale(replica: Replicas, one: State, neighbors: nb.Neighbors) -> Array:
         return one.alive & nb.outdated(plan, replica.system, one.coordinates, neighbors)
 
+    # A search tests ten candidates per neighbour. One replica's fit a CPU's cache, a batch's do not: one after the
+    # other is three times as fast there (28 x 1000 particles, two cores), while a GPU wants them all at once.
+    each = partial(jax.lax.map, batch_size=1 if jax.default_backend() == "cpu" else len(state.step))
+
     last = schedule[-1]
     places = jnp.arange(schedule.shape[0], dtype=jnp.int32)[None]
 
@@ -147,7 +151,7 @@ def chunk(
 
     def between_rebuilds(carry: tuple[State, Array, Needs]) -> tuple[State, Array, Needs]:
         state, steps, needs = carry
-        state, neighbors = jax.vmap(sort)(replicas, state)
+        state, neighbors = each(lambda replica_and_state: sort(*replica_and_state), (replicas, state))
         needs = Needs(
             row=jnp.maximum(needs.row, jnp.max(neighbors.needed_row)),
             slots=jnp.maximum(needs.slots, jnp.max(neighbors.needed_slots)),

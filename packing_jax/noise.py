@@ -80,9 +80,12 @@ def directed_words(own: Array, other: Array) -> Array:
 
 
 def uniform(words: Array, dtype: np.dtype) -> Array:
-    """Uniform on (0, 1), centred in its cell so that the mean is exactly 1/2 and 0 and 1 never occur."""
+    """Uniform on (0, 1), centred in its cell so that the mean is exactly 1/2 and 0 and 1 never occur.
+
+    float32 takes 23 bits of the word: the centres of 2^-24 cells would round up to 1 once in 2^24 draws.
+    """
     if np.dtype(dtype) == np.float32:
-        return (words >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24) + np.float32(2.0**-25)
+        return (words >> np.uint32(9)).astype(np.float32) * np.float32(2.0**-23) + np.float32(2.0**-24)
     return words.astype(np.float64) * 2.0**-32 + 2.0**-33
 
 

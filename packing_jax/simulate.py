@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from packing_jax import observables
+from packing_jax import observables, tuning
 from packing_jax.chunk import Replicas, State, chunk
 from packing_jax.errors import PackingError
 from packing_jax.geometry import to_fixed, to_positions
@@ -231,11 +231,6 @@ def default_batch(particles: int) -> int:
     return max(1, min(wanted // particles, 4096))
 
 
-def default_skin(dim: int) -> float:
-    """List skin in mean diameters: rows lengthen as (1 + skin)^d, so it shrinks with the dimension."""
-    return {1: 0.6, 2: 0.4, 3: 0.3}.get(dim, 0.2)
-
-
 def run(
     replicas: Replicas,
     times: np.ndarray,
@@ -249,15 +244,12 @@ def run(
     system = replicas.system
     total, n = len(replicas.start), system.particles
     steps = int(times[-1])
-    plan = plan_for(system, default_skin(system.dim) if skin is None else skin)
+    plan = plan_for(system, tuning.first_skin(system.dim) if skin is None else skin)
+    used: set[tuple[Plan, int]] = set()
     observe = tuple(record.items())
     host = jax.device_get(replicas)
+    _check_pace(batch, chunk_steps)
     width = min(total, default_batch(n) if batch is None else batch)
-    if width < 1:
-        raise PackingError(f"a batch of {batch} replicas; at least 1 must move at a time")
-    if chunk_steps is not None and chunk_steps < 1:
-        raise PackingError(f"chunks of {chunk_steps} steps; at least 1 is needed")
-
     slots = np.arange(width)  # which replica each place of the batch holds
     waiting = list(range(width, total))
     here = jax.device_put(_take(host, slots))
@@ -274,34 +266,55 @@ def run(
             plan = _grow(plan, int(needs.row), int(needs.slots), system)
             continue
         state = after
-        if chunk_steps is None:
-            seconds = time.perf_counter() - clock
-            pace = int(np.clip(pace * np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0), 1, 2**24))
+        moved = step.astype(np.int64) - made[slots]
         made[slots] = step
-        leaving = [place for place in range(len(slots)) if not alive[place] and not reported[slots[place]]]
-        if leaving:
-            final = jax.device_get(_take(state, np.asarray(leaving)))
-            for i, place in enumerate(leaving):
+        if (plan, len(slots)) not in used:  # the time was the compiler's
+            used.add((plan, len(slots)))
+        elif moved.any():
+            seconds = time.perf_counter() - clock
+            left = seconds * float((steps - made[~reported]).sum()) / float(moved.sum())
+            if chunk_steps is None:
+                pace = int(np.clip(pace * np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0), 1, 2**24))
+            if skin is None:
+                plan = tuning.next_plan(plan, system, needs, int(moved.max()), left)
+        leaving = np.flatnonzero(~alive & ~reported[slots])
+        if len(leaving):
+            final = jax.device_get(state)
+            for place in leaving:
                 reported[slots[place]] = True
-                yield int(slots[place]), _result(final, i, _take(host.system, slots[place]))
+                yield int(slots[place]), _result(final, place, _take(host.system, slots[place]))
         if on_progress is not None:
             share = np.where(reported, 1.0, made / max(steps, 1)).mean()
             on_progress(Progress(int(reported.sum()), total, float(share), int(made.sum()) * n))
         if reported.all():
             return
-        free = np.flatnonzero(~alive)
-        if waiting and len(free):
-            enter = free[: len(waiting)]
-            slots[enter] = [waiting.pop(0) for _ in enter]
-            new = _begin(jax.device_put(_take(host, slots[enter])), times, record)
-            state = jax.device_put(_put(jax.device_get(state), enter, jax.device_get(new)))
+        if len(leaving):
+            state, slots = _exchange(final, slots, alive, waiting, lambda who: _begin(_take(host, who), times, record))
             here = jax.device_put(_take(host, slots))
-        elif not waiting and alive.sum() <= len(slots) // 4:
-            # a quarter is left: move these alone. Each width compiles once, hence not for every replica that leaves.
-            stay = np.concatenate([np.flatnonzero(alive), free])[: max(1, len(slots) // 4)]
-            slots = slots[stay]
-            state = jax.device_put(_take(jax.device_get(state), stay))
-            here = jax.device_put(_take(host, slots))
+
+
+def _exchange(
+    state: State, slots: np.ndarray, alive: np.ndarray, waiting: list[int], begin: Callable[[np.ndarray], State]
+) -> tuple[State, np.ndarray]:
+    """Put waiting replicas in the places of those that left, or close the ranks when none waits."""
+    free = np.flatnonzero(~alive)
+    if waiting:
+        enter = free[: len(waiting)]
+        slots = slots.copy()
+        slots[enter] = [waiting.pop(0) for _ in enter]
+        state = _put(state, enter, jax.device_get(begin(slots[enter])))
+    elif alive.sum() <= len(slots) // 4:
+        # A quarter is left: move these alone. Each width compiles once, hence not for every replica that leaves.
+        stay = np.concatenate([np.flatnonzero(alive), free])[: max(1, len(slots) // 4)]
+        slots, state = slots[stay], _take(state, stay)
+    return jax.device_put(state), slots
+
+
+def _check_pace(batch: int | None, chunk_steps: int | None) -> None:
+    if batch is not None and batch < 1:
+        raise PackingError(f"a batch of {batch} replicas; at least 1 must move at a time")
+    if chunk_steps is not None and chunk_steps < 1:
+        raise PackingError(f"chunks of {chunk_steps} steps; at least 1 is needed")
 
 
 def _take(tree: Any, index: Any) -> Any:
@@ -318,7 +331,8 @@ def _put(tree: Any, index: np.ndarray, new: Any) -> Any:
 
 
 def _grow(plan: Plan, row: int, slots: int, system: System) -> Plan:
-    grown = plan.grown(row, slots)
+    """A plan that holds what overflowed, and any Poisson pattern: new replicas start from one."""
+    grown = plan_for(system, plan.skin).grown(max(row, plan.capacity), max(slots, plan.slots))
     if grown.capacity > 4096 and grown.capacity > system.particles:
         raise PackingError(f"a particle has {row} neighbours in reach; use a smaller skin or a lower packing fraction")
     return grown
@@ -326,7 +340,8 @@ def _grow(plan: Plan, row: int, slots: int, system: System) -> Plan:
 
 def _begin(replicas: Replicas, times: np.ndarray, record: Mapping[str, Observable]) -> State:
     """The state before the first step."""
-    start = jnp.asarray(replicas.start)
+    replicas = jax.device_put(replicas)
+    start = replicas.start
     count, dim, n = start.shape
     tags = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (count, n))
 
@@ -356,7 +371,7 @@ def _begin(replicas: Replicas, times: np.ndarray, record: Mapping[str, Observabl
     )
 
 
-def _result(state: State, i: int, system: System) -> Result:
+def _result(state: State, i: int | np.integer, system: System) -> Result:
     positions = np.empty((system.particles, system.dim), dtype=system.box.dtype)
     positions[state.tags[i]] = np.asarray(to_positions(jnp.asarray(state.coordinates[i]), jnp.asarray(system.box)))
     return Result(

@@ -1,0 +1,134 @@
+"""The statistics behind phi_c: bootstrap over replicas, a straight line and a power law.
+
+Pure float64 NumPy. Nothing here knows what is measured, and inputs are trusted: `criticality` has
+checked them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+_PRIOR_REPLICAS = 4  # weight of the pooled variance against a point's own
+_RESOLUTION = 1e-6  # floor of a standard error: fractions of particles are stored in float32
+
+
+class PowerLawFit(NamedTuple):
+    """y = amplitude * (x - origin)^beta for each sample, (samples,); `gap` is x[0] - origin."""
+
+    gap: Array
+    origin: Array
+    amplitude: Array
+    beta: Array
+    chi2: Array
+
+
+class Line(NamedTuple):
+    """y = intercept + slope * x, with errors from the weights alone."""
+
+    intercept: float
+    slope: float
+    intercept_stderr: float
+    slope_stderr: float
+    chi2: float
+
+
+def standard_error(rows: Sequence[Array]) -> Array:
+    """Standard error of the mean of each row, (rows,), its variance shared with the other rows.
+
+    s^2 = (sum of squares + 4 pooled variance) / (n - 1 + 4): four replicas alone estimate a
+    variance so badly that one lucky point would rule a weighted fit. At least one row must hold two
+    values or more.
+    """
+    count = np.array([len(row) for row in rows])
+    squares = np.array([np.sum((row - row.mean()) ** 2) for row in rows])
+    pooled = squares.sum() / (count - 1).sum()
+    variance = (squares + _PRIOR_REPLICAS * pooled) / (count - 1 + _PRIOR_REPLICAS)
+    error: Array = np.maximum(np.sqrt(variance / count), _RESOLUTION)
+    return error
+
+
+def bootstrap_means(rows: Sequence[Array], draws: int, rng: np.random.Generator) -> Array:
+    """Means of each row resampled with replacement, (draws, rows).
+
+    Deviations are stretched by sqrt(n/(n - 1)), or n replicas show (n - 1)/n of their variance.
+    """
+    means = []
+    for row in rows:
+        n = len(row)
+        drawn = row[rng.integers(n, size=(draws, n))].mean(axis=1)
+        means.append(row.mean() + (n / max(n - 1, 1)) ** 0.5 * (drawn - row.mean()))
+    return np.stack(means, axis=1)
+
+
+def half_width(draws: Array) -> float:
+    """Half the central 68.27 % interval: the deviation of a normal, but deaf to tails."""
+    low, high = np.quantile(draws, [0.158655, 0.841345])
+    return float(high - low) / 2
+
+
+def straight_line(x: Array, y: Array, stderr: Array) -> Line:
+    """Weighted least squares of a straight line through points with known errors, all (points,)."""
+    weight = stderr**-2.0
+    total = weight.sum()
+    mean_x, mean_y = weight @ x / total, weight @ y / total
+    sxx = weight @ (x - mean_x) ** 2
+    slope = weight @ ((x - mean_x) * (y - mean_y)) / sxx
+    intercept = mean_y - slope * mean_x
+    chi2 = weight @ (y - intercept - slope * x) ** 2
+    stderrs = (1 / total + mean_x**2 / sxx) ** 0.5, sxx**-0.5
+    return Line(float(intercept), float(slope), float(stderrs[0]), float(stderrs[1]), float(chi2))
+
+
+def power_law(x: Array, y: Array, stderr: Array, gaps: Array, model: Array | None = None) -> PowerLawFit:
+    """Weighted least squares of y = A (x - x_0)^beta for many samples y of the same points at once.
+
+    With ln y linearised about a model m, z = ln m + (y - m)/m of weight (m/stderr)^2, the fit at
+    given x_0 is a straight line in ln(x - x_0), so only x_0 is searched: over `gaps`, then by a
+    parabola through the three lowest chi^2. Without a model, m starts as y itself (one sample) and
+    is replaced by the fit until they agree: least squares in y, without the bias of logarithms.
+
+    Args:
+        x: increasing, (points,).
+        y: (samples, points).
+        stderr: of y, (points,).
+        gaps: candidates for x[0] - x_0, increasing in equal ratios, (gaps,).
+        model: (points,), positive; needed for more than one sample.
+    """
+    if model is not None:
+        return _profile(x, np.log(model) + (y - model) / model, (model / stderr) ** 2, gaps)
+    model = y[0]
+    for _ in range(5):
+        fit = power_law(x, y, stderr, gaps, model)
+        model = fit.amplitude * (x - fit.origin) ** fit.beta
+    return fit
+
+
+def _profile(x: Array, z: Array, weight: Array, gaps: Array) -> PowerLawFit:
+    chi2 = _lines(x, z, weight, gaps[None])[2]
+    best = np.argmin(chi2, axis=1)
+    inner = np.clip(best, 1, len(gaps) - 2)
+    left, middle, right = (chi2[np.arange(len(chi2)), inner + k] for k in (-1, 0, 1))
+    bend = left - 2 * middle + right
+    found = (best == inner) & (bend > 0)
+    shift = np.where(found, (left - right) / (2 * np.where(found, bend, 1.0)), 0.0)
+    gap = gaps[best] * (gaps[1] / gaps[0]) ** shift
+    beta, log_amplitude, chi2 = (part[:, 0] for part in _lines(x, z, weight, gap[:, None]))
+    return PowerLawFit(gap, x[0] - gap, np.exp(log_amplitude), beta, chi2)
+
+
+def _lines(x: Array, z: Array, weight: Array, gap: Array) -> tuple[Array, Array, Array]:
+    """beta, ln A and chi^2 (samples, gaps) of z (samples, points) at gap (samples or 1, gaps)."""
+    u = np.log(x - x[0] + gap[..., None])
+    total = weight.sum()
+    mean_u, mean_z = u @ weight / total, z @ weight / total
+    du, dz = u - mean_u[..., None], z - mean_z[:, None]
+    suz = (du @ (dz * weight)[..., None])[..., 0]
+    beta = suz / (du**2 @ weight)
+    chi2 = (dz**2 @ weight)[:, None] - suz * beta
+    return beta, mean_z[:, None] - beta * mean_u, np.maximum(chi2, 0.0)

@@ -1,0 +1,73 @@
+"""The steady part of a record: activity averaged over its last quarter, and whether it drifts."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from packing_jax.errors import PackingError
+
+Array = NDArray[np.float64]
+
+FINAL_SPAN = 0.25
+"""Share of the recorded time, at its end, over which the final activity is averaged."""
+
+
+def final_activity(time: ArrayLike, activity: ArrayLike, absorbed: ArrayLike | None = None) -> Array:
+    """Steady-state activity: the time average of f_a over the last quarter of the record.
+
+    (4/T) * integral of f_a dt over the last T/4 of the recorded time T, by the trapezoid rule in t,
+    so that logarithmic records weigh as linear ones do. A replica that was absorbed counts 0,
+    whenever that happened.
+
+    Args:
+        time: recorded steps, (time,), increasing.
+        activity: fraction of particles that overlap, (..., time); NaN where not run.
+        absorbed: True where the replica was absorbed, (...); None: where the last activity is 0.
+
+    Returns:
+        Final activity, (...); NaN where not run.
+
+    Raises:
+        PackingError: time not increasing, shapes that do not match, an activity outside [0, 1].
+    """
+    steps, values = _record(time, activity)
+    mean = _average(steps, values, 1.0 - FINAL_SPAN, 1.0)
+    gone = values[..., -1] == 0.0 if absorbed is None else np.asarray(absorbed, bool)
+    if gone.shape != mean.shape:
+        raise PackingError(f"absorbed has shape {gone.shape}: it must be {mean.shape}")
+    return np.where(gone & np.isfinite(mean), 0.0, mean)
+
+
+def final_drift(time: ArrayLike, activity: ArrayLike) -> Array:
+    """Activity in the last quarter of the record less that in the quarter before it, (...).
+
+    Zero within its noise for a stationary replica. Shapes and errors as for `final_activity`.
+    """
+    steps, values = _record(time, activity)
+    before = _average(steps, values, 1.0 - 2 * FINAL_SPAN, 1.0 - FINAL_SPAN)
+    return np.asarray(_average(steps, values, 1.0 - FINAL_SPAN, 1.0) - before)
+
+
+def _record(time: ArrayLike, activity: ArrayLike) -> tuple[Array, Array]:
+    steps, values = np.asarray(time, float), np.asarray(activity, float)
+    if steps.ndim != 1 or steps.size < 2 or not (np.diff(steps) > 0).all():
+        raise PackingError("time must be a list of two or more increasing steps")
+    if values.ndim < 1 or values.shape[-1] != steps.size:
+        raise PackingError(f"activity has shape {values.shape}: its last axis must be the {steps.size} times")
+    if (values < 0).any() or (values > 1 + 1e-6).any():
+        raise PackingError("activity is a fraction of particles: it must lie between 0 and 1")
+    return steps, values
+
+
+def _average(time: Array, values: Array, start: float, stop: float) -> Array:
+    """Mean of values (..., time) between two shares of the record, exact for straight segments."""
+    span = time[-1] - time[0]
+    low, high = time[0] + start * span, time[0] + stop * span
+    left, right = np.clip(time[:-1], low, high), np.clip(time[1:], low, high)
+    share = ((left + right) / 2 - time[:-1]) / np.diff(time)
+    weight = np.zeros(len(time))
+    weight[:-1] += (right - left) * (1 - share)
+    weight[1:] += (right - left) * share
+    used = weight > 0
+    return np.asarray(values[..., used] @ weight[used] / (high - low))

@@ -1,0 +1,252 @@
+"""Grids of (phi, kick, batch fraction, replica) in one batch, from a specification to a store.
+
+A replica's random key is a function of the seed, its own phi, kick, batch fraction and replica number, and not of its
+place in the grid: the same replica is the same trajectory in any sweep that contains it.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.tree_util import Partial
+
+from packing_jax.energy import overlap
+from packing_jax.errors import PackingError
+from packing_jax.geometry import MAX_DIM, mixture_1_to_1_4
+from packing_jax.rules import Rule, bro, langevin, random_organization, sgd
+from packing_jax.simulate import DEFAULT_RECORD, Progress, gather_replicas, linear_times, log_times, run
+from packing_jax.store import Store, provenance
+from packing_jax.system import System, stack
+
+RuleName = Literal["bro", "sgd", "ro", "langevin"]
+CouplingName = Literal["pair", "pair-independent", "particle", "particle-normalised"]
+Mixture = Literal["mono", "1:1.4"]
+
+_LARGEST_STORE = 2**40  # bytes; a slip in a range should not fill a disk
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What to sweep; every field is recorded in the store."""
+
+    rule: RuleName = "bro"
+    coupling: CouplingName | None = None  #: None: particle for ro, else pair
+    correlation: float = 1.0
+    dim: int = 3
+    particles: int = 1000
+    phi: tuple[float, ...] = ()
+    kick: tuple[float, ...] = (0.05,)
+    batch_fraction: tuple[float, ...] | None = None  #: None: 3/4 for sgd, where alpha = 4 eps/3 matches BRO
+    exponent: float = 1.0
+    mixture: Mixture = "mono"
+    steps: int | None = None  #: None: 500 over the smallest kick
+    record_every: int | None = None  #: None: 40 logarithmic and 100 linear times
+    replicas: int = 4
+    seed: int = 0
+
+
+class Outcome(NamedTuple):
+    """How a sweep ended."""
+
+    done: int
+    total: int
+    failed: int
+    interrupted: bool
+
+
+def checked(spec: Sweep) -> Sweep:
+    """The specification with its defaults filled in.
+
+    Raises:
+        PackingError: a field out of range, in one sentence.
+    """
+    _check_numbers(spec)
+    if spec.batch_fraction is not None and spec.rule != "sgd":
+        raise PackingError(f"a batch fraction belongs to the rule sgd; {spec.rule} has none")
+    coupling = spec.coupling or ("particle" if spec.rule == "ro" else "pair")
+    fractions = spec.batch_fraction or ((0.75,) if spec.rule == "sgd" else (1.0,))
+    steps = int(np.ceil(500 / min(spec.kick))) if spec.steps is None else spec.steps
+    filled = Sweep(
+        **{
+            **asdict(spec),
+            "coupling": coupling,
+            "phi": tuple(sorted(spec.phi)),
+            "kick": tuple(sorted(spec.kick)),
+            "batch_fraction": tuple(sorted(fractions)),
+            "steps": steps,
+        }
+    )
+    make_rule(filled, jnp.asarray(filled.kick), jnp.asarray(fractions))
+    record_times(filled)
+    overlap(filled.exponent)
+    for phi in filled.phi:
+        system = _system(filled, phi)
+        reach = max(filled.kick) * float(system.unit)
+        if reach > 0.25:
+            raise PackingError(
+                f"a kick of {max(filled.kick):g} diameters is {reach:.2f} box sides for {filled.particles} particles; "
+                "it must be below a quarter of a side: use more particles or a smaller kick"
+            )
+    _check_size(filled)
+    return filled
+
+
+def _check_numbers(spec: Sweep) -> None:
+    if spec.rule not in ("bro", "sgd", "ro", "langevin"):
+        raise PackingError(f"the rule is {spec.rule!r}; it must be bro, sgd, ro or langevin")
+    if not 1 <= spec.dim <= MAX_DIM:
+        raise PackingError(f"the dimension is {spec.dim}; it must be from 1 to {MAX_DIM}")
+    if spec.particles < 2:
+        raise PackingError(f"{spec.particles} particles; at least 2 are needed for a pair")
+    if spec.replicas < 1:
+        raise PackingError(f"{spec.replicas} replicas; at least 1 is needed")
+    if not 0 <= spec.seed < 2**32:
+        raise PackingError(f"the seed is {spec.seed}; it must be from 0 to {2**32 - 1}")
+    for name, values in (("phi", spec.phi), ("kick", spec.kick), ("batch fraction", spec.batch_fraction)):
+        if values is None:
+            continue
+        if not values:
+            raise PackingError(f"there is no {name}; give at least one value")
+        if not all(np.isfinite(values)) or min(values) <= 0:
+            raise PackingError(f"the {name} is {_shown(values)}; every value must be a positive number")
+        if len(set(values)) < len(values):
+            raise PackingError(f"the {name} is {_shown(values)}; no value may be listed twice")
+
+
+def _shown(values: tuple[float, ...]) -> str:
+    return ",".join(f"{value:g}" for value in values[:6]) + (",..." if len(values) > 6 else "")
+
+
+def _check_size(spec: Sweep) -> None:
+    replicas = len(spec.phi) * len(spec.kick) * len(spec.batch_fraction or (1.0,)) * spec.replicas
+    size = replicas * 4 * (spec.particles * spec.dim + 3 * len(record_times(spec)))
+    if size > _LARGEST_STORE:
+        raise PackingError(
+            f"the sweep has {replicas} replicas of {spec.particles} particles and would store {size / 2**30:.0f} GiB; "
+            f"the limit is {_LARGEST_STORE // 2**30} GiB, ask for fewer replicas, particles or records"
+        )
+
+
+def record_times(spec: Sweep) -> np.ndarray:
+    """When a sweep records: every so many steps, or logarithmic early and linear late."""
+    steps = spec.steps or 0
+    if steps < 1:
+        raise PackingError(f"{spec.steps} steps; at least 1 is needed")
+    if spec.record_every is not None:
+        return linear_times(steps, spec.record_every)
+    return np.union1d(log_times(steps, 40), linear_times(steps, max(1, steps // 100)))
+
+
+def make_rule(spec: Sweep, kick: Array, batch_fraction: Array) -> Rule:
+    """The rule of a specification, with one kick and batch fraction per replica."""
+    correlation = spec.correlation
+    if spec.coupling == "pair-independent":
+        if correlation not in (0.0, 1.0):
+            raise PackingError(f"pair-independent means correlation 0; for {correlation} use the coupling pair")
+        correlation = 0.0
+    coupling: Any = "pair" if spec.coupling == "pair-independent" else spec.coupling
+    match spec.rule:
+        case "sgd":
+            return sgd(Partial(optax.sgd, learning_rate=kick), batch_fraction, coupling, correlation)
+        case "bro":
+            return bro(kick, coupling, correlation)
+        case "ro":
+            return random_organization(kick, coupling, correlation)
+        case "langevin":
+            return langevin(kick, coupling, correlation)
+
+
+def _system(spec: Sweep, phi: float) -> System:
+    sizes = mixture_1_to_1_4(spec.particles) if spec.mixture == "1:1.4" else None
+    return System.create(phi, spec.particles, spec.dim, sizes=sizes, energy=overlap(spec.exponent))
+
+
+def replica_key(seed: int, phi: float, kick: float, batch_fraction: float, replica: int) -> Array:
+    """The key of one replica: the seed folded with what the replica is."""
+    key = jax.random.key(seed)
+    for value in (phi, kick, batch_fraction):
+        bits = int(np.float64(value).view(np.uint64))
+        key = jax.random.fold_in(jax.random.fold_in(key, bits & 0xFFFFFFFF), bits >> 32)
+    return jax.random.fold_in(key, replica)
+
+
+def run_sweep(
+    spec: Sweep,
+    directory: Path | str,
+    *,
+    batch: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    command: str = "",
+) -> Outcome:
+    """Run every replica of a grid and store each as it finishes.
+
+    Args:
+        spec: what to sweep; missing fields get their defaults, see :func:`checked`.
+        directory: ``results.zarr`` is made here.
+        batch: replicas that move at a time; chosen from N when None.
+        on_progress: called after every chunk.
+        command: recorded in the store.
+
+    Returns:
+        How many replicas are done. A KeyboardInterrupt ends the sweep; finished replicas are in the store.
+
+    Raises:
+        PackingError: bad input, an existing store, a full disk.
+    """
+    spec = checked(spec)
+    fractions = spec.batch_fraction or (1.0,)
+    times = record_times(spec)
+    shape = (len(spec.phi), len(spec.kick), len(fractions), spec.replicas)
+    # dense systems run to the end, so they come first; dilute ones are absorbed and fill the gaps
+    cells = sorted(np.ndindex(*shape), key=lambda cell: -cell[0])
+    systems = {i: _system(spec, phi) for i, phi in enumerate(spec.phi)}
+    values: list[tuple[Any, ...]] = [(spec.phi[i], spec.kick[j], fractions[k], r) for i, j, k, r in cells]
+    keys = jnp.stack([replica_key(spec.seed, *value) for value in values])
+    rule = make_rule(spec, jnp.array([v[1] for v in values]), jnp.array([v[2] for v in values]))
+    replicas, _ = gather_replicas(stack([systems[cell[0]] for cell in cells]), rule, keys, None)
+
+    attributes = {
+        **asdict(spec),
+        "energy": f"(a0/a) (1 - r/sigma)^a, a = {spec.exponent:g}, a0 = 1/2 mean diameter",
+        "activity_cut": systems[0].cut,
+        "precision": "float32 forces on int32 fixed-point coordinates",
+        "start": "independent uniform positions",
+        "command": command,
+        "versions": provenance(),
+    }
+    diameters = np.stack(
+        [np.broadcast_to(np.asarray(systems[i].diameters), (spec.particles,)) for i in range(len(spec.phi))]
+    )
+    store = Store.create(
+        Path(directory),
+        {
+            "phi": np.array(spec.phi),
+            "kick": np.array(spec.kick),
+            "batch_fraction": np.array(fractions),
+            "replica": np.arange(spec.replicas),
+            "time": times,
+        },
+        diameters,
+        tuple(DEFAULT_RECORD),
+        attributes,
+    )
+    done = failed = 0
+    interrupted = False
+    try:
+        for index, result in run(replicas, times, batch=batch, on_progress=on_progress):
+            # an absorbed replica is accounted for to the end; a diverged one only to where it broke
+            steps = result.steps if result.failed else int(times[-1])
+            store.write(
+                cells[index], result.records, result.positions, result.absorbed_at, max(steps, 1), result.failed
+            )
+            done += 1
+            failed += result.failed
+    except KeyboardInterrupt:
+        interrupted = True
+    return Outcome(done, len(cells), failed, interrupted)

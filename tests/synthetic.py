@@ -1,0 +1,67 @@
+"""Made-up sweeps whose phi_c is known: what the analysis is tested on."""
+
+import numpy as np
+import xarray as xr
+
+AMPLITUDE, BETA = 4.0, 0.84
+
+
+def true_phi_c(kick):
+    return 0.64 - 0.8 * kick
+
+
+def final_activities(rng, phi, replicas, phi_c, beta=BETA, noise=0.008):
+    """Final activity (phi, replica) of replicas that follow the law, and are absorbed near phi_c."""
+    law = AMPLITUDE * np.maximum(phi - phi_c, 0.0) ** beta
+    values = np.clip(law[:, None] + noise * rng.standard_normal((len(phi), replicas)), 0.002, 1.0)
+    absorbed = rng.random(values.shape) < np.exp(-law / 0.01)[:, None]
+    return np.where(absorbed, 0.0, values)
+
+
+def sweep(kicks=(0.05,), fractions=(1.0,), replicas=6, particles=60, dim=2, rule="bro", seed=0, phi=None):
+    """Results as a finished sweep stores them, with f_a(t) decaying from 1 on a logarithmic record."""
+    rng = np.random.default_rng(seed)
+    phi = np.linspace(0.585, 0.645, 13) if phi is None else np.asarray(phi, float)
+    time = np.unique(np.r_[0, np.round(np.geomspace(1, 20000, 50))]).astype(int)
+    shape = (len(phi), len(kicks), len(fractions), replicas)
+    activity = np.zeros((*shape, len(time)), np.float32)
+    for k, kick in enumerate(kicks):
+        for b in range(len(fractions)):
+            final = final_activities(rng, phi, replicas, true_phi_c(kick))
+            decay = np.exp(-time / (30 + 3000 * final[..., None]))
+            end = np.where(final > 0, 2**31, np.exp(rng.normal(6.5, 0.4, final.shape)))
+            f_a = np.clip(final[..., None] + (1 - final[..., None]) * decay, 0, 1)
+            activity[:, k, b] = np.where((time < end[..., None]) & (f_a > 0.001), f_a, 0.0)
+    gone = activity[..., -1] == 0
+    first = np.where(gone, np.argmax(activity == 0, axis=-1), 0)
+    dims = ("phi", "kick", "batch_fraction", "replica")
+    volume = {1: 1.0, 2: np.pi / 4, 3: np.pi / 6, 4: np.pi**2 / 32}[dim]
+    diameters = (phi / particles / volume)[:, None] ** (1 / dim) * np.ones((1, particles))
+    return xr.Dataset(
+        {
+            "activity": ((*dims, "time"), activity),
+            "absorbed_at": (dims, np.where(gone, time[first], -1).astype(np.int32)),
+            "steps_done": (dims, np.full(shape, time[-1], np.int32)),
+            "positions": ((*dims, "particle", "axis"), rng.random((*shape, particles, dim), np.float32)),
+            "diameters": (("phi", "particle"), diameters.astype(np.float32)),
+        },
+        {
+            "phi": phi,
+            "kick": np.array(kicks, float),
+            "batch_fraction": np.array(fractions, float),
+            "replica": np.arange(replicas),
+            "time": time,
+        },
+        {"rule": rule, "dim": dim, "particles": particles, "steps": int(time[-1])},
+    )
+
+
+def without(results, phi=slice(None), replica=slice(None)):
+    """The same sweep as a store holds it before those runs are done."""
+    results = results.copy(deep=True)
+    where = {"phi": phi, "replica": replica}
+    results["steps_done"][where] = 0
+    results["absorbed_at"][where] = -1
+    results["activity"][where] = np.nan
+    results["positions"][where] = np.nan
+    return results

@@ -1,0 +1,112 @@
+"""Long physics checks, run by hand: ``pytest -m validation``. Results are committed in tests/validation/results.json."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from packing_jax.criticality import estimate_phi_c, zero_kick_limit
+from packing_jax.store import provenance
+from packing_jax.sweep import Sweep, run_sweep
+
+RESULTS = Path(__file__).parent / "validation" / "results.json"
+
+pytestmark = pytest.mark.validation
+
+
+def keep(name: str, row: dict) -> None:
+    """Write one row of the results, leaving the others as they are."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    rows[name] = {**row, "versions": provenance()}
+    RESULTS.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+# phi brackets the transition of each kick: two or three points below it and at least four above
+WINDOWS = {0.02: (0.610, 0.645, 8), 0.05: (0.590, 0.620, 7), 0.1: (0.550, 0.580, 7), 0.2: (0.480, 0.510, 7)}
+
+
+def test_zero_kick_limit_of_3d_bro(tmp_path):
+    """Target: 0.640 within 0.01 from kicks 0.02, 0.05, 0.1, 0.2 at N = 4000 (reported: 0.640 +- 0.005)."""
+    clock = time.time()
+    estimates = []
+    for kick, window in WINDOWS.items():
+        spec = Sweep(particles=4000, phi=tuple(np.round(np.linspace(*window), 6)), kick=(kick,), replicas=3, seed=1)
+        run_sweep(spec, tmp_path / f"{kick}")
+        results = xr.open_zarr(tmp_path / f"{kick}" / "results.zarr", chunks=None)
+        estimates.append((kick, int(results.time[-1]), estimate_phi_c(results)[0]))
+    power = [(kick, one.power_law) for kick, _, one in estimates if one.power_law is not None]
+    limit = zero_kick_limit(
+        np.array([kick for kick, _ in power]),
+        np.array([p.value for _, p in power]),
+        np.array([p.stderr for _, p in power]),
+    )
+    keep(
+        "3D BRO pair, zero-kick limit",
+        {
+            "target": "0.640 +- 0.01",
+            "value": limit.value,
+            "stderr": limit.stderr,
+            "particles": 4000,
+            "replicas": 3,
+            "seed": 1,
+            "seconds": round(time.time() - clock),
+            "phi_c": [
+                {
+                    "kick": kick,
+                    "steps": steps,
+                    "power_law": one.power_law and [one.power_law.value, one.power_law.stderr],
+                    "threshold": one.threshold and [one.threshold.value, one.threshold.stderr],
+                }
+                for kick, steps, one in estimates
+            ],
+        },
+    )
+    assert len(power) >= 3
+    assert abs(limit.value - 0.640) < 0.01
+
+
+def test_bro_sgd_and_langevin_give_the_same_curves(tmp_path):
+    """Target: activity and MSD of the three dynamics agree within two standard errors, kick 0.01, N = 4000.
+
+    At each of 25 logarithmic times from 10 on, z is the difference of two dynamics' means over 8 replicas in units of
+    its standard error. The check is on the root mean square of z over the times, which is 1 for equal dynamics and
+    whose errors are strongly correlated in time: below 2 for each pair of dynamics, observable and phi.
+    """
+    clock = time.time()
+    kick, phis, replicas, steps = 0.01, (0.63, 0.65), 8, 10_000
+    rules = {"bro": kick, "sgd": 4 * kick / 3, "langevin": kick}
+    data = {}
+    for rule, size in rules.items():
+        spec = Sweep(rule=rule, particles=4000, phi=phis, kick=(size,), replicas=replicas, steps=steps, seed=2)
+        run_sweep(spec, tmp_path / rule)
+        data[rule] = xr.open_zarr(tmp_path / rule / "results.zarr", chunks=None).squeeze().load()
+    wanted = np.unique(np.rint(np.geomspace(10, steps, 25)))
+    rows, worst = [], 0.0
+    for name in ("activity", "msd"):
+        for phi in phis:
+            for a, b in (("bro", "sgd"), ("bro", "langevin"), ("sgd", "langevin")):
+                one, two = (data[r][name].sel(phi=phi).interp(time=wanted).values for r in (a, b))
+                error = np.sqrt((one.var(axis=0, ddof=1) + two.var(axis=0, ddof=1)) / replicas)
+                z = (one.mean(axis=0) - two.mean(axis=0)) / error
+                last = [float(one[:, -1].mean()), float(two[:, -1].mean()), float(error[-1])]
+                rms = float(np.sqrt(np.mean(z**2)))
+                worst = max(worst, rms)
+                rows.append({"observable": name, "phi": phi, "pair": [a, b], "rms_z": rms, "last": last})
+    keep(
+        "BRO = SGD(4 eps/3, 3/4) = Langevin, 3D, kick 0.01",
+        {
+            "target": "rms z < 2 for each pair, observable and phi",
+            "value": worst,
+            "particles": 4000,
+            "replicas": replicas,
+            "steps": steps,
+            "seed": 2,
+            "seconds": round(time.time() - clock),
+            "rows": rows,
+        },
+    )
+    assert worst < 2.0
