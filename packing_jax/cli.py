@@ -18,7 +18,7 @@ from packing_jax.errors import PackingError
 from packing_jax.simulate import Progress
 from packing_jax.sweep import CouplingName, Mixture, RuleName, Sweep, run_sweep
 
-_MAIN_PHI = "0.585:0.62:8"  # across the transition of the main job: 3D pairwise BRO at kick 0.05, phi_c near 0.597
+_MAIN_PHI = "0.59:0.61:9"  # across the transition of the main job: 3D pairwise BRO at kick 0.05, phi_c near 0.597
 
 Grid = Annotated[str, tyro.conf.arg(metavar="LIST|LO:HI:N")]
 OptionalGrid = Annotated[str | None, tyro.conf.arg(metavar="LIST|LO:HI:N", help_behavior_hint="")]

@@ -1,4 +1,4 @@
-"""Long physics checks, run by hand: ``pytest -m validation``. Results are committed in tests/validation/results.json."""
+"""Long physics checks, run by hand with ``pytest -m validation``; results go to tests/validation/results.json."""
 
 import json
 import time
