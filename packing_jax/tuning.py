@@ -61,7 +61,7 @@ def next_plan(plan: Plan, system: System, needs: Needs, steps: int, seconds_left
     return best if best != plan and saved > 2.0 * _COMPILE else plan
 
 
-def _cost(row: float, interval: float) -> float:
+def _cost(row: int | float, interval: float) -> float:
     """Relative time per step: the gather is proportional to the row, the rebuild is spread over the interval."""
     return row * (1.0 + _REBUILD / interval)
 

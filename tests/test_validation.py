@@ -25,8 +25,8 @@ def keep(name: str, row: dict) -> None:
     RESULTS.write_text(json.dumps(rows, indent=2) + "\n")
 
 
-# phi brackets the transition of each kick: two or three points below it and at least four above
-WINDOWS = {0.02: (0.610, 0.645, 8), 0.05: (0.590, 0.620, 7), 0.1: (0.550, 0.580, 7), 0.2: (0.480, 0.510, 7)}
+# phi brackets the transition of each kick
+WINDOWS = {0.2: (0.480, 0.505, 6), 0.1: (0.550, 0.575, 6), 0.05: (0.590, 0.615, 6), 0.02: (0.615, 0.640, 6)}
 
 
 def test_zero_kick_limit_of_3d_bro(tmp_path):
