@@ -90,7 +90,7 @@ def chunk(
         return {name: function(_in_slots(replica.system, one.tags), seen) for name, function in record}
 
     def move(replica: Replicas, one: State, neighbors: nb.Neighbors) -> tuple[Array, Any, Info]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(replica.key), one.step)
+        key = jax.random.fold_in(jax.random.wrap_key_data(replica.key, impl="threefry2x32"), one.step)
         system = _in_slots(replica.system, one.tags)
         displacement, rule_state, info = replica.rule.step(key, system, one.coordinates, neighbors, one.rule)
         return displacement, rule_state, info

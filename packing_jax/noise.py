@@ -43,13 +43,13 @@ def threefry2x32(key: tuple[Array, Array], counter: tuple[Array, Array]) -> tupl
     keys = jnp.stack([key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA)])
     rotations = jnp.asarray(_ROTATIONS, dtype=jnp.uint32)
 
-    def four_rounds(block: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    def four_rounds(block: Array | int, state: tuple[Array, Array]) -> tuple[Array, Array]:
         x, y = state
         for r in range(4):
             by = rotations[block % 2, r]
             x = x + y
             y = x ^ ((y << by) | (y >> (np.uint32(32) - by)))
-        return x + keys[(block + 1) % 3], y + keys[(block + 2) % 3] + block.astype(jnp.uint32) + np.uint32(1)
+        return x + keys[(block + 1) % 3], y + keys[(block + 2) % 3] + jnp.asarray(block, jnp.uint32) + np.uint32(1)
 
     return jax.lax.fori_loop(0, 5, four_rounds, (counter[0] + keys[0], counter[1] + keys[1]))
 

@@ -123,8 +123,8 @@ def _select(words: Array, candidates: Array, fraction: Array, copies: int) -> Ar
     count = jnp.sum(candidates, dtype=jnp.int32) // copies
     wanted = jnp.minimum(jnp.floor(fraction * count.astype(fraction.dtype)).astype(jnp.int32) + 1, count)
 
-    def narrow(bit: Array, threshold: Array) -> Array:
-        trial = threshold | (np.uint32(1) << (np.uint32(31) - bit.astype(jnp.uint32)))
+    def narrow(bit: Array | int, threshold: Array) -> Array:
+        trial = threshold | (np.uint32(1) << (np.uint32(31) - jnp.asarray(bit, jnp.uint32)))
         below = jnp.sum(candidates & (words < trial), dtype=jnp.int32) // copies
         return jnp.where(below < wanted, trial, threshold)
 
