@@ -49,7 +49,9 @@ class PairEnergy:
 
     def __call__(self, r: Array, sigma: Array, unit: Array) -> Array:
         """V in the units of ``unit``, the mean diameter: the function sees lengths in mean diameters."""
-        return jnp.where(r < sigma, self.function(r / unit, sigma / unit), 0.0) * unit
+        inside = r < sigma
+        r = jnp.where(inside, r, 0.5 * sigma)  # beyond contact the function may be NaN, and its derivative with it
+        return jnp.where(inside, self.function(r / unit, sigma / unit), 0.0) * unit
 
     def largest_slope(self, sigma: Array, unit: Array) -> Array:
         """A bound on |dV/dr| over all pairs."""
@@ -71,10 +73,10 @@ class Overlap:
         inside = r < sigma
         # the branch not taken must have a finite derivative too: 0^(a-1) is not one for a traced a
         depth = jnp.where(inside, 1.0 - r / sigma, 0.5)
-        if isinstance(self.exponent, Array):
-            power = depth**self.exponent
-        else:
+        if is_number(self.exponent):
             power = depth if self.exponent == 1 else depth ** float(self.exponent)
+        else:
+            power = depth**self.exponent
         return jnp.where(inside, power, 0.0) * (self.a0 / self.exponent * unit)
 
     def largest_slope(self, sigma: Array, unit: Array) -> Array:
@@ -82,9 +84,15 @@ class Overlap:
         return self.a0 * unit / jnp.min(sigma)
 
 
+def is_number(exponent: Any) -> bool:
+    """Whether an exponent is a constant of the compiled program rather than an array."""
+    return isinstance(exponent, (int, float))
+
+
 def _flatten_overlap(energy: Overlap) -> tuple[tuple[Any, ...], Any]:
     # A number stays in the compiled program, where a = 1 or 2 costs no power; an array can be differentiated.
-    traced = isinstance(energy.exponent, Array)
+    # Whatever is not a number is a leaf: jax also puts numpy arrays, shapes and shardings in its place.
+    traced = not is_number(energy.exponent)
     children = (energy.a0, energy.exponent) if traced else (energy.a0,)
     return children, None if traced else energy.exponent
 

@@ -110,10 +110,11 @@ def ball_volume(dim: int) -> float:
 
 
 def packing_fraction(
-    diameters: Array | np.ndarray, particles: int, dim: int, box: Array | float = 1.0
-) -> Array | np.ndarray | np.floating:
+    diameters: Array | np.ndarray | float, particles: int, dim: int, box: Array | float = 1.0
+) -> Array | np.ndarray | np.floating | float:
     """phi = v_d sum_i (sigma_i/2)^d / box^d; a scalar diameter counts for every particle."""
-    mean_power = (diameters**dim).mean(axis=-1) if diameters.ndim else diameters**dim
+    powers = diameters**dim
+    mean_power = powers.mean(axis=-1) if isinstance(powers, (Array, np.ndarray)) and powers.ndim else powers
     return ball_volume(dim) * particles * mean_power / (2.0 * box) ** dim
 
 

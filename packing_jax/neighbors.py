@@ -81,6 +81,8 @@ def plan_for(system: System, skin: float) -> Plan:
     reach = largest + skin * unit
     # the margin covers float rounding of the cutoff; cells themselves are cut in exact integers
     cells = int(1.0 / (reach * (1.0 + 1e-4)))
+    # a dilute system would ask for millions of empty cells; 2^18 a side are cut in quanta to well within the margin
+    cells = min(cells, max(3, int((4 * n) ** (1 / dim))), 2**18)
     volume = math.pi ** (dim / 2) / math.gamma(dim / 2 + 1) * reach**dim
     row = _tail(n * volume)
     run = _tail(3 * n / cells**dim) if cells >= 3 else n
@@ -104,8 +106,10 @@ def cell_order(plan: Plan, coordinates: Array) -> tuple[Array, Array]:
     if plan.cells == 1:
         return jnp.zeros(coordinates.shape, jnp.int32), jnp.arange(coordinates.shape[1], dtype=jnp.int32)
     unsigned = np.dtype(f"uint{8 * coordinates.dtype.itemsize}")
-    width = -(-(1 << 8 * unsigned.itemsize) // plan.cells)
+    # rounded down, so that the last cell is the widest: rounded up, it would be narrower by `cells` quanta
+    width = (1 << 8 * unsigned.itemsize) // plan.cells
     along = (coordinates.astype(unsigned) // np.asarray(width, unsigned)).astype(jnp.int32)
+    along = jnp.minimum(along, plan.cells - 1)
     index = along[0]
     for axis in along[1:]:
         index = index * plan.cells + axis
@@ -131,20 +135,19 @@ def _runs(plan: Plan, coordinates: Array) -> tuple[Array, Array, Array, Array]:
     first = jnp.where(below, 0, last - 1)
     final = jnp.where(above, cells - 1, last + 1)
     wrapped = jnp.where(below, cells - 1, 0)
-    pieces = []
-    for offsets in itertools.product((-1, 0, 1), repeat=dim - 1):
-        row = jnp.zeros_like(last)
-        for axis, offset in zip(along[:-1], offsets, strict=True):
-            moved = axis + offset
-            moved = jnp.where(moved < 0, cells - 1, jnp.where(moved == cells, 0, moved))
-            row = row * cells + moved
-        row = row * cells
-        start = starts[row + first]
-        again = starts[row + wrapped]
-        length = starts[row + final + 1] - start
-        rest = jnp.where(below | above, starts[row + wrapped + 1] - again, 0)
-        pieces.append((start, length, again, rest))
-    return tuple(jnp.stack(part) for part in zip(*pieces, strict=True))  # type: ignore[return-value]
+    # all runs at once: written out one by one, 3^5 of them take the compiler most of a minute
+    offsets = np.array(list(itertools.product((-1, 0, 1), repeat=dim - 1)), np.int32)
+    row = jnp.zeros((len(offsets), n), jnp.int32)
+    for axis, offset in zip(along[:-1], offsets.T, strict=True):
+        moved = axis[None, :] + offset[:, None]
+        moved = jnp.where(moved < 0, cells - 1, jnp.where(moved == cells, 0, moved))
+        row = row * cells + moved
+    row = row * cells
+    start = starts[row + first[None]]
+    again = starts[row + wrapped[None]]
+    length = starts[row + final[None] + 1] - start
+    rest = jnp.where((below | above)[None], starts[row + wrapped[None] + 1] - again, 0)
+    return start, length, again, rest
 
 
 def _slot(start: Array, length: Array, again: Array, place: Array) -> Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from packing_jax.energy import LINEAR, Overlap, PairEnergy
+from packing_jax.energy import LINEAR, Overlap, PairEnergy, is_number
 from packing_jax.errors import PackingError
 from packing_jax.geometry import check_dim, packing_fraction, scale_to_phi
 
@@ -64,18 +64,11 @@ class System:
         Raises:
             PackingError: phi, N, sizes or box out of range, or spheres wider than half the box.
         """
-        check_dim(dim)
-        if particles < 2:
-            raise PackingError(f"{particles} particles; at least 2 are needed for a pair")
+        _check_box(particles, dim, box)
         if not (np.isfinite(phi) and phi > 0):
             raise PackingError(f"the packing fraction phi is {phi}; it must be a positive number")
-        if not (np.isfinite(box) and box > 0):
-            raise PackingError(f"the box side is {box}; it must be a positive number")
         relative = np.asarray(1.0 if sizes is None else sizes, dtype=np.float64)
-        if relative.ndim and relative.shape != (particles,):
-            raise PackingError(f"sizes has shape {relative.shape}; it must be ({particles},), one per particle")
-        if not np.all(np.isfinite(relative) & (relative > 0)):
-            raise PackingError("sizes has entries that are not positive numbers; every relative diameter must be")
+        _check_diameters("sizes", relative, particles)
         return cls.from_diameters(
             scale_to_phi(relative, phi, particles, dim, box), particles, dim, energy=energy, box=box, dtype=dtype
         )
@@ -94,6 +87,10 @@ class System:
         """A system with the given diameters, a scalar or (N,), in the unit of ``box``."""
         diameters = np.asarray(diameters, dtype=np.float64)
         dtype = np.dtype(dtype)
+        _check_box(particles, dim, box)
+        _check_diameters("diameters", diameters, particles)
+        if dtype not in (np.float32, np.float64):
+            raise PackingError(f"the precision is {dtype}; it must be float32 or float64")
         if dtype == np.float64 and not jax.config.read("jax_enable_x64"):
             raise PackingError("float64 needs jax's 64-bit types; set jax.config.update('jax_enable_x64', True)")
         neighbours = 2.0**dim * float(packing_fraction(diameters, particles, dim, box))
@@ -119,7 +116,7 @@ class System:
         )
 
     @property
-    def phi(self) -> Array | np.ndarray | np.floating:
+    def phi(self) -> Array | np.ndarray | np.floating | float:
         """Packing fraction; one per replica of a stacked system."""
         if self.diameters.ndim == self.box.ndim:
             return packing_fraction(self.diameters[..., None], self.particles, self.dim, self.box)
@@ -132,10 +129,25 @@ class System:
         return space.periodic(float(self.box))
 
 
+def _check_box(particles: int, dim: int, box: float) -> None:
+    check_dim(dim)
+    if particles < 2:
+        raise PackingError(f"{particles} particles; at least 2 are needed for a pair")
+    if not (np.isfinite(box) and box > 0):
+        raise PackingError(f"the box side is {box}; it must be a positive number")
+
+
+def _check_diameters(name: str, values: np.ndarray, particles: int) -> None:
+    if values.ndim and values.shape != (particles,):
+        raise PackingError(f"{name} has shape {values.shape}; it must be ({particles},), one per particle")
+    if not np.all(np.isfinite(values) & (values > 0)):
+        raise PackingError(f"{name} has entries that are not positive numbers; every diameter must be")
+
+
 def _default_cut(energy: Overlap | PairEnergy, dtype: np.dtype) -> float:
     # Linear forces end an overlap in finite time. Smoother ones shrink it for ever, so a depth must be called zero:
     # 1e-8 in float64. float32 resolves 1 - r/sigma to 6e-8 only and needs a cut well above that.
-    if isinstance(energy, Overlap) and not isinstance(energy.exponent, Array) and energy.exponent == 1:
+    if isinstance(energy, Overlap) and is_number(energy.exponent) and energy.exponent == 1:
         return 0.0
     return 1e-8 if dtype == np.float64 else 1e-5
 
@@ -155,20 +167,25 @@ def box_of_jax_md(displacement_fn: Callable[..., Any], dim: int) -> float:
         PackingError: the space is not periodic, or not cubic.
     """
 
-    def falls(x: float, axis: int) -> bool:
+    def along(x: float, axis: int) -> float:
         there = np.zeros(dim)
         there[axis] = x
-        moved = displacement_fn(jnp.asarray(there), jnp.zeros(dim))
-        return bool(moved[axis] < 0.5 * x)
+        return float(displacement_fn(jnp.asarray(there), jnp.zeros(dim))[axis])
+
+    def falls(x: float, axis: int) -> bool:
+        return along(x, axis) < 0.5 * x
 
     sides = []
     for axis in range(dim):
-        high = 2.0**-20
-        while not falls(high, axis):
-            high *= 2
-            if high > 2.0**40:
-                raise PackingError("this jax-md space is not periodic; packing_jax needs space.periodic(side)")
-        low = high / 2
+        # From above: every x beyond half a side falls, while far below it float32 cannot tell d(x) from 0.
+        low = 2.0**40
+        if not falls(low, axis):
+            raise PackingError("this jax-md space is not periodic; packing_jax needs space.periodic(side)")
+        while falls(low, axis) and low > 2.0**-40:
+            low /= 2
+        high = 2 * low
+        if not 0.99 < along(0.75 * low, axis) / (0.75 * low) < 1.01:
+            raise PackingError("this jax-md space has fractional coordinates; packing_jax needs space.periodic(side)")
         for _ in range(40):
             middle = 0.5 * (low + high)
             low, high = (low, middle) if falls(middle, axis) else (middle, high)

@@ -46,7 +46,8 @@ def exact_mean(values: Array) -> Array:
         if shift + 8 <= digits:
             limb = limb & np.asarray(0xFF, integer)
         total = total + jnp.ldexp(jnp.sum(limb, dtype=integer).astype(values.dtype), shift)
-    return jnp.where(largest > 0, jnp.ldexp(total / flat.shape[0], exponent - digits), 0.0)
+    mean = jnp.where(largest == 0, 0.0, jnp.ldexp(total / flat.shape[0], exponent - digits))
+    return jnp.where(jnp.isfinite(largest), mean, largest)
 
 
 def activity(system: System, configuration: Configuration) -> Array:
@@ -62,7 +63,7 @@ def energy(system: System, configuration: Configuration) -> Array:
     unit = system.unit / system.box
     contact = jnp.broadcast_to(pairs.contact, pairs.distance.shape)
     rows = jnp.where(pairs.listed, system.energy(pairs.distance, contact, unit), 0.0) / unit
-    # per particle first: a row of up to 128 entries of 24 bits fits 32 bits, whatever its order
+    # per particle first: all (K, N) at once could be more entries than the exact mean takes
     per_particle = _exact_rows(rows)
     return 0.5 * exact_mean(per_particle)
 
@@ -74,7 +75,10 @@ def _exact_rows(values: Array) -> Array:
     digits = 23 if values.dtype == np.float32 else 48
     integer = np.dtype(np.int32 if values.dtype == np.float32 else np.int64)
     whole = jnp.rint(jnp.ldexp(values, digits - exponent)).astype(integer)
-    return jnp.ldexp(jnp.sum(whole, axis=0, dtype=integer).astype(values.dtype), exponent - digits)
+    # two limbs: a heap of particles has rows of thousands
+    low, high = (jnp.sum(limb, axis=0, dtype=integer).astype(values.dtype) for limb in (whole & 0xFFFF, whole >> 16))
+    total = jnp.ldexp(low + jnp.ldexp(high, 16), exponent - digits)
+    return jnp.where(jnp.isfinite(largest), total, largest)
 
 
 def mean_squared_displacement(system: System, configuration: Configuration) -> Array:

@@ -76,14 +76,18 @@ def sum_of_kicks(kicks: Array) -> Array:
 def exact_row_sum(values: Array, bound: Array | float) -> Array:
     """Sum (dim, K, N) floats over K exactly, in fixed point, whatever their order.
 
-    Each value is at most ``bound``, and up to 127 of them are. The quantum is 2^-24 of the bound in float32, the
-    resolution of the values themselves, and 2^-56 in float64.
+    Each value is at most ``bound``. The quantum is 2^-24 of the bound in float32, the resolution of the values
+    themselves, and 2^-56 in float64. High and low halves are summed apart, so that 2^15 terms cannot overflow.
     """
     dtype = values.dtype
     bits = 8 * dtype.itemsize
     scale = np.asarray(2.0 ** (bits - 8), dtype) / jnp.asarray(bound, dtype)
     integers = jnp.rint(values * scale).astype(np.dtype(f"int{bits}"))
-    return jnp.sum(integers, axis=1, dtype=integers.dtype).astype(dtype) / scale
+    half = np.asarray(bits // 2, integers.dtype)
+    low = integers & np.asarray(2 ** (bits // 2) - 1, integers.dtype)
+    high_sum = jnp.sum(integers >> half, axis=1, dtype=integers.dtype).astype(dtype)
+    low_sum = jnp.sum(low, axis=1, dtype=integers.dtype).astype(dtype)
+    return (high_sum * np.asarray(2.0 ** (bits // 2), dtype) + low_sum) / scale
 
 
 def length(vectors: Array) -> Array:
