@@ -15,6 +15,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from packing_jax import noise
 from packing_jax.geometry import float_of, to_quanta
@@ -34,7 +35,7 @@ from packing_jax.rules.base import (
 from packing_jax.system import Leaf, System
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["kick"], meta_fields=["coupling", "correlation"])
+@partial(jax.tree_util.register_dataclass, data_fields=["kick"], meta_fields=["coupling", "correlation", "name"])
 @dataclass(frozen=True)
 class BRO:
     """Biased random organization; build with :func:`bro`."""
@@ -42,6 +43,7 @@ class BRO:
     kick: Leaf
     coupling: Coupling
     correlation: float
+    name: str = "bro"  #: jax tells the trees of two dataclasses apart by their fields only
 
     def init(self, system: System, coordinates: Array) -> tuple[()]:
         """Nothing is carried."""
@@ -67,7 +69,7 @@ class BRO:
         return to_quanta((kick * u)[None] * push), state, info(scene)
 
 
-def bro(kick: float | Array, coupling: Coupling = "pair", correlation: float = 1.0) -> BRO:
+def bro(kick: ArrayLike, coupling: Coupling = "pair", correlation: float = 1.0) -> BRO:
     """Biased random organization with kick size eps in mean diameters; equations in the module's docstring.
 
     Args:

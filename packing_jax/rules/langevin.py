@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from packing_jax import noise
 from packing_jax.energy import pair_slopes
@@ -38,7 +39,7 @@ from packing_jax.rules.base import (
 from packing_jax.system import Leaf, System
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["kick"], meta_fields=["coupling", "correlation"])
+@partial(jax.tree_util.register_dataclass, data_fields=["kick"], meta_fields=["coupling", "correlation", "name"])
 @dataclass(frozen=True)
 class Langevin:
     """The moment-matched Langevin map; build with :func:`langevin`."""
@@ -46,6 +47,7 @@ class Langevin:
     kick: Leaf
     coupling: Coupling
     correlation: float
+    name: str = "langevin"  #: jax tells the trees of two dataclasses apart by their fields only
 
     def init(self, system: System, coordinates: Array) -> tuple[()]:
         """Nothing is carried."""
@@ -70,7 +72,7 @@ class Langevin:
         return to_quanta(-kick * (1.0 + amplitude * z)[None] * gradient), state, info(scene)
 
 
-def langevin(kick: float | Array, coupling: Coupling = "pair", correlation: float = 1.0) -> Langevin:
+def langevin(kick: ArrayLike, coupling: Coupling = "pair", correlation: float = 1.0) -> Langevin:
     """The Langevin map with kick size eps in mean diameters; equations in the module's docstring.
 
     Args:

@@ -13,6 +13,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from packing_jax import noise
 from packing_jax.geometry import float_of, to_quanta
@@ -30,7 +31,7 @@ from packing_jax.rules.base import (
 from packing_jax.system import Leaf, System
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["kick"], meta_fields=["coupling", "correlation"])
+@partial(jax.tree_util.register_dataclass, data_fields=["kick"], meta_fields=["coupling", "correlation", "name"])
 @dataclass(frozen=True)
 class RandomOrganization:
     """Random organization; build with :func:`random_organization`."""
@@ -38,6 +39,7 @@ class RandomOrganization:
     kick: Leaf
     coupling: Coupling
     correlation: float
+    name: str = "random organization"  #: jax tells the trees of two dataclasses apart by their fields only
 
     def init(self, system: System, coordinates: Array) -> tuple[()]:
         """Nothing is carried."""
@@ -63,7 +65,7 @@ class RandomOrganization:
 
 
 def random_organization(
-    kick: float | Array, coupling: Coupling = "particle", correlation: float = 1.0
+    kick: ArrayLike, coupling: Coupling = "particle", correlation: float = 1.0
 ) -> RandomOrganization:
     """Random organization with kick size eps in mean diameters; equations in the module's docstring.
 

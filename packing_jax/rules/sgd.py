@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.typing import ArrayLike
 
 from packing_jax import noise
 from packing_jax.energy import pair_slopes
@@ -141,7 +142,7 @@ def _parameters(system: System, coordinates: Array) -> Array:
 
 def sgd(
     optimizer: optax.GradientTransformation | jax.tree_util.Partial,
-    batch_fraction: float | Array = 1.0,
+    batch_fraction: ArrayLike = 1.0,
     coupling: Coupling = "pair",
     correlation: float = 1.0,
     selective: bool = False,
