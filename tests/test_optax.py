@@ -69,13 +69,11 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
-    "sgd": lambda: optax.sgd(0.2),
     "momentum": lambda: optax.sgd(0.1, momentum=0.8),
     "nesterov": lambda: optax.sgd(0.1, momentum=0.8, nesterov=True),
     "adam": lambda: optax.adam(0.02),
     "schedule": lambda: optax.sgd(optax.exponential_decay(0.3, transition_steps=5, decay_rate=0.7)),
-    "clipped": lambda: optax.chain(optax.clip(0.1), optax.sgd(0.2, momentum=0.5)),
-    "clipped norm": lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.2)),
+    "clipped": lambda: optax.chain(optax.clip(0.1), optax.clip_by_global_norm(0.8), optax.sgd(0.2)),
 }
 
 
@@ -90,11 +88,10 @@ def test_the_driver_moves_as_optax_by_hand(name: str) -> None:
     assert np.max(np.abs(by_hand - _start())) > 0.01
 
 
-@pytest.mark.parametrize("name", ["momentum", "adam"])
-def test_float32_stays_close_to_optax_by_hand(name: str) -> None:
+def test_float32_stays_close_to_optax_by_hand() -> None:
     with jax.enable_x64(True):
-        by_hand = _by_hand(OPTIMIZERS[name](), STEPS)
-    assert _difference(by_hand, _driven(OPTIMIZERS[name](), np.float32, STEPS).positions) < 2e-5
+        by_hand = _by_hand(OPTIMIZERS["adam"](), STEPS)
+    assert _difference(by_hand, _driven(OPTIMIZERS["adam"](), np.float32, STEPS).positions) < 2e-5
 
 
 def test_plain_descent_on_the_linear_energy() -> None:
@@ -127,8 +124,9 @@ def test_state_with_more_axes_follows_the_particles() -> None:
 def test_switches_in_a_partial() -> None:
     """``nesterov`` is a Python bool that optax tests: it must not become a traced array."""
     rule = Partial(optax.sgd, learning_rate=0.1, momentum=0.8, nesterov=True)
-    given = _driven(optax.sgd(0.1, momentum=0.8, nesterov=True), np.float32, 5)
-    assert _difference(_driven(rule, np.float32, 5).positions, given.positions) < 1e-6
+    with jax.enable_x64(True):
+        by_hand = _by_hand(OPTIMIZERS["nesterov"](), STEPS)
+    assert _difference(by_hand, _driven(rule, np.float32, STEPS).positions) < 2e-5
 
 
 def test_learning_rates_per_replica_are_separate_runs() -> None:
