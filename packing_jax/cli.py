@@ -5,6 +5,8 @@ failed self-check with 1.
 """
 
 import contextlib
+import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -83,8 +85,10 @@ class _Words:
 class SweepCommand(_Words):
     """Sweep a grid of packing fractions (and kicks) and estimate phi_c.
 
-    With no options: 3D reciprocal pairwise BRO at kick 0.05 across its transition, a minute or two on two CPU cores.
-    Ends with the report: phi_c with its error, and figures. Ctrl-C keeps every finished replica.
+    - With no options: 3D pairwise BRO at kick 0.05 across its transition,
+      a minute or two on two CPU cores.
+    - Ends with the report: phi_c with its error, and figures.
+    - Ctrl-C keeps every finished replica.
     """
 
     phi: OptionalGrid = None
@@ -96,7 +100,7 @@ class SweepCommand(_Words):
     replicas: int = 4
     """Independent runs of each point of the grid."""
 
-    def execute(self) -> int:
+    def execute(self, command: str) -> int:
         """Run the sweep, then the report."""
         phi = self.phi
         if phi is None:
@@ -106,7 +110,7 @@ class SweepCommand(_Words):
             phi = _MAIN_PHI
         fractions = None if self.batch_fraction is None else numbers("batch-fraction", self.batch_fraction)
         spec = self.specification(numbers("phi", phi), numbers("kick", self.kick), fractions, self.replicas)
-        return _simulate(spec, self.out or free_directory("packing-sweep"))
+        return _simulate(spec, self.out or free_directory("packing-sweep"), command)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,21 +129,21 @@ class RunCommand(_Words):
     replicas: int = 1
     """Independent runs."""
 
-    def execute(self) -> int:
+    def execute(self, command: str) -> int:
         """Run it, then the report."""
         fractions = None if self.batch_fraction is None else (self.batch_fraction,)
         spec = self.specification((self.phi,), (self.kick,), fractions, self.replicas)
-        return _simulate(spec, self.out or free_directory("packing-run"))
+        return _simulate(spec, self.out or free_directory("packing-run"), command)
 
 
 @dataclass(frozen=True)
 class ReportCommand:
-    """Estimate phi_c from a store, write summary.json and the figures, and print a table."""
+    """Estimate phi_c from a store; write summary.json and figures, print a table."""
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """What run or sweep wrote with --out."""
 
-    def execute(self) -> int:
+    def execute(self, command: str) -> int:
         """Make the report."""
         from packing_jax.report import format_summary, report
 
@@ -152,7 +156,7 @@ class ReportCommand:
 class DoctorCommand:
     """Show versions and devices, and check that this jax computes right numbers."""
 
-    def execute(self) -> int:
+    def execute(self, command: str) -> int:
         """Examine this machine."""
         from packing_jax import doctor
 
@@ -175,12 +179,12 @@ def numbers(name: str, text: str) -> tuple[float, ...]:
         if ":" not in text:
             return tuple(float(part) for part in text.split(","))
         low, high, count = text.split(":")
-        n = int(count)
-        if not 1 <= n <= 100_000:
+        first, last, n = float(low), float(high), int(count)
+        if not 1 <= n <= 100_000 or (n == 1 and first != last):
             raise wrong
         # rounded, so that a range gives the numbers one would type: they name the cells of the store
-        step = (float(high) - float(low)) / max(n - 1, 1)
-        return tuple(float(f"{float(low) + i * step:.10g}") for i in range(n))
+        step = (last - first) / max(n - 1, 1)
+        return (first, *(float(f"{first + i * step:.10g}") for i in range(1, n - 1)), last)[:n]
     except ValueError as error:
         raise wrong from error
 
@@ -194,9 +198,9 @@ def free_directory(name: str) -> Path:
     return path
 
 
-def _simulate(spec: Sweep, out: Path) -> int:
+def _simulate(spec: Sweep, out: Path, command: str) -> int:
     with _progress_bar() as show:
-        outcome = run_sweep(spec, out, on_progress=show, command=" ".join(["packing-jax", *sys.argv[1:]]))
+        outcome = run_sweep(spec, out, on_progress=show, command=command)
     if outcome.interrupted:
         print(
             f"interrupted: {outcome.done} of {outcome.total} replicas are finished and kept in {out}; "
@@ -209,15 +213,22 @@ def _simulate(spec: Sweep, out: Path) -> int:
             f"{outcome.failed} of {outcome.total} replicas diverged and are marked failed in {out}; use a smaller kick",
             file=sys.stderr,
         )
-    return ReportCommand(out).execute()
+    return ReportCommand(out).execute(command)
 
 
 @contextlib.contextmanager
 def _progress_bar() -> Iterator[Callable[[Progress], None]]:
-    with tqdm(total=1.0, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}", file=sys.stderr) as bar:
-        bar.set_postfix_str("compiling")
+    with contextlib.ExitStack() as stack:
+        bar: Any = None
 
         def show(progress: Progress) -> None:
+            nonlocal bar
+            if bar is None:  # not sooner: bad input gets a sentence and no bar
+                bar = stack.enter_context(
+                    tqdm(total=1.0, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}", file=sys.stderr)
+                )
+                bar.set_postfix_str("compiling")
+                return
             bar.update(progress.share - bar.n)
             speed = progress.particle_steps / max(bar.format_dict["elapsed"], 1e-9)
             bar.set_postfix_str(f"{progress.done}/{progress.total} done, {speed / 1e6:.2g} M particle-steps/s")
@@ -237,13 +248,19 @@ def main(args: list[str] | None = None) -> int:
         command: Any = tyro.extras.subcommand_cli_from_dict(
             commands,
             prog="packing-jax",
-            description="Phase diagrams of packed spheres under random organization and stochastic gradient descent.",
+            description="Phase diagrams of packed spheres under random organization and SGD.",
             args=args,
         )
-        return int(command.execute())
+        words = sys.argv[1:] if args is None else args
+        code = int(command.execute(shlex.join(["packing-jax", *words])))
+        sys.stdout.flush()
+        return code
     except PackingError as error:
         print(f"packing-jax: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader went away, as in `packing-jax report DIR | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("packing-jax: interrupted", file=sys.stderr)
         return 130

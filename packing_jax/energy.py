@@ -115,7 +115,9 @@ HERTZIAN = Overlap(2.5)
 def overlap(exponent: float | Array, a0: float | Array = 0.5) -> Overlap:
     """The power-law overlap energy of exponent a >= 1 and amplitude ``a0`` in mean diameters, checked."""
     if not isinstance(exponent, Array) and not 1 <= exponent <= 100:
-        raise PackingError(f"the energy's exponent is {exponent}; it must be at least 1 (1 linear, 2 harmonic)")
+        raise PackingError(
+            f"the energy's exponent is {exponent}; it must be at least 1 (1 linear, 2 harmonic) and at most 100"
+        )
     if not isinstance(a0, Array) and not (np.isfinite(a0) and a0 > 0):
         raise PackingError(f"the energy's amplitude a0 is {a0}; it must be a finite positive number")
     return Overlap(exponent, a0)

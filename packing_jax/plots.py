@@ -113,6 +113,8 @@ def activity_vs_time(results: xr.Dataset, kick: float | None = None, batch_fract
         )
     phi, activity, _ = _records(results, *cells[0])
     time, mean = results["time"].values, np.nanmean(activity, axis=1)
+    if not np.any(mean[:, time > 0] > 0):
+        raise PackingError("every replica was absorbed before the first recorded step: record more often")
     figure, axes = _new_figure(5.4, 3.8)
     shade = _colour_scale(phi[0], phi[-1], "viridis", 0.0, 0.9)
     for at, f_a in zip(phi, mean, strict=True):

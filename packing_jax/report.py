@@ -110,8 +110,12 @@ def open_results(directory: str | os.PathLike[str]) -> xr.Dataset:
 
     root = Path(directory)
     store = root / "results.zarr"
-    if not store.is_dir():
-        what = "has no results.zarr" if root.is_dir() else "is not a directory"
+    try:
+        place, found = root.is_dir(), store.is_dir()
+    except OSError:  # a name that is too long
+        place = found = False
+    if not found:
+        what = "has no results.zarr" if place else "is not a directory"
         raise PackingError(f"{root} {what}: give the directory that packing-jax run or sweep wrote")
     try:
         results = xr.open_zarr(store, chunks=None, consolidated=False, decode_times=False, decode_timedelta=False)

@@ -5,6 +5,7 @@ written last, so that what it marks as done is complete whatever happens to the 
 executed on reading: arrays and JSON only.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import platform
@@ -86,8 +87,6 @@ class Store:
         import zarr  # takes a third of a second, as xarray does
 
         path = directory / "results.zarr"
-        if path.exists():
-            raise PackingError(f"{path} exists already; choose another --out, or remove it to start again")
         cells = tuple(len(coordinates[name]) for name in CELL_DIMS)
         _, particles = diameters.shape
         dim = int(attributes["dim"])
@@ -95,7 +94,11 @@ class Store:
         one = (1,) * len(cells)
         # Written under another name and renamed: a directory called results.zarr is a complete layout.
         draft = directory / f".results.zarr.{id(cls)}"
+        made: list[Path] = []
         try:
+            if path.exists():
+                raise PackingError(f"{path} exists already; choose another --out, or remove it to start again")
+            made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
             directory.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(draft, ignore_errors=True)
             group = zarr.open_group(draft, mode="w", zarr_format=2)
@@ -131,6 +134,9 @@ class Store:
             draft.rename(path)
         except OSError as error:
             shutil.rmtree(draft, ignore_errors=True)
+            for folder in made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
             raise _cannot_write(path, error) from error
         return cls(directory, zarr.open_group(path, mode="r+", zarr_format=2))
 

@@ -20,7 +20,7 @@ from packing_jax.energy import overlap
 from packing_jax.errors import PackingError
 from packing_jax.geometry import MAX_DIM, mixture_1_to_1_4
 from packing_jax.rules import Rule, bro, langevin, random_organization, sgd
-from packing_jax.simulate import DEFAULT_RECORD, Progress, gather_replicas, linear_times, log_times, run
+from packing_jax.simulate import DEFAULT_RECORD, STEP_LIMIT, Progress, gather_replicas, linear_times, log_times, run
 from packing_jax.store import Store, provenance
 from packing_jax.system import System, stack
 
@@ -29,6 +29,10 @@ CouplingName = Literal["pair", "pair-independent", "particle", "particle-normali
 Mixture = Literal["mono", "1:1.4"]
 
 _LARGEST_STORE = 2**40  # bytes; a slip in a range should not fill a disk
+_MOST_RECORDS = 10**6
+_MOST_REPLICAS = 10**6  # each is a file for every variable
+_MOST_PARTICLES = 10**8  # 32-bit indices
+_SHORTEST_KICK = 2.0**-24  # box sides, 256 quanta of the coordinates
 
 
 @dataclass(frozen=True)
@@ -71,30 +75,45 @@ def checked(spec: Sweep) -> Sweep:
         raise PackingError(f"a batch fraction belongs to the rule sgd; {spec.rule} has none")
     coupling = spec.coupling or ("particle" if spec.rule == "ro" else "pair")
     fractions = spec.batch_fraction or ((0.75,) if spec.rule == "sgd" else (1.0,))
-    steps = int(np.ceil(500 / min(spec.kick))) if spec.steps is None else spec.steps
+    steps = spec.steps
+    if steps is None:
+        wanted = 500 / min(spec.kick)
+        if not wanted <= STEP_LIMIT:
+            raise PackingError(
+                f"a kick of {min(spec.kick):g} takes {wanted:g} steps; give --steps, at most {STEP_LIMIT}"
+            )
+        steps = int(np.ceil(wanted))
     filled = Sweep(
         **{
             **asdict(spec),
             "coupling": coupling,
+            "correlation": 0.0 if coupling == "pair-independent" and spec.correlation == 1.0 else spec.correlation,
             "phi": tuple(sorted(spec.phi)),
             "kick": tuple(sorted(spec.kick)),
             "batch_fraction": tuple(sorted(fractions)),
             "steps": steps,
         }
     )
-    make_rule(filled, jnp.asarray(filled.kick), jnp.asarray(fractions))
     record_times(filled)
     overlap(filled.exponent)
-    for phi in filled.phi:
-        system = _system(filled, phi)
-        reach = max(filled.kick) * float(system.unit)
-        if reach > 0.25:
-            raise PackingError(
-                f"a kick of {max(filled.kick):g} diameters is {reach:.2f} box sides for {filled.particles} particles; "
-                "it must be below a quarter of a side: use more particles or a smaller kick"
-            )
     _check_size(filled)
+    _check_reach(filled)
+    make_rule(filled, jnp.asarray(filled.kick), jnp.asarray(fractions))
     return filled
+
+
+def _check_reach(spec: Sweep) -> None:
+    widest, narrowest = (float(_system(spec, phi).unit) for phi in (spec.phi[-1], spec.phi[0]))
+    if spec.kick[-1] * widest > 0.25:
+        raise PackingError(
+            f"a kick of {spec.kick[-1]:g} diameters is {spec.kick[-1] * widest:.3g} box sides for {spec.particles} "
+            "particles; it must be below a quarter of a side: use more particles or a smaller kick"
+        )
+    if spec.kick[0] * narrowest < _SHORTEST_KICK:
+        raise PackingError(
+            f"at phi = {spec.phi[0]:g} a kick of {spec.kick[0]:g} diameters is {spec.kick[0] * narrowest:.2g} box "
+            f"sides; it must be at least {_SHORTEST_KICK:.2g}, well above the resolution of the coordinates"
+        )
 
 
 def _check_numbers(spec: Sweep) -> None:
@@ -126,10 +145,13 @@ def _shown(values: tuple[float, ...]) -> str:
 def _check_size(spec: Sweep) -> None:
     replicas = len(spec.phi) * len(spec.kick) * len(spec.batch_fraction or (1.0,)) * spec.replicas
     size = replicas * 4 * (spec.particles * spec.dim + 3 * len(record_times(spec)))
-    if size > _LARGEST_STORE:
+    if spec.particles > _MOST_PARTICLES:
+        raise PackingError(f"{spec.particles} particles; at most {_MOST_PARTICLES} can be indexed")
+    if size > _LARGEST_STORE or replicas > _MOST_REPLICAS:
         raise PackingError(
             f"the sweep has {replicas} replicas of {spec.particles} particles and would store {size / 2**30:.0f} GiB; "
-            f"the limit is {_LARGEST_STORE // 2**30} GiB, ask for fewer replicas, particles or records"
+            f"the limits are {_MOST_REPLICAS} replicas and {_LARGEST_STORE // 2**30} GiB, ask for fewer replicas, "
+            "particles or records"
         )
 
 
@@ -139,6 +161,11 @@ def record_times(spec: Sweep) -> np.ndarray:
     if steps < 1:
         raise PackingError(f"{spec.steps} steps; at least 1 is needed")
     if spec.record_every is not None:
+        if steps > _MOST_RECORDS * max(spec.record_every, 1):
+            raise PackingError(
+                f"recording every {spec.record_every} of {steps} steps makes more than {_MOST_RECORDS} records; "
+                "record less often"
+            )
         return linear_times(steps, spec.record_every)
     return np.union1d(log_times(steps, 40), linear_times(steps, max(1, steps // 100)))
 
@@ -239,6 +266,8 @@ def run_sweep(
     done = failed = 0
     interrupted = False
     try:
+        if on_progress is not None:
+            on_progress(Progress(0, len(cells), 0.0, 0))
         for index, result in run(replicas, times, batch=batch, on_progress=on_progress):
             # an absorbed replica is accounted for to the end; a diverged one only to where it broke
             steps = result.steps if result.failed else int(times[-1])

@@ -96,7 +96,7 @@ class System:
         neighbours = 2.0**dim * float(packing_fraction(diameters, particles, dim, box))
         if neighbours > 64:
             raise PackingError(
-                f"phi = {neighbours / 2.0**dim:.4g} in {dim}D means about {neighbours:.0f} overlaps per sphere; "
+                f"phi = {neighbours / 2.0**dim:.4g} in {dim}D means about {neighbours:.4g} overlaps per sphere; "
                 f"row sums are exact up to 64 on average, that is up to phi = {64 / 2.0**dim:.4g}"
             )
         if np.max(diameters) >= box / 2:
