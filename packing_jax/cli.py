@@ -20,7 +20,7 @@ from packing_jax.errors import PackingError
 from packing_jax.simulate import Progress
 from packing_jax.sweep import CouplingName, Mixture, RuleName, Sweep, run_sweep
 
-_MAIN_PHI = "0.59:0.61:9"  # across the transition of the main job: 3D pairwise BRO at kick 0.05, phi_c near 0.597
+_MAIN_PHI = "0.59:0.6075:8"  # across the transition of the main job: 3D pairwise BRO at kick 0.05, phi_c near 0.597
 
 Grid = Annotated[str, tyro.conf.arg(metavar="LIST|LO:HI:N")]
 OptionalGrid = Annotated[str | None, tyro.conf.arg(metavar="LIST|LO:HI:N", help_behavior_hint="")]
@@ -97,7 +97,7 @@ class SweepCommand(_Words):
     """Kick size eps for bro, ro and langevin, learning rate for sgd, in mean diameters. List or range."""
     batch_fraction: OptionalGrid = None
     """Batch fraction b_f of sgd, above 0 and at most 1. List or range. Default: 0.75."""
-    replicas: int = 4
+    replicas: int = 3
     """Independent runs of each point of the grid."""
 
     def execute(self, command: str) -> int:
