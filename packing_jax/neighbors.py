@@ -73,7 +73,7 @@ def plan_for(system: System, skin: float) -> Plan:
     Raises:
         PackingError: the skin is not positive.
     """
-    if not skin > 0:
+    if not 0 < skin < math.inf:
         raise PackingError(f"the neighbour skin is {skin} mean diameters; it must be positive")
     dim, n = system.dim, system.particles
     unit = float(np.max(np.asarray(system.unit / system.box)))

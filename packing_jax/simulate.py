@@ -172,9 +172,13 @@ def check_times(times: np.ndarray, steps: int) -> np.ndarray:
 def gather_replicas(system: System, rule: Any, key: Array, start: Array | np.ndarray | None) -> tuple[Replicas, bool]:
     """One leading replica axis on everything, and whether the caller had one."""
     dtype = system.box.dtype
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise PackingError("the key is an array of numbers; it must be a typed key, jax.random.key(seed)")
 
     def as_leaf(leaf: Any) -> Array:
         leaf = jnp.asarray(leaf)
+        if leaf.ndim > 1:
+            raise PackingError(f"a hyperparameter has shape {leaf.shape}; it must be one number or one per replica")
         return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     rule = jax.tree.map(as_leaf, rule)

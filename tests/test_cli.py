@@ -462,7 +462,7 @@ def test_ctrl_c_before_anything_is_finished(packing, tmp_path, monkeypatch):
     monkeypatch.setattr("packing_jax.sweep.run", stop)
     done = packing(*SWEEP, "--out", "there")
     assert done.code == 130
-    assert "interrupted: 0 of 8 replicas are finished" in done.err.splitlines()[-1]
+    assert "interrupted: 0 of 6 replicas are finished" in done.err.splitlines()[-1]
     assert not np.any(opened(tmp_path / "there")["steps_done"])
     monkeypatch.setattr("packing_jax.cli.run_sweep", stop)
     done = packing(*SWEEP, "--out", "elsewhere")

@@ -60,13 +60,13 @@ class BRO:
         if self.coupling == "pair":
             u = pair_uniforms(scene, self.correlation, dtype)
             weight = jnp.where(scene.hit, kick * u / pairs.distance, 0.0)
-            return sum_of_kicks(weight[None] * pairs.separation), state, info(scene)
+            return sum_of_kicks(weight[None] * pairs.separation), state, info(scene, kick >= 0.5)
         push = exact_row_sum(jnp.where(scene.hit[None], pairs.direction, 0.0), 1.0)
         if self.coupling == "particle-normalised":
             size = length(push)
             push = jnp.where(size > 0, 1.0 / jnp.where(size > 0, size, 1.0), 0.0)[None] * push
         u = noise.uniform(scene.words.particle, dtype)
-        return to_quanta((kick * u)[None] * push), state, info(scene)
+        return to_quanta((kick * u)[None] * push), state, info(scene, kick >= 0.5)
 
 
 def bro(kick: ArrayLike, coupling: Coupling = "pair", correlation: float = 1.0) -> BRO:

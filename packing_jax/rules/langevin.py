@@ -65,11 +65,11 @@ class Langevin:
         if self.coupling == "pair":
             z = pair_normals(scene, self.correlation, dtype)
             weight = -kick * slope * (1.0 + amplitude * z) / scene.pairs.distance
-            return sum_of_kicks(weight[None] * scene.pairs.separation), state, info(scene)
+            return sum_of_kicks(weight[None] * scene.pairs.separation), state, info(scene, kick >= 0.5)
         bound = system.energy.largest_slope(system.diameters, system.unit)
         gradient = exact_row_sum(jnp.clip(slope, -bound, bound)[None] * scene.pairs.direction, bound)
         z = noise.normal(scene.words.particle, dtype)
-        return to_quanta(-kick * (1.0 + amplitude * z)[None] * gradient), state, info(scene)
+        return to_quanta(-kick * (1.0 + amplitude * z)[None] * gradient), state, info(scene, kick >= 0.5)
 
 
 def langevin(kick: ArrayLike, coupling: Coupling = "pair", correlation: float = 1.0) -> Langevin:

@@ -57,11 +57,11 @@ class RandomOrganization:
             u = pair_uniforms(scene, self.correlation, dtype)
             way = jnp.where(scene.own < scene.other, 1.0, -1.0).astype(dtype)
             n = noise.unit_vectors(noise.pair_words(scene.own, scene.other, stream=1), dim, dtype, way)
-            return sum_of_kicks(jnp.where(scene.hit, kick * u, 0.0)[None] * n), state, info(scene)
+            return sum_of_kicks(jnp.where(scene.hit, kick * u, 0.0)[None] * n), state, info(scene, kick >= 0.5)
         u = noise.uniform(scene.words.particle, dtype)
         n = noise.unit_vectors(scene.words.particle, dim, dtype)
         moving = jnp.any(scene.hit, axis=0)
-        return to_quanta(jnp.where(moving, kick * u, 0.0)[None] * n), state, info(scene)
+        return to_quanta(jnp.where(moving, kick * u, 0.0)[None] * n), state, info(scene, kick >= 0.5)
 
 
 def random_organization(
