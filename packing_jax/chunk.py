@@ -80,7 +80,7 @@ def chunk(
             coordinates=one.coordinates[:, order],
             images=one.images[:, order],
             tags=one.tags[order],
-            rule=jax.tree.map(lambda leaf: leaf[:, order] if leaf.shape == shape else leaf, one.rule),
+            rule=jax.tree.map(lambda leaf: leaf[..., order] if leaf.shape[-2:] == shape else leaf, one.rule),
         )
         return one, nb.build(plan, _in_slots(replica.system, one.tags), one.coordinates, one.tags)
 

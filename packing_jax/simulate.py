@@ -8,7 +8,7 @@ the chunk runs again: no contact is ever lost.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -146,6 +146,7 @@ def simulate(
             )
         results[index] = result
     ordered = [results[r] for r in range(len(results))]
+    sides = np.broadcast_to(np.asarray(system.box), len(ordered))
 
     def pick(leaves: list[Any]) -> np.ndarray:
         return np.stack(leaves) if batched else np.asarray(leaves[0])
@@ -153,7 +154,7 @@ def simulate(
     return Trajectory(
         times=times,
         records={name: pick([one.records[name] for one in ordered]) for name in record},
-        positions=pick([one.positions for one in ordered]),
+        positions=pick([one.positions * side for one, side in zip(ordered, sides, strict=True)]),
         absorbed_at=pick([np.int32(one.absorbed_at) for one in ordered]),
     )
 
@@ -205,8 +206,24 @@ def gather_replicas(system: System, rule: Any, key: Array, start: Array | np.nda
     else:
         start = start if start.ndim == 3 else spread(start)
         coordinates = to_fixed(start.astype(dtype), system.box)
+    system = _in_box_sides(system)
     noise_keys = jax.vmap(lambda k: jax.random.key_data(jax.random.fold_in(k, 1)))(key)
     return Replicas(system, rule, noise_keys[:, :2], coordinates), batched
+
+
+def _in_box_sides(system: System) -> System:
+    """The same system in a box of side 1, so that nothing is divided by the side in the compiled program.
+
+    There XLA is free to write box/sigma for 1/(sigma/box), which rounds differently, and does so for some batch sizes.
+    """
+    box = np.asarray(system.box)
+    diameters = np.asarray(system.diameters)
+    return replace(
+        system,
+        box=jnp.ones_like(system.box),
+        diameters=jnp.asarray(diameters / box.reshape(box.shape + (1,) * (diameters.ndim - box.ndim))),
+        unit=jnp.asarray(np.asarray(system.unit) / box),
+    )
 
 
 def _random_start(key: Array, system: System, dtype: np.dtype) -> Array:

@@ -50,6 +50,17 @@ class _Given:
         return self.transformation
 
 
+@dataclass(frozen=True)
+class _Switched:
+    """A maker of optax transformations with its Python switches (``nesterov``), which must not be traced."""
+
+    make: Any
+    switches: tuple[tuple[str, bool], ...]
+
+    def __call__(self, *args: Any, **keywords: Any) -> optax.GradientTransformation:
+        return self.make(*args, **dict(self.switches), **keywords)
+
+
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["optimizer", "batch_fraction"],
@@ -172,4 +183,9 @@ def sgd(
             f"the optimizer is a {type(optimizer).__name__}; it must be an optax.GradientTransformation such as "
             "optax.sgd(0.1), or a jax.tree_util.Partial that makes one"
         )
+    else:
+        switches = tuple((name, value) for name, value in optimizer.keywords.items() if isinstance(value, bool))
+        numbers = {name: value for name, value in optimizer.keywords.items() if not isinstance(value, bool)}
+        if switches:
+            optimizer = jax.tree_util.Partial(_Switched(optimizer.func, switches), *optimizer.args, **numbers)
     return SGD(optimizer, check_fraction("the batch fraction", batch_fraction), coupling, correlation, selective)
