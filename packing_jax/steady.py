@@ -1,6 +1,9 @@
-"""The steady part of a record: activity averaged over its last quarter, and whether it drifts."""
+"""The steady part of a record: activity averaged over its last quarter, and whether it is stationary."""
 
 from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +14,9 @@ Array = NDArray[np.float64]
 
 FINAL_SPAN = 0.25
 """Share of the recorded time, at its end, over which the final activity is averaged."""
+
+_BLOCKS = 8  # of the last half of the record
+_DRIFT = 0.1  # relative change of f_a, last quarter against the one before, that matters
 
 
 def final_activity(time: ArrayLike, activity: ArrayLike, absorbed: ArrayLike | None = None) -> Array:
@@ -39,14 +45,47 @@ def final_activity(time: ArrayLike, activity: ArrayLike, absorbed: ArrayLike | N
     return np.where(gone & np.isfinite(mean), 0.0, mean)
 
 
-def final_drift(time: ArrayLike, activity: ArrayLike) -> Array:
-    """Activity in the last quarter of the record less that in the quarter before it, (...).
+class Drift(NamedTuple):
+    """How the activity still changes over the last half of the record, (...): last quarter less the one before."""
 
-    Zero within its noise for a stationary replica. Shapes and errors as for `final_activity`.
+    change: Array
+    stderr: Array
+
+
+def final_drift(time: ArrayLike, activity: ArrayLike) -> Drift:
+    """Change of the activity from the third to the last quarter of the record, from block averages.
+
+    A straight line through the averages over 8 equal blocks of the last half; the change is its rise over T/4, the
+    standard error comes from the blocks' scatter about it. Zero within the error for a stationary replica. Blocks are
+    correlated where the relaxation time is longer than a block, so `drifts` looks at the scatter of replicas as well.
+
+    Shapes and errors as for `final_activity`.
     """
     steps, values = _record(time, activity)
-    before = _average(steps, values, 1.0 - 2 * FINAL_SPAN, 1.0 - FINAL_SPAN)
-    return np.asarray(_average(steps, values, 1.0 - FINAL_SPAN, 1.0) - before)
+    edges = 0.5 + 0.5 * np.arange(_BLOCKS + 1) / _BLOCKS
+    blocks = np.stack([_average(steps, values, a, b) for a, b in pairwise(edges)], axis=-1)
+    place = np.arange(_BLOCKS) - (_BLOCKS - 1) / 2
+    slope = blocks @ place / (place @ place)
+    residual = blocks - blocks.mean(axis=-1, keepdims=True) - slope[..., None] * place
+    error = np.sqrt(np.sum(residual**2, axis=-1) / (_BLOCKS - 2) / (place @ place))
+    return Drift(np.asarray(slope * _BLOCKS / 2), np.asarray(error * _BLOCKS / 2))
+
+
+def drifts(final: ArrayLike, drift: Drift) -> bool:
+    """True where independent replicas of one phi are not stationary: their activity drifts, and not by chance.
+
+    Their mean change must exceed 10 % of their mean activity and three standard errors, the larger of the error from
+    block averages and that from the scatter between replicas: false alarms are rarer than 1 in 100.
+
+    Args:
+        final: `final_activity` of replicas that were not absorbed, (replica,).
+        drift: `final_drift` of the same replicas, (replica,) each.
+    """
+    change, within = np.asarray(drift.change, float), np.asarray(drift.stderr, float)
+    count = len(change)
+    between = change.std(ddof=1) / count**0.5 if count > 1 else 0.0
+    error = max(between, float(np.sqrt(np.mean(within**2) / count)))
+    return bool(abs(change.mean()) > max(_DRIFT * np.asarray(final, float).mean(), 3 * error))
 
 
 def _record(time: ArrayLike, activity: ArrayLike) -> tuple[Array, Array]:

@@ -1,0 +1,64 @@
+"""Where activity starts and how: phi_c, critical exponents, universality class, each with an error one can defend.
+
+Below phi_c every replica ends absorbed (no overlap left, f_a = 0 for ever); above it a finite activity survives. One
+estimate of phi_c per file, and all of them read the same records:
+
+- `threshold`: the definition of arXiv:2411.11834, the largest scanned phi with f_a < 0.1;
+- `power_law`: the steady activity, f_a = A (phi - phi_c)^beta with phi_c, A and beta free;
+- `decay`: the straightest log-log decay of f_a(t), which at phi_c is t^-alpha;
+- `relaxation`: the times to relax, which diverge as |phi - phi_c|^-nu_par from both sides;
+- `half_absorbed`: the phi at which half of the replicas are absorbed.
+
+`estimates` applies them to a sweep, `zero_kick` carries phi_c(kick) to kick = 0, `scaling` finds exponents by power
+laws and data collapse, and `universality` holds them against the known classes. Everything is float64 NumPy on the
+host. It knows arrays, or an `xarray.Dataset` of results, and not how they were simulated. What the data cannot carry is
+refused by a `PackingError` that says what would help.
+
+Errors: `stderr` is one standard deviation, from the bootstrap over replicas where there are replicas; `interval` holds
+the truth in 95 of 100 cases, which the tests check on draws of known models.
+"""
+
+from packing_jax.criticality.decay import StraightestDecay, straightest_decay_phi_c
+from packing_jax.criticality.estimates import KickEstimate, check_results, estimate_phi_c, finite_size_collapse, was_run
+from packing_jax.criticality.half_absorbed import HalfAbsorbed, half_absorbed_phi_c
+from packing_jax.criticality.power_law import MIN_POINTS, PowerLaw, power_law_phi_c
+from packing_jax.criticality.relaxation import Relaxation, relaxation_phi_c, relaxation_times
+from packing_jax.criticality.scaling import Collapse, Exponent, collapse, exponent, fluctuations, time_collapse
+from packing_jax.criticality.threshold import ACTIVITY_CUT, Threshold, threshold_phi_c
+from packing_jax.criticality.universality import CLASSES, UniversalityClass, Verdict, classes_in, verdict
+from packing_jax.criticality.zero_kick import Form, ZeroKickLimit, zero_kick_limit
+
+__all__ = [
+    "ACTIVITY_CUT",
+    "CLASSES",
+    "MIN_POINTS",
+    "Collapse",
+    "Exponent",
+    "Form",
+    "HalfAbsorbed",
+    "KickEstimate",
+    "PowerLaw",
+    "Relaxation",
+    "StraightestDecay",
+    "Threshold",
+    "UniversalityClass",
+    "Verdict",
+    "ZeroKickLimit",
+    "check_results",
+    "classes_in",
+    "collapse",
+    "estimate_phi_c",
+    "exponent",
+    "finite_size_collapse",
+    "fluctuations",
+    "half_absorbed_phi_c",
+    "power_law_phi_c",
+    "relaxation_phi_c",
+    "relaxation_times",
+    "straightest_decay_phi_c",
+    "threshold_phi_c",
+    "time_collapse",
+    "verdict",
+    "was_run",
+    "zero_kick_limit",
+]

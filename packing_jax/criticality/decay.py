@@ -1,0 +1,195 @@
+"""phi_c from the decay of the activity: at phi_c, and only there, f_a(t) is straight in double logarithms."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from packing_jax.criticality.scan import DRAWS, records
+from packing_jax.errors import PackingError
+from packing_jax.fits import (
+    averaged_profile,
+    bootstrap_means,
+    half_width,
+    jackknife,
+    likelihood_interval,
+    misfit,
+    standard_error,
+)
+
+Array = NDArray[np.float64]
+
+_DECADES = 2.0  # of the record, at its end, that are fitted: early times know the start, not the critical point
+_TIMES = 25  # equally spaced in log t, so that each decade weighs the same
+_SIGNIFICANT = 2.0  # standard errors of a curvature that a side of the crossing must have
+
+
+@dataclass(frozen=True)
+class StraightestDecay:
+    """phi_c where the curvature of ln f_a(ln t) crosses zero; there f_a ~ t^-alpha.
+
+    `window` is the range of t; `chi2` of the straight line through the curvatures of `points` packing fractions. alpha
+    depends on the initial correlations: report it, and do not tell a universality class by it.
+    """
+
+    value: float
+    stderr: float
+    interval: tuple[float, float]
+    alpha: float
+    alpha_stderr: float
+    alpha_interval: tuple[float, float]
+    chi2: float
+    dof: int
+    window: tuple[float, float]
+    points: int
+
+
+def straightest_decay_phi_c(
+    time: ArrayLike, phi: ArrayLike, activity: ArrayLike, *, draws: int = DRAWS, seed: int = 0
+) -> StraightestDecay:
+    """phi_c as the zero of the curvature c(phi) in ln f_a = a - alpha s + c (s^2 - <s^2>), s = ln t - <ln t>.
+
+    f_a(t) bends down to absorption below phi_c and up to its plateau above it: near phi_c it is
+    t^-alpha G((phi - phi_c) t^(1/nu_par)), so c is linear in phi there. f_a is averaged over all replicas, absorbed
+    ones included, over the last two decades of the record. A straight line c = b (phi - phi_c) goes through the
+    curvatures about the change of sign; windows of one to four packing fractions on each side are averaged with weights
+    exp(-(chi^2 + 2 dropped)/2). Errors: bootstrap over replicas (jackknife pseudo-values carry the logarithm), joined
+    with the scatter between windows; the 95 % interval is of chi^2(phi_c).
+
+    Args:
+        time: recorded steps, (time,), increasing.
+        phi: packing fractions, (phi,).
+        activity: (phi, replica, time), NaN where not run.
+        draws: bootstrap draws.
+        seed: of the bootstrap; the same seed gives the same error.
+
+    Raises:
+        PackingError: one replica, a record shorter than a decade, or no change of sign with a significant curvature on
+            both sides.
+    """
+    steps, phis, values = records(time, phi, activity)
+    if max(len(rows) for rows in values) < 2:
+        raise PackingError("the error comes from the scatter between replicas: run two or more")
+    stop = float(steps[-1])
+    start = max(float(steps[steps > 0][0]), stop / 10**_DECADES)
+    if stop < 10 * start:
+        raise PackingError(
+            f"the record spans t = {start:g} to {stop:g}, and a decay is judged over a decade or more: record longer"
+        )
+    log_t = np.linspace(math.log(start), math.log(stop), _TIMES)
+    s = log_t - log_t.mean()
+    bend = s**2 - np.mean(s**2)
+
+    def shape(f_a: Array) -> Array:
+        """(curvature, alpha) of a mean activity (times,)."""
+        logs = np.log(f_a)
+        return np.array([bend @ logs / (bend @ bend), -(s @ logs) / (s @ s)])
+
+    kept, rows = [], []
+    for at, runs in zip(phis, values, strict=True):
+        if len(runs) < 2:
+            continue
+        sampled = np.array([np.interp(log_t, np.log(np.maximum(steps, 0.5)), run) for run in runs])
+        if np.sum(sampled[:, -1] > 0) < 2:
+            continue  # absorbed within the window: far below, and without a logarithm
+        kept.append(float(at))
+        rows.append(jackknife(sampled, shape))
+    if len(kept) < 2:
+        raise PackingError(
+            "two or more replicas survive to the end of the record at fewer than two phi, and the decay is compared "
+            "between them: scan higher phi, or run larger systems"
+        )
+    x, curvature, slopes = np.array(kept), [part[:, 0] for part in rows], [part[:, 1] for part in rows]
+    mean, error = np.array([row.mean() for row in curvature]), standard_error(curvature)
+    edge = _crossing(x, mean, error)
+
+    drawn = bootstrap_means(curvature, draws, np.random.default_rng(seed))
+    drawn_alpha = bootstrap_means(slopes, draws, np.random.default_rng(seed))  # the same replicas
+    alpha, alpha_error = np.array([row.mean() for row in slopes]), standard_error(slopes)
+    windows = sorted({(max(0, edge + 1 - k), min(len(x), edge + 1 + m)) for k in range(1, 5) for m in range(1, 5)})
+    most = max(b - a for a, b in windows)
+    grid = np.linspace(x[max(0, edge - 1)], x[min(len(x) - 1, edge + 2)], 2001)
+    fits = [_Line(x[a:b], error[a:b], alpha_error[a:b]) for a, b in windows]
+    dropped = np.array([most - (b - a) for a, b in windows])
+    profiles = np.stack([fit.chi2(mean[a:b], grid) for fit, (a, b) in zip(fits, windows, strict=True)])
+    roots = np.array([fit.root(mean[None, a:b])[0] for fit, (a, b) in zip(fits, windows, strict=True)])
+    alphas = np.array(
+        [fit.alpha(alpha[None, a:b], root)[0] for fit, (a, b), root in zip(fits, windows, roots, strict=True)]
+    )
+    cost = profiles.min(axis=1) + 2.0 * dropped
+    best = int(np.argmin(cost))
+    share = np.exp(-0.5 * (cost - cost.min()))
+    share /= share.sum()
+    (a, b), fit = windows[best], fits[best]
+    chi2, dof = float(profiles[best].min()), b - a - 2
+    scale = misfit(chi2, dof)
+    low, high = likelihood_interval(grid, averaged_profile(profiles / scale**2, dropped), sum(len(r) - 1 for r in rows))
+    found = fit.root(drawn[:, a:b])
+    statistical = scale * half_width(found)
+    between = math.sqrt(share @ (roots - roots[best]) ** 2)
+    alpha_stderr = math.hypot(
+        scale * half_width(fit.alpha(drawn_alpha[:, a:b], found)), math.sqrt(share @ (alphas - alphas[best]) ** 2)
+    )
+    return StraightestDecay(
+        value=float(roots[best]),
+        stderr=math.hypot(statistical, between),
+        interval=(low, high),
+        alpha=float(alphas[best]),
+        alpha_stderr=alpha_stderr,
+        alpha_interval=(float(alphas[best]) - 2 * alpha_stderr, float(alphas[best]) + 2 * alpha_stderr),
+        chi2=chi2,
+        dof=dof,
+        window=(start, stop),
+        points=b - a,
+    )
+
+
+def _crossing(phi: Array, curvature: Array, error: Array) -> int:
+    """Index of the last phi that bends down, those above bending up."""
+    z = curvature / error
+    if not (z < -_SIGNIFICANT).any():
+        raise PackingError(
+            f"no decay bends down within the record, down to phi = {phi[0]:g}: scan lower phi, or run more steps"
+        )
+    if not (z > _SIGNIFICANT).any():
+        raise PackingError(
+            f"no decay levels off within the record, up to phi = {phi[-1]:g}: scan higher phi, or run more steps"
+        )
+    # where the sum of (negative below, positive above) is most convincing: one noisy sign moves nothing
+    gain = [-z[: i + 1].sum() + z[i + 1 :].sum() for i in range(len(z) - 1)]
+    edge = int(np.argmax(gain))
+    if z[: edge + 1].min() > -_SIGNIFICANT or z[edge + 1 :].max() < _SIGNIFICANT:
+        raise PackingError("the curvature of the decays does not grow with phi: run more replicas, or more steps")
+    return edge
+
+
+class _Line:
+    """Weighted straight line through curvatures, its root, and alpha at the root by a line of its own."""
+
+    def __init__(self, x: Array, error: Array, alpha_error: Array) -> None:
+        self._x, self._w, self._v = x, error**-2.0, alpha_error**-2.0
+
+    def chi2(self, y: Array, roots: Array) -> Array:
+        """Least chi^2 of y = b (x - root) over b at each root, (roots,)."""
+        u = self._x - roots[:, None]
+        least: Array = self._w @ y**2 - (u @ (self._w * y)) ** 2 / (u**2 @ self._w)
+        return np.maximum(least, 0.0)
+
+    def root(self, y: Array) -> Array:
+        """Root of the line through each sample, (samples,)."""
+        mean, slope = _line(self._x, y, self._w)
+        return self._x @ self._w / self._w.sum() - mean / slope
+
+    def alpha(self, y: Array, at: Array | np.float64) -> Array:
+        """alpha of each sample at its own root, (samples,)."""
+        mean, slope = _line(self._x, y, self._v)
+        return mean + slope * (at - self._x @ self._v / self._v.sum())
+
+
+def _line(x: Array, y: Array, weight: Array) -> tuple[Array, Array]:
+    total = weight.sum()
+    u = x - x @ weight / total
+    return y @ weight / total, y @ (weight * u) / (u**2 @ weight)

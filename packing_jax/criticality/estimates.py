@@ -1,0 +1,206 @@
+"""Every estimate of phi_c and of an exponent that one sweep allows, and a sentence for each it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from packing_jax.criticality.decay import StraightestDecay, straightest_decay_phi_c
+from packing_jax.criticality.half_absorbed import HalfAbsorbed, half_absorbed_phi_c
+from packing_jax.criticality.power_law import PowerLaw, power_law_phi_c
+from packing_jax.criticality.relaxation import Relaxation, relaxation_phi_c
+from packing_jax.criticality.scaling import Collapse, Exponent, collapse, exponent, fluctuations
+from packing_jax.criticality.scan import DRAWS
+from packing_jax.criticality.threshold import Threshold, threshold_phi_c
+from packing_jax.errors import PackingError
+from packing_jax.steady import Drift, final_activity, final_drift
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class KickEstimate:
+    """phi_c of one kick and batch fraction by each method; where a method refused, None and a sentence.
+
+    `fluctuations` is the exponent -gamma' of N Var(f_a), at the phi_c of the power law. `refusals` holds pairs (method,
+    sentence). `missing` of the `runs` (phi, replica) runs are not in the results yet.
+    """
+
+    kick: float
+    batch_fraction: float
+    threshold: Threshold | None
+    power_law: PowerLaw | None
+    decay: StraightestDecay | None
+    relaxation: Relaxation | None
+    half_absorbed: HalfAbsorbed | None
+    fluctuations: Exponent | None
+    refusals: tuple[tuple[str, str], ...]
+    missing: int
+    runs: int
+
+    def exponents(self) -> dict[str, tuple[float, float]]:
+        """(value, stderr) by the names of `packing_jax.criticality.universality.NAMES`: what a verdict takes."""
+        found = {}
+        if self.power_law:
+            found["beta"] = self.power_law.beta, self.power_law.beta_stderr
+        if self.relaxation:
+            found["nu_par"] = self.relaxation.nu_par, self.relaxation.nu_par_stderr
+        if self.decay:
+            found["alpha"] = self.decay.alpha, self.decay.alpha_stderr
+        if self.fluctuations:
+            found["gamma_prime"] = -self.fluctuations.value, self.fluctuations.stderr
+        return found
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """The replicas of one kick and batch fraction; NaN (absorbed_at: -1) where not run."""
+
+    time: Array
+    phi: Array
+    activity: Array  #: (phi, replica, time)
+    absorbed_at: NDArray[np.int64]  #: (phi, replica)
+    final: Array  #: (phi, replica)
+    drift: Drift
+    particles: int | None
+
+
+def estimate_phi_c(results: xr.Dataset, *, draws: int = DRAWS, seed: int = 0) -> tuple[KickEstimate, ...]:
+    """phi_c by every method for each kick and batch fraction of a sweep, in increasing order.
+
+    Replicas not run yet or failed (see `was_run`), or without activity in the last half of the
+    record, are left out and counted as missing.
+
+    Args:
+        results: dims phi, kick, batch_fraction, replica, time; variables activity, absorbed_at,
+            steps_done; the attribute particles, without which there are no fluctuations.
+        draws: bootstrap draws.
+        seed: of the bootstrap.
+
+    Raises:
+        PackingError: a dataset without these dims and variables. A method that refuses is no
+            error here: its sentence is in `refusals`.
+    """
+    check_results(results)
+    results = results[["activity", "absorbed_at"]].assign(run=was_run(results)).sortby(["kick", "batch_fraction"])
+    return tuple(
+        _estimate(_cell(results, k, b), float(kick), float(fraction), draws, seed)
+        for k, kick in enumerate(results["kick"].values)
+        for b, fraction in enumerate(results["batch_fraction"].values)
+    )
+
+
+def finite_size_collapse(results: list[xr.Dataset], *, draws: int = 200, seed: int = 0) -> Collapse:
+    """nu_perp, beta/nu_perp and phi_c from the steady activity of sweeps at several N, by `collapse` with L = N^(1/d).
+
+    Survivors are averaged. Packing fractions far from phi_c, where the law is no longer the critical one, are the
+    caller's to leave out; the chi^2 of the collapse says whether they were.
+
+    Args:
+        results: sweeps of one kick and batch fraction each, with the attributes particles and dim.
+        draws: bootstrap draws.
+        seed: of the bootstrap.
+
+    Raises:
+        PackingError: more than one kick or batch fraction, attributes that lack, or what `collapse` refuses.
+    """
+    scales, phis, values = [], [], []
+    for one in results:
+        check_results(one)
+        particles, dim = one.attrs.get("particles"), one.attrs.get("dim")
+        if one.sizes["kick"] != 1 or one.sizes["batch_fraction"] != 1 or not particles or not dim:
+            raise PackingError("each sweep needs one kick, one batch fraction, and the attributes particles and dim")
+        cell = _cell(one[["activity", "absorbed_at"]].assign(run=was_run(one)), 0, 0)
+        scales.append(float(particles) ** (1.0 / float(dim)))
+        phis.append(cell.phi)
+        values.append(cell.final)
+    return collapse(scales, phis, values, draws=draws, seed=seed)
+
+
+def _cell(results: xr.Dataset, kick: int, batch_fraction: int) -> _Cell:
+    cell = results.isel(kick=kick, batch_fraction=batch_fraction)
+    time, phi = cell["time"].values.astype(float), cell["phi"].values.astype(float)
+    activity = cell["activity"].where(cell["run"]).transpose("phi", "replica", "time").values.astype(float)
+    absorbed_at = cell["absorbed_at"].transpose("phi", "replica").values.astype(np.int64)
+    change, error = final_drift(time, activity)
+    final = np.where(np.isnan(change), np.nan, final_activity(time, activity, absorbed_at >= 0))
+    # a record cut short is a replica not run
+    activity = np.where(np.isnan(final)[..., None], np.nan, activity)
+    particles = results.attrs.get("particles")
+    return _Cell(time, phi, activity, absorbed_at, final, Drift(change, error), particles and int(particles))
+
+
+def _estimate(cell: _Cell, kick: float, batch_fraction: float, draws: int, seed: int) -> KickEstimate:
+    refusals = []
+
+    def attempt(method: str, estimate: Callable[[], Any]) -> Any:
+        try:
+            return estimate()
+        except PackingError as refusal:
+            refusals.append((method, str(refusal)))
+            return None
+
+    how = {"draws": draws, "seed": seed}
+    time, phi, final, f_a, gone = cell.time, cell.phi, cell.final, cell.activity, cell.absorbed_at
+    threshold = attempt("threshold", lambda: threshold_phi_c(phi, final, **how))
+    power_law = attempt("power_law", lambda: power_law_phi_c(phi, final, cell.drift, **how))
+    decay = attempt("decay", lambda: straightest_decay_phi_c(time, phi, f_a, **how))
+    relaxation = attempt("relaxation", lambda: relaxation_phi_c(time, phi, f_a, gone, **how))
+    absorbed = np.where(np.isnan(final), np.nan, gone >= 0)
+    half = attempt("half_absorbed", lambda: half_absorbed_phi_c(phi, absorbed))
+
+    def variance() -> Exponent:
+        if power_law is None or cell.particles is None:
+            raise PackingError("fluctuations need the phi_c of a power law and the number of particles")
+        active = np.where((gone < 0)[..., None], f_a, np.nan)
+        inside = phi <= power_law.window[1]
+        spread = fluctuations(time, active[inside], cell.particles)
+        return exponent(phi[inside], spread, power_law.value, power_law.stderr, **how)
+
+    return KickEstimate(
+        kick=kick,
+        batch_fraction=batch_fraction,
+        threshold=threshold,
+        power_law=power_law,
+        decay=decay,
+        relaxation=relaxation,
+        half_absorbed=half,
+        fluctuations=attempt("fluctuations", variance),
+        refusals=tuple(refusals),
+        missing=int(np.isnan(final).sum()),
+        runs=final.size,
+    )
+
+
+def was_run(results: xr.Dataset) -> xr.DataArray:
+    """True for each replica whose record can be used: steps_done > 0, and not marked `failed`."""
+    run = results["steps_done"] > 0
+    return run & (results["failed"] == 0) if "failed" in results else run
+
+
+def check_results(results: xr.Dataset) -> None:
+    """Raise `PackingError` unless `results` has the coordinates and variables of a sweep.
+
+    Coordinates phi, kick, batch_fraction, replica, time; activity over all five, absorbed_at and
+    steps_done over the first four.
+    """
+    coords = ("phi", "kick", "batch_fraction", "replica", "time")
+    for name in coords:
+        if name not in results.coords or results[name].dims != (name,):
+            raise PackingError(f"these results lack the coordinate '{name}' that every sweep has")
+        values = results[name].values
+        if not values.size or len(np.unique(values)) != values.size:
+            raise PackingError(f"the values of '{name}' must be one or more, all different")
+    for name in ("activity", "absorbed_at", "steps_done"):
+        dims = coords if name == "activity" else coords[:4]
+        if name not in results.data_vars:
+            raise PackingError(f"these results lack the variable '{name}' that every sweep has")
+        if set(results[name].dims) != set(dims):
+            raise PackingError(f"'{name}' has dims {results[name].dims}: they must be {dims}")

@@ -1,0 +1,78 @@
+"""phi_c from counting: the packing fraction at which half of the replicas are absorbed by the end of the record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, xlog1py, xlogy
+from scipy.stats import chi2 as chi2_law
+
+from packing_jax.criticality.scan import replicas, scan_order
+from packing_jax.errors import PackingError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class HalfAbsorbed:
+    """Half of the replicas are absorbed at `value`; the share falls from 1 to 0 over a few `width`.
+
+    `chi2` is the deviance of the logistic curve, `dof` the packing fractions less two. For this N and record: the share
+    is a step only for N -> infinity.
+    """
+
+    value: float
+    stderr: float
+    interval: tuple[float, float]
+    width: float
+    chi2: float
+    dof: int
+
+
+def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
+    """phi at which a replica is absorbed with probability 1/2: logistic regression, P = 1/(1 + exp((phi - phi_c)/w)).
+
+    Maximum likelihood over phi_c and w on a grid. The error is that of the likelihood: 95 % where twice its logarithm,
+    best w at each phi_c, is within 3.84 of the maximum, and stderr half of that over 1.96. A bootstrap over replicas
+    would draw nothing else where all replicas of each phi agree, and give the error zero; the likelihood gives the
+    spacing of the scan then.
+
+    Args:
+        phi: packing fractions, (phi,).
+        absorbed: 1 where the replica was absorbed, 0 where active, NaN where not run, (phi, replica).
+
+    Raises:
+        PackingError: all absorbed, all active, or a share that does not fall with phi.
+    """
+    order = scan_order(phi, absorbed)
+    x, rows = np.asarray(phi, float)[order], replicas(absorbed, order)
+    gone, count = np.array([row.sum() for row in rows]), np.array([float(len(row)) for row in rows])
+    if (gone == count).all():
+        raise PackingError(f"every replica was absorbed, up to phi = {x[-1]:g}: scan higher phi")
+    if (gone == 0).all():
+        raise PackingError(f"the activity survives down to phi = {x[0]:g}: scan lower phi")
+    span = x[-1] - x[0]
+    grid = np.linspace(x[0], x[-1], 1001)
+    widths = np.geomspace(1e-2 * np.diff(x).min(), span, 80)
+    share = expit(-(x - grid[:, None, None]) / widths[:, None])
+    likelihood = (xlogy(gone, share) + xlog1py(count - gone, -share)).sum(axis=2)
+    best_width = likelihood.argmax(axis=1)
+    profile = 2.0 * (likelihood.max() - likelihood.max(axis=1))
+    if best_width[profile.argmin()] == len(widths) - 1:
+        raise PackingError("the share of absorbed replicas does not fall with phi: run more replicas")
+    top = grid[profile < 1e-2]  # flat where the replicas of each phi agree: its middle then
+    value = 0.5 * float(top[0] + top[-1])
+    inside = grid[profile <= chi2_law.ppf(0.95, 1)]
+    at = int(np.argmin(np.abs(grid - value)))
+    saturated = xlogy(gone, gone / count) + xlogy(count - gone, 1.0 - gone / count)
+    low, high = float(inside[0]), float(inside[-1])
+    return HalfAbsorbed(
+        value=value,
+        stderr=(high - low) / (2 * 1.96),
+        interval=(low, high),
+        width=float(widths[best_width[at]]),
+        chi2=max(0.0, 2.0 * float(saturated.sum() - likelihood[at].max())),
+        dof=len(x) - 2,
+    )

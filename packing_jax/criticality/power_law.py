@@ -1,0 +1,185 @@
+"""phi_c from the steady activity: a fit of f_a = A (phi - phi_c)^beta with all three free."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from packing_jax.criticality.scan import DRAWS, replicas, scan_order
+from packing_jax.errors import PackingError
+from packing_jax.fits import (
+    averaged_profile,
+    bootstrap_means,
+    half_width,
+    likelihood_interval,
+    misfit,
+    power_law,
+    power_law_profile,
+    standard_error,
+)
+from packing_jax.steady import Drift, drifts
+
+Array = NDArray[np.float64]
+
+MIN_POINTS = 4
+"""Packing fractions a power-law fit needs: three free parameters and one degree of freedom."""
+
+SURVIVING = 0.75
+"""Share of replicas still active at a phi that counts as active."""
+
+_OPEN = 0.16  # share of bootstrap fits at the lowest scanned phi above which phi_c is not determined
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """f_a = amplitude * (phi - value)^beta, fitted to `points` packing fractions in `window`."""
+
+    value: float
+    stderr: float
+    interval: tuple[float, float]
+    amplitude: float
+    beta: float
+    beta_stderr: float
+    beta_interval: tuple[float, float]
+    chi2: float
+    dof: int
+    window: tuple[float, float]
+    points: int
+
+    def activity(self, phi: ArrayLike) -> Array:
+        """f_a of the fit at `phi`; zero at and below phi_c."""
+        above = np.maximum(np.asarray(phi, float) - self.value, 0.0)
+        f_a: Array = self.amplitude * above**self.beta
+        return f_a
+
+
+def power_law_phi_c(
+    phi: ArrayLike,
+    activity: ArrayLike,
+    drift: Drift | None = None,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> PowerLaw:
+    """phi_c, A and beta of f_a = A (phi - phi_c)^beta by weighted least squares, all three free.
+
+    Points: every phi at which three quarters or more of the replicas stayed active and their activity is
+    stationary (block averages of the last half of the record, see `packing_jax.steady.drifts`).
+    f_a is averaged over the survivors, since absorption above phi_c is the finite size at work;
+    weights come from the scatter between them. phi_c is searched from the lowest scanned phi up to
+    the first of these points.
+
+    Window: the law holds only near phi_c, so points are dropped from the top where that lowers
+    chi^2 + 2 (points dropped) (arXiv:2008.01069). Errors: bootstrap over replicas within each phi
+    (half the central 68 % interval), times sqrt(chi^2/dof) where that exceeds 1, joined with the
+    scatter between windows weighted by exp(-(chi^2 + 2 dropped)/2), and for phi_c with f_1 h: f_1 is
+    the lowest fitted activity, the relative size of corrections to the law, and h the interval
+    below it, where nothing is fitted. Where f_1 is not small, beta is an effective exponent. The 95 %
+    intervals are of chi^2(phi_c) and chi^2(beta), averaged over windows (see `packing_jax.fits`), and
+    as skew as the data.
+
+    Args:
+        phi: packing fractions, (phi,).
+        activity: final activity, (phi, replica); 0 where absorbed, NaN where not run.
+        drift: `final_drift` of the same replicas, (phi, replica) each; None: taken as stationary.
+        draws: bootstrap draws.
+        seed: of the bootstrap; the same seed gives the same errors.
+
+    Raises:
+        PackingError: all absorbed, all active, one replica, fewer than four active and stationary
+            packing fractions, or a fit that leaves phi_c open. The sentence says what would help.
+    """
+    phis, rows, scanned = _active_points(phi, activity, drift)
+    lowest, below = scanned[0], scanned[scanned < phis[0]][-1]
+    mean, error = np.array([row.mean() for row in rows]), standard_error(rows)
+    gaps = np.geomspace(1e-3 * np.diff(phis).min(), phis[0] - lowest, 400)
+
+    sizes = np.arange(MIN_POINTS, len(phis) + 1)
+    fits = [power_law(phis[:n], mean[None, :n], error[:n], gaps) for n in sizes]
+    cost = np.array([fit.chi2[0] for fit in fits]) + 2.0 * (len(phis) - sizes)
+    for best in np.argsort(cost):
+        fit, n = fits[best], int(sizes[best])
+        gap, value, amplitude, beta, chi2 = (float(part[0]) for part in fit)
+        if gap <= gaps[1] or beta <= 0:
+            continue  # a jump
+        resampled = bootstrap_means(rows[:n], draws, np.random.default_rng(seed))
+        drawn = power_law(phis[:n], resampled, error[:n], gaps, amplitude * (phis[:n] - value) ** beta)
+        if np.mean(drawn.gap >= gaps[-2]) <= _OPEN:
+            break
+    else:
+        raise PackingError(
+            f"no power law that starts between phi = {lowest:g} and {phis[0]:g}, where f_a is already {mean[0]:.2g}, "
+            "follows the activity: scan more finely just above phi_c, or run more replicas"
+        )
+    share = np.exp(-0.5 * (cost - cost.min()))
+
+    def between(values: list[Array]) -> float:
+        """Scatter of a parameter between windows about its value in the chosen one."""
+        offset = np.concatenate(values) - values[best]
+        return float(np.sqrt(share @ offset**2 / share.sum()))
+
+    stretch = max(1.0, chi2 / (n - 3)) ** 0.5
+    statistical, windows = stretch * half_width(drawn.origin), between([fit.origin for fit in fits])
+    unfitted = mean[0] * (phis[0] - below)
+    profiles = [power_law_profile(phis[:n], mean[:n], error[:n], gaps) for n in sizes]
+    scale, freedom = misfit(chi2, n - 3), sum(len(row) - 1 for row in rows)
+    over_phi_c = averaged_profile(np.stack([one.chi2 for one in profiles]) / scale**2, len(phis) - sizes)
+    betas = np.linspace(0.0, 3.0, 601)
+    over_beta = averaged_profile(np.stack([one.over_beta(betas) for one in profiles]) / scale**2, len(phis) - sizes)
+    return PowerLaw(
+        value=value,
+        stderr=math.hypot(statistical, windows, unfitted),
+        interval=_joined(value, likelihood_interval(phis[0] - gaps, over_phi_c, freedom), 2 * unfitted),
+        amplitude=amplitude,
+        beta=beta,
+        beta_stderr=math.hypot(stretch * half_width(drawn.beta), between([fit.beta for fit in fits])),
+        beta_interval=_joined(beta, likelihood_interval(betas, over_beta, freedom)),
+        chi2=chi2,
+        dof=n - 3,
+        window=(float(phis[0]), float(phis[n - 1])),
+        points=n,
+    )
+
+
+def _joined(value: float, interval: tuple[float, float], more: float = 0.0) -> tuple[float, float]:
+    """The interval around a value, each side joined in quadrature with an error that it does not contain."""
+    low, high = (math.hypot(max(side, 0.0), more) for side in (value - interval[0], interval[1] - value))
+    return value - low, value + high
+
+
+def _active_points(phi: ArrayLike, activity: ArrayLike, drift: Drift | None) -> tuple[Array, list[Array], Array]:
+    """Points of the power-law fit (phi, final activity of survivors), and every phi scanned."""
+    order = scan_order(phi, activity)
+    phis, rows = np.asarray(phi, float)[order], replicas(activity, order)
+    calm = np.where(np.isfinite(np.asarray(activity, float)), 0.0, np.nan)
+    changes, errors = (replicas(part, order) for part in (drift or Drift(calm, calm)))
+    if any(len(row) != len(moved) for row, moved in zip(rows, changes, strict=True)):
+        raise PackingError("drift must have the shape of the activity and be NaN where that is")
+    if max(len(row) for row in rows) < 2:
+        raise PackingError("the error comes from the scatter between replicas: run two or more")
+    alive = np.array([np.mean(row > 0) for row in rows])
+    if not alive.any():
+        raise PackingError(f"every replica was absorbed, up to phi = {phis[-1]:g}: scan higher phi")
+    if (alive >= SURVIVING)[0]:
+        raise PackingError(f"the activity survives down to phi = {phis[0]:g}: scan lower phi")
+    active = [i for i, row in enumerate(rows) if alive[i] >= SURVIVING and np.sum(row > 0) >= 2]
+    if len(active) < MIN_POINTS:
+        raise PackingError(
+            f"the activity survives at {len(active)} of the scanned phi, and a power law needs it "
+            f"at {MIN_POINTS}: scan more finely above phi_c, or higher"
+        )
+
+    def moves(i: int) -> bool:
+        survivor = rows[i] > 0
+        return drifts(rows[i][survivor], Drift(changes[i][survivor], errors[i][survivor]))
+
+    steady = [i for i in active if not moves(i)]
+    if len(steady) < MIN_POINTS:
+        raise PackingError(
+            f"the activity is stationary at {len(steady)} of {len(active)} active phi, and a power "
+            f"law needs it at {MIN_POINTS}: run more steps"
+        )
+    return phis[steady], [rows[i][rows[i] > 0] for i in steady], phis

@@ -1,0 +1,355 @@
+"""Exponents: power laws at a known phi_c, and data collapse of several sizes or times onto one master curve.
+
+Finite-size scaling of an absorbing transition, f_a = L^(-beta/nu_perp) F(Delta L^(1/nu_perp), t L^(-z)) with
+Delta = (phi - phi_c)/phi_c and L = N^(1/d) (Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004)). `collapse` takes the steady
+state, or with L replaced by t the early decay, f_a = t^(-alpha) G(Delta t^(1/nu_par)); `time_collapse` takes the decay
+at phi_c, f_a = L^(-beta/nu_perp) F(t L^(-z)).
+
+The master curve is a cubic spline in the scaled variable for ln f_a: at given (phi_c, nu) or z, it and the exponent in
+front are one linear least-squares problem, so that only those are searched, and the residual is an honest chi^2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import BSpline
+from scipy.optimize import least_squares
+from scipy.stats import t as student
+
+from packing_jax.criticality.scan import DRAWS, scan_order
+from packing_jax.errors import PackingError
+from packing_jax.fits import bootstrap_means, half_width, jackknife, misfit, standard_error, straight_line
+from packing_jax.steady import final_activity
+
+Array = NDArray[np.float64]
+
+_COEFFICIENTS = (4, 5, 6, 7, 8)  # of the master curve; chi^2 + 2 (coefficients) decides
+
+
+@dataclass(frozen=True)
+class Exponent:
+    """y ~ (phi - phi_c)^value, fitted to `points` packing fractions in `window`."""
+
+    value: float
+    stderr: float
+    interval: tuple[float, float]
+    chi2: float
+    dof: int
+    window: tuple[float, float]
+    points: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A parameter of a collapse."""
+
+    value: float
+    stderr: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """ln y = -prefactor ln s + P(x): `prefactor` is beta/nu_perp (s = L) or alpha (s = t).
+
+    `collapse` fits phi_c and nu (nu_perp or nu_par), `time_collapse` z; the others are None. `chi2` of `points` about
+    the master curve P of `coefficients` spline coefficients; for `time_collapse` the points of a run are correlated, so
+    its chi^2 compares fits and is no test.
+    """
+
+    prefactor: Fitted
+    phi_c: Fitted | None
+    nu: Fitted | None
+    z: Fitted | None
+    chi2: float
+    dof: int
+    points: int
+    coefficients: int
+
+
+def exponent(
+    phi: ArrayLike,
+    values: ArrayLike,
+    phi_c: float,
+    phi_c_stderr: float,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Exponent:
+    """Exponent k of y = A (phi - phi_c)^k with phi_c known to an error: a straight line in double logarithms.
+
+    y = f_a gives beta, y = N Var(f_a) (see `fluctuations`) gives -gamma'. Points are dropped from the top where that
+    lowers chi^2 + 2 (points dropped). Errors: bootstrap over replicas, each draw with its own phi_c ~
+    N(phi_c, phi_c_stderr^2), joined with the scatter between windows weighted by exp(-(chi^2 + 2 dropped)/2).
+
+    Args:
+        phi: packing fractions, (phi,); those at or below phi_c are left out.
+        values: y, (phi, replica); 0 or NaN where absorbed or not run.
+        phi_c: critical packing fraction.
+        phi_c_stderr: its standard error.
+        draws: bootstrap draws.
+        seed: of the bootstrap.
+
+    Raises:
+        PackingError: fewer than three packing fractions above phi_c with two or more values, or a phi_c whose error
+            reaches them.
+    """
+    x, y = np.asarray(phi, float), np.asarray(values, float)
+    if x.ndim != 1 or y.ndim != 2 or len(y) != len(x):
+        raise PackingError(f"values have shape {y.shape}: it must be ({x.size} phi, replicas)")
+    order = [i for i in np.argsort(x) if x[i] > phi_c and np.sum(y[i] > 0) >= 2]
+    if len(order) < 3:
+        raise PackingError(
+            f"a value at two or more replicas is known at {len(order)} phi above phi_c = {phi_c:g}, and an exponent "
+            "needs it at 3: scan more finely above phi_c"
+        )
+    x, rows = x[order], [y[i][y[i] > 0] for i in order]
+    if x[0] - phi_c < 2 * phi_c_stderr:
+        raise PackingError(
+            f"the lowest phi, {x[0]:g}, is within two errors of phi_c = {phi_c:g} +- {phi_c_stderr:g}: the distance to "
+            "phi_c has no logarithm there; scan higher phi or find phi_c better"
+        )
+    mean, error = np.array([row.mean() for row in rows]), standard_error(rows)
+    sizes = np.arange(3, len(x) + 1)
+    fits = [straight_line(np.log(x[:n] - phi_c), np.log(mean[:n]), error[:n] / mean[:n]) for n in sizes]
+    cost = np.array([fit.chi2 for fit in fits]) + 2.0 * (len(x) - sizes)
+    best = int(np.argmin(cost))
+    fit, n = fits[best], int(sizes[best])
+    share = np.exp(-0.5 * (cost - cost.min()))
+    between = share @ np.array([(one.slope - fit.slope) ** 2 for one in fits]) / share.sum()
+
+    rng = np.random.default_rng(seed)
+    resampled = bootstrap_means(rows[:n], draws, rng)
+    origin = np.minimum(phi_c + phi_c_stderr * rng.standard_normal(draws), x[0] - 0.05 * (x[0] - phi_c))
+    logs = np.log(mean[:n]) + (resampled - mean[:n]) / mean[:n]
+    weight = (mean[:n] / error[:n]) ** 2
+    u = np.log(x[:n] - origin[:, None])
+    u = u - (u @ weight / weight.sum())[:, None]
+    slopes = np.sum(u * logs * weight, axis=1) / (u**2 @ weight)
+    stderr = float(np.hypot(misfit(fit.chi2, n - 2) * half_width(slopes), between**0.5))
+    return Exponent(
+        value=fit.slope,
+        stderr=stderr,
+        interval=_student(fit.slope, stderr, rows),
+        chi2=fit.chi2,
+        dof=n - 2,
+        window=(float(x[0]), float(x[n - 1])),
+        points=n,
+    )
+
+
+def fluctuations(time: ArrayLike, activity: ArrayLike, particles: int) -> Array:
+    """N <(f_a - <f_a>)^2> of each replica in the steady state, (..., replica): ~ (phi - phi_c)^-gamma'.
+
+    The outer average is over the last quarter of the record; <f_a> is over the replicas as well, so that fluctuations
+    slower than that are not lost.
+
+    Args:
+        time: recorded steps, (time,), increasing.
+        activity: (..., replica, time); NaN where not run or absorbed.
+        particles: N.
+    """
+    f_a = np.asarray(activity, float)
+    alive = np.zeros(f_a.shape[:-1], bool)
+    level = final_activity(time, f_a, alive)
+    count = np.isfinite(level).sum(axis=-1, keepdims=True)
+    mean = np.nansum(level, axis=-1, keepdims=True) / np.maximum(count, 1)
+    return particles * final_activity(time, np.minimum((f_a - mean[..., None]) ** 2, 1.0), alive)
+
+
+def collapse(
+    scales: ArrayLike,
+    phis: Sequence[ArrayLike],
+    values: Sequence[ArrayLike],
+    *,
+    draws: int = 200,
+    seed: int = 0,
+) -> Collapse:
+    """phi_c, nu and the prefactor's exponent k of y = s^-k F(Delta s^(1/nu)), Delta = (phi - phi_c)/phi_c.
+
+    With s = L = N^(1/d) and y the steady activity of surviving runs: nu = nu_perp, k = beta/nu_perp. With s = t and
+    y = f_a(t) of all runs: nu = nu_par, k = alpha. The residual of ln y about the master curve is minimised over all of
+    them; errors come from the bootstrap over replicas.
+
+    Args:
+        scales: s of each set, (sets,): two or more, different.
+        phis: packing fractions of each set, (phi,) each.
+        values: y of each set, (phi, replica) each; 0 or NaN where absorbed or not run, which is left out.
+        draws: bootstrap draws.
+        seed: of the bootstrap.
+
+    Raises:
+        PackingError: fewer than two scales, shapes that differ, too few points, or a minimum that is not inside the
+            scanned phi or at a positive nu.
+    """
+    s = _scales(scales, len(phis), len(values))
+    x, log_s, rows = [], [], []
+    for scale, phi, value in zip(s, phis, values, strict=True):
+        for i in scan_order(phi, np.minimum(np.asarray(value, float), 1.0)):
+            row = np.asarray(value, float)[i]
+            if np.sum(row > 0) > 1:
+                x.append(float(np.asarray(phi)[i]))
+                log_s.append(np.log(scale))
+                rows.append(row[row > 0])
+    at, sizes = np.array(x), np.array(log_s)
+    if len(at) < 12 or len(np.unique(sizes)) < 2:
+        raise PackingError(
+            f"a collapse needs 12 or more points with two surviving replicas on two scales, and has {len(at)} on "
+            f"{len(np.unique(sizes))}: scan more phi near phi_c, or run more replicas"
+        )
+    logs = [jackknife(row, np.log) for row in rows]
+    mean, error = np.array([row.mean() for row in logs]), standard_error(logs)
+    middle = sizes.mean()
+
+    def abscissa(parameters: Array) -> Array:
+        phi_c, inverse_nu = parameters
+        return np.asarray((at - phi_c) / phi_c * np.exp(inverse_nu * (sizes - middle)))
+
+    low, high = at.min(), at.max()
+    starts = np.array([(c, 1 / nu) for c in np.linspace(low, high, 25) for nu in np.geomspace(0.25, 4.0, 17)])
+    samples = bootstrap_means(logs, draws, np.random.default_rng(seed))
+    best, drawn, fit = _search(abscissa, sizes, mean, error, starts, samples)
+    if not (low < best[0] < high and best[1] > 0):
+        raise PackingError(
+            f"the best collapse has phi_c = {best[0]:.4g} and 1/nu = {best[1]:.3g}, outside what was scanned: scan a "
+            "range of phi about phi_c at sizes that differ more"
+        )
+    stretch = misfit(fit.chi2, fit.dof)
+    nu = _fitted(1 / best[1], 1 / np.maximum(drawn[:, 1], 1e-3), stretch, logs)
+    return Collapse(
+        prefactor=_fitted(best[2], drawn[:, 2], stretch, logs),
+        phi_c=_fitted(best[0], drawn[:, 0], stretch, logs),
+        nu=nu,
+        z=None,
+        chi2=fit.chi2,
+        dof=fit.dof,
+        points=len(at),
+        coefficients=fit.coefficients,
+    )
+
+
+def time_collapse(
+    sizes: ArrayLike,
+    times: Sequence[ArrayLike],
+    activities: Sequence[ArrayLike],
+    *,
+    draws: int = 200,
+    seed: int = 0,
+) -> Collapse:
+    """z and beta/nu_perp of the decay at phi_c, f_a = L^(-beta/nu_perp) F(t L^-z), averaged over all runs.
+
+    Args:
+        sizes: L = N^(1/d) of each set, (sets,): two or more, different.
+        times: steps of each set, (time,) each, positive: from beyond the first transient on.
+        activities: f_a, (replica, time) each, absorbed runs 0.
+        draws: bootstrap draws.
+        seed: of the bootstrap.
+
+    Raises:
+        PackingError: fewer than two sizes, shapes that differ, one replica, too few points.
+    """
+    s = _scales(sizes, len(times), len(activities))
+    rng = np.random.default_rng(seed)
+    log_t, log_s, mean, samples, logs = [], [], [], [], []
+    for size, time, activity in zip(s, times, activities, strict=True):
+        t, f_a = np.asarray(time, float), np.asarray(activity, float)
+        if t.ndim != 1 or f_a.ndim != 2 or f_a.shape[1] != t.size or (t <= 0).any():
+            raise PackingError(
+                f"activity of size {size:g} has shape {f_a.shape}: it must be (replicas, {t.size} times), at positive t"
+            )
+        kept = np.sum(f_a > 0, axis=0) > max(1, len(f_a) // 4)
+        if len(f_a) < 2 or not kept.any():
+            raise PackingError("the error comes from the scatter between replicas: run two or more that survive")
+        rows = jackknife(f_a[:, kept], np.log)
+        chosen = rng.integers(len(rows), size=(draws, len(rows)))
+        centre = rows.mean(axis=0)
+        stretch = (len(rows) / (len(rows) - 1)) ** 0.5
+        samples.append(centre + stretch * (rows[chosen].mean(axis=1) - centre))
+        log_t.append(np.log(t[kept]))
+        log_s.append(np.full(int(kept.sum()), np.log(size)))
+        mean.append(centre)
+        logs += list(rows.T)
+    u, v, y = np.concatenate(log_t), np.concatenate(log_s), np.concatenate(mean)
+    if len(u) < 12:
+        raise PackingError(f"a collapse needs 12 or more points, and has {len(u)}: record more often")
+
+    def abscissa(parameters: Array) -> Array:
+        return np.asarray(u - parameters[0] * v)
+
+    starts = np.linspace(0.5, 4.0, 71)[:, None]
+    best, drawn, fit = _search(abscissa, v, y, standard_error(logs), starts, np.concatenate(samples, axis=1))
+    shortest = [logs[i] for i in np.cumsum([0] + [len(part) for part in log_t[:-1]])]
+    return Collapse(
+        prefactor=_fitted(best[1], drawn[:, 1], 1.0, shortest),
+        phi_c=None,
+        nu=None,
+        z=_fitted(best[0], drawn[:, 0], 1.0, shortest),
+        chi2=fit.chi2,
+        dof=fit.dof,
+        points=len(u),
+        coefficients=fit.coefficients,
+    )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    chi2: float
+    dof: int
+    coefficients: int
+
+
+def _search(
+    abscissa: Callable[[Array], Array], log_s: Array, y: Array, error: Array, starts: Array, samples: Array
+) -> tuple[Array, Array, _Fit]:
+    """Best (parameters..., prefactor), the same for each bootstrap sample, and the fit's quality."""
+
+    def solve(values: Array, parameters: Array, count: int) -> tuple[Array, Array]:
+        design = np.column_stack([-log_s, _splines(abscissa(parameters), count)]) / error[:, None]
+        terms, *_ = np.linalg.lstsq(design, values / error, rcond=1e-10)
+        return values / error - design @ terms, terms
+
+    def least(values: Array, start: Array, count: int) -> tuple[Array, float]:
+        found = least_squares(lambda p: solve(values, p, count)[0], start, x_scale=np.abs(start), diff_step=1e-4)
+        return np.append(found.x, solve(values, found.x, count)[1][0]), 2.0 * float(found.cost)
+
+    rough = [float(np.sum(solve(y, start, 6)[0] ** 2)) for start in starts]
+    first = starts[int(np.argmin(rough))]
+    counts = [count for count in _COEFFICIENTS if count + 1 + len(first) < len(y)]
+    fits = {count: least(y, first, count) for count in counts}
+    count = min(fits, key=lambda k: fits[k][1] + 2 * k)
+    best, chi2 = fits[count]
+    drawn = np.array([least(sample, best[:-1], count)[0] for sample in samples])
+    return best, drawn, _Fit(chi2, len(y) - count - 1 - len(first), count)
+
+
+def _splines(x: Array, count: int) -> Array:
+    """`count` cubic B-splines at x (points, count), their knots at quantiles of x."""
+    inner = np.quantile(x, np.linspace(0, 1, count - 2))
+    pad = 1e-9 * (inner[-1] - inner[0]) + 1e-300
+    knots = np.concatenate([[inner[0] - pad] * 4, inner[1:-1], [inner[-1] + pad] * 4])
+    design: Array = BSpline.design_matrix(x, knots, 3).toarray()
+    return design
+
+
+def _scales(scales: ArrayLike, *lengths: int) -> Array:
+    s = np.asarray(scales, float)
+    if s.ndim != 1 or any(length != s.size for length in lengths):
+        raise PackingError(f"{s.size} scales need as many sets of data, and there are {lengths}")
+    if len(np.unique(s)) != s.size or s.size < 2 or not (np.isfinite(s).all() and (s > 0).all()):
+        raise PackingError("a collapse needs two or more different, positive scales")
+    return s
+
+
+def _fitted(value: float, draws: Array, stretch: float, rows: Sequence[Array]) -> Fitted:
+    stderr = stretch * half_width(draws)
+    return Fitted(float(value), stderr, _student(float(value), stderr, rows))
+
+
+def _student(value: float, stderr: float, rows: Sequence[Array]) -> tuple[float, float]:
+    """95 % interval of an error estimated from these replicas."""
+    half = float(student.ppf(0.975, sum(len(row) - 1 for row in rows))) * stderr
+    return value - half, value + half

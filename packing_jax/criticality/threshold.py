@@ -1,0 +1,73 @@
+"""phi_c as arXiv:2411.11834 defines it: the largest scanned packing fraction whose final activity is below 0.1."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from packing_jax.criticality.scan import DRAWS, replicas, scan_order
+from packing_jax.errors import PackingError
+from packing_jax.fits import bootstrap_means
+
+ACTIVITY_CUT = 0.1
+"""Final activity below which arXiv:2411.11834 counts a packing fraction as absorbing."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """phi_c as the largest scanned phi with f_a < 0.1; the crossing lies inside `bracket`.
+
+    `interval` is the bracket widened to where the crossing lies in 95 % of the bootstrap draws. It is meant for the
+    crossing of f_a = 0.1, which is above phi_c by (0.1/A)^(1/beta).
+    """
+
+    value: float
+    stderr: float
+    interval: tuple[float, float]
+    bracket: tuple[float, float]
+
+
+def threshold_phi_c(phi: ArrayLike, activity: ArrayLike, *, draws: int = DRAWS, seed: int = 0) -> Threshold:
+    """phi_c as the largest scanned phi whose final activity, averaged over replicas, is below 0.1.
+
+    The crossing itself lies between that phi and the next one scanned, a spacing h above. The error
+    joins the bootstrap over replicas with h/sqrt(3), the root-mean-square distance of a crossing
+    uniform in that interval from its lower edge (h/sqrt(12) is the one from its midpoint), so a
+    coarse scan has a large error even if all replicas agree. Source: arXiv:2411.11834.
+
+    Args:
+        phi: packing fractions, (phi,).
+        activity: final activity, (phi, replica); 0 where absorbed, NaN where not run.
+        draws: bootstrap draws.
+        seed: of the bootstrap; the same seed gives the same error.
+
+    Raises:
+        PackingError: fewer than two packing fractions, or no crossing inside the scan.
+    """
+    order = scan_order(phi, activity)
+    phis, rows = np.asarray(phi, float)[order], replicas(activity, order)
+    below = np.flatnonzero([row.mean() < ACTIVITY_CUT for row in rows])
+    if not below.size:
+        raise PackingError(
+            f"the final activity is {ACTIVITY_CUT:g} or more at every phi, down to {phis[0]:g}: scan lower phi"
+        )
+    edge = int(below[-1])
+    if edge == len(phis) - 1:
+        raise PackingError(
+            f"the final activity is below {ACTIVITY_CUT:g} at the highest phi, {phis[-1]:g}: scan higher phi"
+        )
+    under = bootstrap_means(rows, draws, np.random.default_rng(seed)) < ACTIVITY_CUT
+    edges = np.where(under.any(axis=1), len(phis) - 1 - np.argmax(under[:, ::-1], axis=1), 0)
+    scatter = np.sqrt(np.mean((phis[edges] - phis[edge]) ** 2))
+    bracket = float(phis[edge]), float(phis[edge + 1])
+    grid = (bracket[1] - bracket[0]) / np.sqrt(3.0)
+    low, high = np.quantile(edges, [0.025, 0.975], method="inverted_cdf").astype(int)
+    return Threshold(
+        value=bracket[0],
+        stderr=math.hypot(scatter, grid),
+        interval=(min(bracket[0], float(phis[low])), max(bracket[1], float(phis[min(high + 1, len(phis) - 1)]))),
+        bracket=bracket,
+    )

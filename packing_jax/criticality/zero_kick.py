@@ -1,0 +1,140 @@
+"""phi_c at zero kick: phi_c(kick) carried to kick = 0 by a straight line and by a parabola, and which to believe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
+
+from packing_jax.errors import PackingError
+from packing_jax.fits import misfit
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Form:
+    """phi_c(kick) = value + slope * kick + bend * kick^2, the limit at zero kick being `value`.
+
+    `weight` is the form's share exp(-AIC/2) / sum exp(-AIC/2), AIC = chi^2 + 2 (parameters).
+    """
+
+    name: Literal["linear", "quadratic"]
+    value: float
+    stderr: float
+    interval: tuple[float, float]
+    slope: float
+    slope_stderr: float
+    bend: float
+    bend_stderr: float
+    chi2: float
+    dof: int
+    weight: float
+
+    def at(self, kick: ArrayLike) -> Array:
+        """phi_c of the form at `kick`."""
+        x = np.asarray(kick, float)
+        phi_c: Array = self.value + self.slope * x + self.bend * x**2
+        return phi_c
+
+
+@dataclass(frozen=True)
+class ZeroKickLimit:
+    """phi_c at zero kick: the average of the forms, and the forms, the one to believe first.
+
+    `stderr` holds both the errors of the forms and their disagreement.
+    """
+
+    value: float
+    stderr: float
+    interval: tuple[float, float]
+    forms: tuple[Form, ...]
+
+    @property
+    def best(self) -> Form:
+        """The form of the largest weight."""
+        return self.forms[0]
+
+
+def zero_kick_limit(kick: ArrayLike, phi_c: ArrayLike, stderr: ArrayLike) -> ZeroKickLimit:
+    """phi_c at zero kick, from weighted least squares of a straight line and, with four kicks or more, a parabola.
+
+    value = sum_f w_f value_f, variance = sum_f w_f (variance_f + (value_f - value)^2) with w_f the Akaike weights
+    (arXiv:2008.01069), so that a bend which the data suggest, but do not prove, widens the error instead of being
+    decided by a coin. Errors of a form come from the weights 1/stderr^2, times sqrt(chi^2/dof) where chance gives such
+    a chi^2 less than 1 time in 20. A parabola through three kicks has nothing left to test it and is not offered.
+    arXiv:2411.11834 fits the straight line.
+
+    Args:
+        kick: kick sizes in mean diameters (for SGD: learning rates), (kick,).
+        phi_c: estimates, (kick,).
+        stderr: their standard errors, (kick,), positive.
+
+    Raises:
+        PackingError: fewer than three different kicks, shapes that differ, values not finite.
+    """
+    x, y, error = (np.atleast_1d(np.asarray(part, float)) for part in (kick, phi_c, stderr))
+    if x.ndim != 1 or not x.shape == y.shape == error.shape:
+        raise PackingError(
+            "kick, phi_c and stderr must be lists of one length, and their shapes are "
+            f"{x.shape}, {y.shape} and {error.shape}"
+        )
+    if not np.isfinite([x, y, error]).all() or (error <= 0).any():
+        raise PackingError("kick, phi_c and stderr must be finite, and every stderr positive")
+    kicks = len(np.unique(x))
+    if kicks < 3:
+        raise PackingError(
+            f"the limit at zero kick needs phi_c at three or more kicks, and it is known at {kicks}: sweep more kicks"
+        )
+    degrees = (1, 2) if kicks > 3 else (1,)
+    fits = [_least_squares(x, y, error, degree) for degree in degrees]
+    cost = np.array([chi2 + 2 * len(terms) for terms, _, chi2 in fits])
+    share = np.exp(-0.5 * (cost - cost.min()))
+    share /= share.sum()
+    forms = [
+        _form(terms, errors, chi2, len(x), weight)
+        for (terms, errors, chi2), weight in zip(fits, share.tolist(), strict=True)
+    ]
+    forms.sort(key=lambda form: -form.weight)
+    value = sum(form.weight * form.value for form in forms)
+    variance = sum(form.weight * (form.stderr**2 + (form.value - value) ** 2) for form in forms)
+    return ZeroKickLimit(value, variance**0.5, _interval(value, variance**0.5), tuple(forms))
+
+
+def _least_squares(x: Array, y: Array, error: Array, degree: int) -> tuple[Array, Array, float]:
+    """Coefficients by increasing power, their errors from the weights, and chi^2."""
+    scale = np.abs(x).max()
+    design = np.vander(x / scale, degree + 1, increasing=True) / error[:, None]
+    inverse = np.linalg.pinv(design)
+    powers = scale ** -np.arange(degree + 1.0)
+    terms = inverse @ (y / error)
+    chi2 = np.sum((y / error - design @ terms) ** 2)
+    return terms * powers, np.sqrt(np.sum(inverse**2, axis=1)) * powers, float(chi2)
+
+
+def _form(terms: Array, errors: Array, chi2: float, points: int, weight: float) -> Form:
+    dof = points - len(terms)
+    stretched = misfit(chi2, dof) * errors
+    value, slope, bend = (float(part) for part in np.append(terms, 0.0)[:3])
+    value_error, slope_error, bend_error = (float(part) for part in np.append(stretched, 0.0)[:3])
+    return Form(
+        name="linear" if len(terms) == 2 else "quadratic",
+        value=value,
+        stderr=value_error,
+        interval=_interval(value, value_error),
+        slope=slope,
+        slope_stderr=slope_error,
+        bend=bend,
+        bend_stderr=bend_error,
+        chi2=chi2,
+        dof=dof,
+        weight=weight,
+    )
+
+
+def _interval(value: float, stderr: float) -> tuple[float, float]:
+    half = float(norm.ppf(0.975)) * stderr
+    return value - half, value + half
