@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from scipy.stats import chi2 as chi2_law
 from scipy.stats import f as f_law
+from scipy.stats import t as student
 
 Array = NDArray[np.float64]
 
@@ -125,6 +126,12 @@ def likelihood_interval(grid: Array, profile: Array, dof: int, level: float = _L
     low = x[first] if first == 0 else np.interp(0.0, excess[[first, first - 1]], x[[first, first - 1]])
     high = x[last] if last == len(x) - 1 else np.interp(0.0, excess[[last, last + 1]], x[[last, last + 1]])
     return float(low), float(high)
+
+
+def student_interval(value: float, stderr: float, rows: Sequence[Array]) -> tuple[float, float]:
+    """95 % interval of a value whose standard error was estimated from these replicas."""
+    half = float(student.ppf(0.5 + _LEVEL / 2, sum(len(row) - 1 for row in rows))) * stderr
+    return value - half, value + half
 
 
 def straight_line(x: Array, y: Array, stderr: Array) -> Line:

@@ -135,7 +135,7 @@ def phi_c_vs_kick(
     limits: Mapping[tuple[str, float], ZeroKickLimit] | None = None,
     rule: str = "bro",
 ) -> Figure:
-    """phi_c against kick with the straight line to zero kick and its intercept.
+    """phi_c against kick with the line or parabola to zero kick and its intercept.
 
     Filled symbols and solid lines are the power law, open symbols and dashed lines the threshold.
 
@@ -174,9 +174,9 @@ def phi_c_vs_kick(
         values, errors = np.array([(phi_c.value, phi_c.stderr) for _, phi_c in found]).T
         if limit:
             label += rf": $\phi_c(0) = {limit.value:.4f} \pm {limit.stderr:.4f}$"
-            ends = np.array([0.0, kicks.max() * 1.05])
+            ends = np.linspace(0.0, kicks.max() * 1.05, 50)
             line = _LINES[0] if solid else _LINES[1]
-            axes.plot(ends, limit.value + limit.slope * ends, color=colour, ls=line, lw=1.0)
+            axes.plot(ends, limit.form.at(ends), color=colour, ls=line, lw=1.0)
             intercept = {**style, "marker": "*", "ms": 11, "mec": "black", "mew": 0.6}
             axes.errorbar([0.0], [limit.value], [limit.stderr], **intercept, zorder=4)
         axes.errorbar(kicks, values, errors, label=label, **style)

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METHODS = ("power_law", "threshold")
-"""Estimates of phi_c, the preferred one first."""
+"""Estimates of phi_c that carry a zero-kick limit and whose refusal earns a note, the preferred one first."""
+
+OTHERS = ("decay", "relaxation", "half_absorbed")
+"""Estimates of phi_c reported beside them; most sweeps are not made for these, so `refusals` says why one lacks."""
 
 _POOR_FIT = 4.0  # chi^2 per degree of freedom that earns a note
 _WIDTH = 80
@@ -49,7 +52,8 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
     Returns:
         A dict of plain JSON values. `phi_c`: one entry for each kick, batch fraction and method that
         did not refuse, with kick, batch_fraction, method, value, stderr and the details of the
-        method. `zero_kick_limit`: value, stderr and details, or None; the power law where it has
+        method. `exponents`: (name, value, stderr) by kick and batch fraction. `refusals`: why a method or exponent
+        lacks. `zero_kick_limit`: value, stderr and details, or None; the power law where it has
         three kicks, otherwise the threshold, the weighted mean over batch fractions where there are
         several. `zero_kick_limits`: each of them. `notes`: a sentence for each estimate or figure
         that was refused or is doubtful. `runs`, `missing`, `failed`: (phi, kick, batch fraction,
@@ -77,8 +81,18 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
                 "phi_c": [
                     {"kick": e.kick, "batch_fraction": e.batch_fraction, "method": method} | asdict(getattr(e, method))
                     for e in estimates
-                    for method in METHODS
+                    for method in METHODS + OTHERS
                     if getattr(e, method)
+                ],
+                "exponents": [
+                    {"kick": e.kick, "batch_fraction": e.batch_fraction, "name": name, "value": value, "stderr": error}
+                    for e in estimates
+                    for name, (value, error) in e.exponents().items()
+                ],
+                "refusals": [
+                    {"kick": e.kick, "batch_fraction": e.batch_fraction, "method": method, "why": why}
+                    for e in estimates
+                    for method, why in e.refusals
                 ],
                 "zero_kick_limit": _best_limit(limits),
                 "zero_kick_limits": [
@@ -135,18 +149,19 @@ def format_summary(summary: dict[str, Any]) -> str:
     """The summary of `report` as a plain text table for a terminal of 80 columns."""
     rate = summary.get("rule") == "sgd"
     lines = [
-        f"{'rate' if rate else 'kick':>9} {'batch':>6}  {'method':<10} {'phi_c':>8} {'stderr':>8}  "
+        f"{'rate' if rate else 'kick':>9} {'batch':>6}  {'method':<13} {'phi_c':>8} {'stderr':>8}  "
         f"{'beta':>15} {'chi2/dof':>12}"
     ]
     lines.append("-" * len(lines[0]))
     for row in summary["phi_c"]:
         beta, quality = "", ""
-        if row["method"] == "power_law":
+        if "beta" in row:
             beta = f"{row['beta']:.3f} +- {row['beta_stderr']:.3f}"
+        if "dof" in row:
             quality = f"{row['chi2']:.1f}/{row['dof']}"
         lines.append(
             f"{row['kick']:>9.5g} {row['batch_fraction']:>6.4g}  "
-            f"{row['method'].replace('_', ' '):<10} {row['value']:>8.5f} {row['stderr']:>8.5f}  "
+            f"{_words(row['method']):<13} {row['value']:>8.5f} {row['stderr']:>8.5f}  "
             f"{beta:>15} {quality:>12}".rstrip()
         )
     if not summary["phi_c"]:
@@ -166,7 +181,7 @@ def format_summary(summary: dict[str, Any]) -> str:
 
 
 def _zero_kick_limits(estimates: Sequence[KickEstimate]) -> tuple[Limits, list[str]]:
-    """Straight lines to zero kick by method and batch fraction; a note where the data refuse one."""
+    """Limits at zero kick by method and batch fraction; notes on what carries them, or why there is none."""
     limits: Limits = {}
     notes = []
     for fraction in sorted({e.batch_fraction for e in estimates}):
@@ -184,11 +199,17 @@ def _zero_kick_limits(estimates: Sequence[KickEstimate]) -> tuple[Limits, list[s
                 notes.append(f"Batch fraction {fraction:g}, {_words(method)}: {error}.")
                 continue
             limits[method, fraction] = limit
-            if limit.chi2 > _POOR_FIT * limit.dof:
+            form = limit.form
+            where = f"Batch fraction {fraction:g}, {_words(method)}"
+            if len(limit.forms) == 1:
                 notes.append(
-                    f"Batch fraction {fraction:g}, {_words(method)}: phi_c is not straight in the "
-                    f"kick (chi2/dof {limit.chi2:.1f}/{limit.dof}), so its zero-kick limit is "
-                    "rough: sweep smaller kicks."
+                    f"{where}: three kicks carry a straight line only, so that the zero-kick limit's error "
+                    "does not contain a bend: sweep four kicks or more."
+                )
+            if form.chi2 > _POOR_FIT * form.dof:
+                notes.append(
+                    f"{where}: phi_c is not {form.name} in the kick (chi2/dof {form.chi2:.1f}/{form.dof}), so its "
+                    "zero-kick limit is rough: sweep smaller kicks."
                 )
     return limits, notes
 
@@ -215,7 +236,7 @@ def _doubts(estimates: Sequence[KickEstimate]) -> list[str]:
     notes = []
     for e in estimates:
         where = f"Kick {e.kick:g}, batch fraction {e.batch_fraction:g}"
-        notes += [f"{where}, no {_words(method)}: {why}." for method, why in e.refusals]
+        notes += [f"{where}, no {_words(method)}: {why}." for method, why in e.refusals if method in METHODS]
         law = e.power_law
         if law and law.chi2 > _POOR_FIT * law.dof:
             notes.append(

@@ -65,3 +65,42 @@ def without(results, phi=slice(None), replica=slice(None)):
     results["activity"][where] = np.nan
     results["positions"][where] = np.nan
     return results
+
+
+def decays(rng, phi, replicas, phi_c, steps=10_000, alpha=0.7, nu_par=1.1, noise=0.03):
+    """Records (time, f_a (phi, replica, time)) of f_a = 0.5 t^-alpha exp(60 (phi - phi_c) (t/steps)^(1/nu_par)).
+
+    ln f_a is curved in ln t except at phi_c. Each replica carries noise that is correlated over a decade.
+    """
+    time = np.unique(np.r_[0, np.round(np.geomspace(1, steps, 60))]).astype(int)
+    log_t = np.log(np.maximum(time, 1))
+    bend = 60 * (np.asarray(phi) - phi_c)[:, None, None] * (time / steps) ** (1 / nu_par)
+    walk = np.cumsum(rng.standard_normal((len(phi), replicas, len(time))) * np.sqrt(np.gradient(log_t)), axis=2)
+    tilt = rng.standard_normal((len(phi), replicas, 1))
+    f_a = 0.5 * np.exp(-alpha * log_t + bend + noise * (walk + tilt))
+    return time, np.minimum(f_a, 1.0)
+
+
+def relaxations(rng, phi, replicas, phi_c, nu_par=1.1, noise=0.15):
+    """Records (time, f_a, absorbed_at) whose relaxation times are |phi - phi_c|^-nu_par with log-normal scatter."""
+    phi = np.asarray(phi, float)
+    amplitude = np.where(phi < phi_c, 2.0, 0.8)
+    tau = amplitude[:, None] * np.abs(phi - phi_c)[:, None] ** -nu_par
+    tau = tau * np.exp(noise * rng.standard_normal((len(phi), replicas)))
+    time = np.unique(np.r_[0, np.round(np.geomspace(1, 20_000, 400))]).astype(int)
+    below = (phi < phi_c)[:, None] & (tau < time[-1])
+    level = 0.05 + 3 * np.maximum(phi - phi_c, 0)[:, None, None]
+    # |f_a/f_inf - 1| = e^(-t/theta), which is 0.1 at t = tau for theta = tau/ln 10
+    f_a = level * (1 + np.exp(-time * np.log(10) / tau[..., None]))
+    f_a = np.where(below[..., None] & (time >= tau[..., None]), 0.0, f_a)
+    return time, f_a, np.where(below, np.round(tau), -1).astype(int)
+
+
+def scaled_activities(rng, phi, sizes, replicas, phi_c, nu=0.8, prefactor=0.8, noise=0.04):
+    """Steady activities (phi, replica) of each size on one master curve, L^-k F(Delta L^(1/nu)), F = ln(1 + e^x)."""
+    out = []
+    for size in sizes:
+        x = (phi - phi_c) / phi_c * size ** (1 / nu)
+        law = size**-prefactor * np.log1p(np.exp(0.8 * x))
+        out.append(law[:, None] * np.exp(noise * rng.standard_normal((len(phi), replicas))))
+    return out

@@ -10,7 +10,7 @@ from matplotlib.collections import EllipseCollection
 from synthetic import sweep, without
 
 from packing_jax import plots
-from packing_jax.criticality import ZeroKickLimit, estimate_phi_c
+from packing_jax.criticality import estimate_phi_c, zero_kick_limit
 from packing_jax.errors import PackingError
 from packing_jax.steady import final_activity
 
@@ -111,12 +111,12 @@ class TestActivityAgainstTime:
 class TestPhiCAgainstKick:
     def test_points_line_and_intercept(self):
         estimates = estimate_phi_c(sweep(kicks=(0.02, 0.04, 0.05), phi=np.linspace(0.585, 0.66, 16)))
-        limit = ZeroKickLimit(0.6401, 0.0012, -0.8, 0.02, 1.0, 1)
+        limit = zero_kick_limit([0.02, 0.04, 0.05], 0.6401 - 0.8 * np.array([0.02, 0.04, 0.05]), np.full(3, 1e-3))
         figure = plots.phi_c_vs_kick(estimates, {("power_law", 1.0): limit})
         axes = drawn(figure)
         assert "0.6401" in legend(figure)[0]
         assert "threshold" in legend(figure)[1]
-        (line,) = (line for line in axes.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 2)
+        (line,) = (line for line in axes.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 50)
         assert line.get_xdata()[0] == 0
         assert line.get_ydata()[0] == pytest.approx(0.6401)
         assert r"\epsilon" in axes.get_xlabel()

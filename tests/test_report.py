@@ -9,7 +9,7 @@ import pytest
 from synthetic import sweep, true_phi_c, without
 
 from packing_jax.errors import PackingError
-from packing_jax.report import format_summary, open_results, report
+from packing_jax.report import METHODS, format_summary, open_results, report
 
 
 def stored(directory, results):
@@ -26,6 +26,11 @@ def strictly(path):
     return json.loads(path.read_text(), parse_constant=refuse)
 
 
+def main(summary):
+    """The estimates that every sweep is made for."""
+    return [row for row in summary["phi_c"] if row["method"] in METHODS]
+
+
 def figures(directory):
     return sorted(path.name for path in (directory / "figures").iterdir())
 
@@ -35,7 +40,7 @@ def test_a_sweep_of_kicks_and_batch_fractions(tmp_path):
     stored(tmp_path, sweep(kicks=kicks, fractions=(0.5, 1.0), phi=phi, rule="sgd"))
     summary = report(tmp_path)
     assert summary == strictly(tmp_path / "summary.json")
-    assert len(summary["phi_c"]) == 12
+    assert len(main(summary)) == 12
     for row in summary["phi_c"]:
         assert {"kick", "batch_fraction", "value", "stderr", "method"} <= set(row)
         if row["method"] == "power_law":
@@ -59,7 +64,10 @@ def test_one_kick_has_no_limit_and_no_note_about_it(tmp_path):
     summary = report(stored(tmp_path, sweep()))
     assert summary["zero_kick_limit"] is None
     assert summary["notes"] == []
-    assert [row["method"] for row in summary["phi_c"]] == ["power_law", "threshold"]
+    assert [row["method"] for row in summary["phi_c"]][:2] == ["power_law", "threshold"]
+    methods = {row["method"] for row in summary["phi_c"] + summary["refusals"]}
+    methods |= {"fluctuations"} if any(one["name"] == "gamma_prime" for one in summary["exponents"]) else set()
+    assert methods == {"power_law", "threshold", "decay", "relaxation", "half_absorbed", "fluctuations"}
     assert figures(tmp_path) == ["activity_vs_phi.png", "activity_vs_time.png", "packing.png"]
     assert report(tmp_path) == summary  # again, over what is there
 
@@ -67,10 +75,11 @@ def test_one_kick_has_no_limit_and_no_note_about_it(tmp_path):
 def test_the_threshold_stands_in_for_a_refused_power_law(tmp_path):
     coarse = np.linspace(0.60, 0.66, 5)
     summary = report(stored(tmp_path, sweep(kicks=(0.01, 0.02, 0.03), phi=coarse)))
-    assert {row["method"] for row in summary["phi_c"]} == {"threshold"}
+    assert {row["method"] for row in main(summary)} == {"threshold"}
     assert summary["zero_kick_limit"]["method"] == "threshold"
     assert sum("no power law" in note for note in summary["notes"]) == 3
-    assert "known at 0" in summary["notes"][-1]
+    assert "known at 0" in summary["notes"][-2]
+    assert "three kicks carry a straight line only" in summary["notes"][-1]
 
 
 def test_an_unfinished_sweep(tmp_path):
@@ -78,7 +87,7 @@ def test_an_unfinished_sweep(tmp_path):
     summary = report(stored(tmp_path, partial))
     assert summary["missing"] == 26 + 8
     assert summary["notes"][0] == "34 of 78 runs are not done: this report uses the others."
-    assert len(summary["phi_c"]) == 2
+    assert len(main(summary)) == 2
 
 
 def test_failed_runs_are_left_out_and_said(tmp_path):
@@ -176,7 +185,7 @@ class TestStoresThatAreNone:
             if chunk.is_file():
                 chunk.write_bytes(b"not what was written")
         summary = report(tmp_path)
-        assert len(summary["phi_c"]) == 2
+        assert len(main(summary)) == 2
         assert "positions cannot be read" in summary["notes"][-1]
 
     def test_a_directory_that_cannot_be_written(self, tmp_path):

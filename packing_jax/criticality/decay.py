@@ -18,11 +18,12 @@ from packing_jax.fits import (
     likelihood_interval,
     misfit,
     standard_error,
+    student_interval,
 )
 
 Array = NDArray[np.float64]
 
-_DECADES = 2.0  # of the record, at its end, that are fitted: early times know the start, not the critical point
+_DECADES = 2.0  # of the record, at its end, that are fitted at most
 _TIMES = 25  # equally spaced in log t, so that each decade weighs the same
 _SIGNIFICANT = 2.0  # standard errors of a curvature that a side of the crossing must have
 
@@ -54,8 +55,10 @@ def straightest_decay_phi_c(
 
     f_a(t) bends down to absorption below phi_c and up to its plateau above it: near phi_c it is
     t^-alpha G((phi - phi_c) t^(1/nu_par)), so c is linear in phi there. f_a is averaged over all replicas, absorbed
-    ones included, over the last two decades of the record. A straight line c = b (phi - phi_c) goes through the
-    curvatures about the change of sign; windows of one to four packing fractions on each side are averaged with weights
+    ones included, over the last two decades of the record, and after the activity has halved at the lowest phi that
+    survives: before that it is saturated and knows nothing of the critical point. A straight line c = b (phi - phi_c)
+    goes through the curvatures about the change of sign; windows of one to four packing fractions on each side are
+    averaged with weights
     exp(-(chi^2 + 2 dropped)/2). Errors: bootstrap over replicas (jackknife pseudo-values carry the logarithm), joined
     with the scatter between windows; the 95 % interval is of chi^2(phi_c).
 
@@ -67,18 +70,13 @@ def straightest_decay_phi_c(
         seed: of the bootstrap; the same seed gives the same error.
 
     Raises:
-        PackingError: one replica, a record shorter than a decade, or no change of sign with a significant curvature on
-            both sides.
+        PackingError: one replica, a record that ends less than a decade after the activity has halved, or no change of
+            sign with a significant curvature on both sides.
     """
     steps, phis, values = records(time, phi, activity)
     if max(len(rows) for rows in values) < 2:
         raise PackingError("the error comes from the scatter between replicas: run two or more")
-    stop = float(steps[-1])
-    start = max(float(steps[steps > 0][0]), stop / 10**_DECADES)
-    if stop < 10 * start:
-        raise PackingError(
-            f"the record spans t = {start:g} to {stop:g}, and a decay is judged over a decade or more: record longer"
-        )
+    start, stop = _window(steps, values)
     log_t = np.linspace(math.log(start), math.log(stop), _TIMES)
     s = log_t - log_t.mean()
     bend = s**2 - np.mean(s**2)
@@ -139,12 +137,29 @@ def straightest_decay_phi_c(
         interval=(low, high),
         alpha=float(alphas[best]),
         alpha_stderr=alpha_stderr,
-        alpha_interval=(float(alphas[best]) - 2 * alpha_stderr, float(alphas[best]) + 2 * alpha_stderr),
+        alpha_interval=student_interval(float(alphas[best]), alpha_stderr, slopes[a:b]),
         chi2=chi2,
         dof=dof,
         window=(start, stop),
         points=b - a,
     )
+
+
+def _window(steps: Array, values: list[Array]) -> tuple[float, float]:
+    """From the last two decades of the record, what comes after the activity has halved at the lowest surviving phi."""
+    stop = float(steps[-1])
+    alive = next((rows for rows in values if np.sum(rows[:, -1] > 0) > 1), None)
+    if alive is None:
+        raise PackingError("every replica was absorbed: scan higher phi")
+    mean = alive.mean(axis=0)
+    halved = np.flatnonzero((mean < 0.5 * mean.max()) & (steps > 0))
+    start = max(float(steps[halved[0]]) if halved.size else stop, stop / 10**_DECADES)
+    if stop < 10 * start * (1 - 1e-9):
+        raise PackingError(
+            f"the activity has halved at t = {start:g} of {stop:g}, and a decay is judged over the decade after that: "
+            "run more steps, or scan lower phi"
+        )
+    return start, stop
 
 
 def _crossing(phi: Array, curvature: Array, error: Array) -> int:
@@ -156,7 +171,8 @@ def _crossing(phi: Array, curvature: Array, error: Array) -> int:
         )
     if not (z > _SIGNIFICANT).any():
         raise PackingError(
-            f"no decay levels off within the record, up to phi = {phi[-1]:g}: scan higher phi, or run more steps"
+            f"no decay levels off within the record, up to phi = {phi[-1]:g}: scan higher phi, or run more "
+            "steps or replicas"
         )
     # where the sum of (negative below, positive above) is most convincing: one noisy sign moves nothing
     gain = [-z[: i + 1].sum() + z[i + 1 :].sum() for i in range(len(z) - 1)]

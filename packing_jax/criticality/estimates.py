@@ -97,7 +97,7 @@ def estimate_phi_c(results: xr.Dataset, *, draws: int = DRAWS, seed: int = 0) ->
     )
 
 
-def finite_size_collapse(results: list[xr.Dataset], *, draws: int = 200, seed: int = 0) -> Collapse:
+def finite_size_collapse(results: list[xr.Dataset], *, draws: int = DRAWS, seed: int = 0) -> Collapse:
     """nu_perp, beta/nu_perp and phi_c from the steady activity of sweeps at several N, by `collapse` with L = N^(1/d).
 
     Survivors are averaged. Packing fractions far from phi_c, where the law is no longer the critical one, are the

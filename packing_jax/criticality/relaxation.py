@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 _WITHIN = 0.1  # |f_a/f_inf - 1| of a relaxed activity (arXiv:2411.11834)
 _LATEST = 0.5  # share of the record after which a relaxation is not trusted: f_inf is averaged over the end
-_SIDE = 2  # packing fractions that each side needs
+_SIDE, _MOST = 2, 6  # packing fractions that each side needs, and at most uses: the law holds near phi_c
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,10 @@ def relaxation_phi_c(
     split, count = int(np.argmax(above)), len(phis)
     gap = phis[split] - phis[split - 1]
     # finer towards both ends, where the logarithms diverge
-    grid = phis[split - 1] + gap * (0.5 - 0.5 * np.cos(np.pi * np.linspace(0.004, 0.996, 500)))
-    windows = [(a, b) for a in range(split - 1) for b in range(split + 2, count + 1) if b - a > 4]
-    dropped = np.array([count - (b - a) for a, b in windows])
+    grid = phis[split - 1] + gap * (0.5 - 0.5 * np.cos(np.pi * np.linspace(0.004, 0.996, 300)))
+    first, last = range(max(0, split - _MOST), split - 1), range(split + 2, min(count, split + _MOST) + 1)
+    windows = [(a, b) for a in first for b in last if b - a > 4]
+    dropped = np.array([2 * _MOST - (b - a) for a, b in windows])
     fits = [_fit(phis[a:b], mean[None, a:b], error[a:b], above[a:b], grid) for a, b in windows]
     profiles = np.stack([chi2[0] for chi2, _, _ in fits])
     least = profiles.argmin(axis=1)
@@ -122,7 +123,7 @@ def relaxation_phi_c(
     at = drawn.argmin(axis=1)
     nu = float(nus[best])
     tau = _amplitudes(phis[a:b], mean[a:b], error[a:b], above[a:b], value, nu)
-    betas = np.linspace(0.0, 4.0, 801)
+    betas = np.linspace(0.0, 4.0, 201)
     over_nu = np.stack(
         [np.min(chi2[0] + (betas[:, None] - slope[0]) ** 2 * weight, axis=1) for chi2, slope, weight in fits]
     )

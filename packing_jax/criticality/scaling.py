@@ -18,11 +18,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import BSpline
 from scipy.optimize import least_squares
-from scipy.stats import t as student
 
 from packing_jax.criticality.scan import DRAWS, scan_order
 from packing_jax.errors import PackingError
-from packing_jax.fits import bootstrap_means, half_width, jackknife, misfit, standard_error, straight_line
+from packing_jax.fits import (
+    bootstrap_means,
+    half_width,
+    jackknife,
+    misfit,
+    standard_error,
+    straight_line,
+    student_interval,
+)
 from packing_jax.steady import final_activity
 
 Array = NDArray[np.float64]
@@ -134,7 +141,7 @@ def exponent(
     return Exponent(
         value=fit.slope,
         stderr=stderr,
-        interval=_student(fit.slope, stderr, rows),
+        interval=student_interval(fit.slope, stderr, rows),
         chi2=fit.chi2,
         dof=n - 2,
         window=(float(x[0]), float(x[n - 1])),
@@ -166,7 +173,7 @@ def collapse(
     phis: Sequence[ArrayLike],
     values: Sequence[ArrayLike],
     *,
-    draws: int = 200,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> Collapse:
     """phi_c, nu and the prefactor's exponent k of y = s^-k F(Delta s^(1/nu)), Delta = (phi - phi_c)/phi_c.
@@ -237,7 +244,7 @@ def time_collapse(
     times: Sequence[ArrayLike],
     activities: Sequence[ArrayLike],
     *,
-    draws: int = 200,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> Collapse:
     """z and beta/nu_perp of the decay at phi_c, f_a = L^(-beta/nu_perp) F(t L^-z), averaged over all runs.
@@ -322,7 +329,18 @@ def _search(
     fits = {count: least(y, first, count) for count in counts}
     count = min(fits, key=lambda k: fits[k][1] + 2 * k)
     best, chi2 = fits[count]
-    drawn = np.array([least(sample, best[:-1], count)[0] for sample in samples])
+    # a draw moves the minimum by the linear response of the fit: hundreds of draws for the price of one
+    terms = solve(y, best[:-1], count)[1]
+
+    def model(everything: Array) -> Array:
+        design = np.column_stack([-log_s, _splines(abscissa(everything[: len(first)]), count)])
+        return design @ everything[len(first) :] / error
+
+    everything = np.append(best[:-1], terms)
+    steps = 1e-4 * np.maximum(np.abs(everything), 1e-2)
+    columns = [(model(everything + step) - model(everything - step)) / (2 * step.max()) for step in np.diag(steps)]
+    response = np.linalg.pinv(np.stack(columns, axis=1))[: len(best)]
+    drawn = best + ((samples - y) / error) @ response.T
     return best, drawn, _Fit(chi2, len(y) - count - 1 - len(first), count)
 
 
@@ -346,10 +364,4 @@ def _scales(scales: ArrayLike, *lengths: int) -> Array:
 
 def _fitted(value: float, draws: Array, stretch: float, rows: Sequence[Array]) -> Fitted:
     stderr = stretch * half_width(draws)
-    return Fitted(float(value), stderr, _student(float(value), stderr, rows))
-
-
-def _student(value: float, stderr: float, rows: Sequence[Array]) -> tuple[float, float]:
-    """95 % interval of an error estimated from these replicas."""
-    half = float(student.ppf(0.975, sum(len(row) - 1 for row in rows))) * stderr
-    return value - half, value + half
+    return Fitted(float(value), stderr, student_interval(float(value), stderr, rows))

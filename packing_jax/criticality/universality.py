@@ -3,8 +3,8 @@
 Sources. Manna (conserved directed percolation): Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004), whose table this is;
 mean field for d >= 4. Directed percolation, for contrast: d = 1 Jensen, J. Phys. A 32, 5233 (1999); d = 2 Voigt and
 Ziff, Phys. Rev. E 56, R6241 (1997), with nu_perp and nu_par of Grassberger and Zhang, Physica A 224, 169 (1996); d = 3
-Jensen, Phys. Rev. A 45, R563 (1992); as collected by Luebeck and by Hinrichsen, Adv. Phys. 49, 815 (2000). The hyperuniformity
-exponents are Hexner and Levine, Phys. Rev. Lett. 114, 110602 (2015); they give no errors.
+Jensen, Phys. Rev. A 45, R563 (1992); as collected by Luebeck and by Hinrichsen, Adv. Phys. 49, 815 (2000). The
+hyperuniformity exponents are Hexner and Levine, Phys. Rev. Lett. 114, 110602 (2015); they give no errors.
 """
 
 from __future__ import annotations

@@ -43,9 +43,9 @@ class Form:
 
 @dataclass(frozen=True)
 class ZeroKickLimit:
-    """phi_c at zero kick: the average of the forms, and the forms, the one to believe first.
+    """phi_c at zero kick: of the parabola where there are four kicks or more, of the straight line otherwise.
 
-    `stderr` holds both the errors of the forms and their disagreement.
+    `forms` holds both, that of the larger weight first.
     """
 
     value: float
@@ -54,19 +54,19 @@ class ZeroKickLimit:
     forms: tuple[Form, ...]
 
     @property
-    def best(self) -> Form:
-        """The form of the largest weight."""
-        return self.forms[0]
+    def form(self) -> Form:
+        """The form that `value` belongs to: the one of the most terms."""
+        return min(self.forms, key=lambda form: form.dof)
 
 
 def zero_kick_limit(kick: ArrayLike, phi_c: ArrayLike, stderr: ArrayLike) -> ZeroKickLimit:
     """phi_c at zero kick, from weighted least squares of a straight line and, with four kicks or more, a parabola.
 
-    value = sum_f w_f value_f, variance = sum_f w_f (variance_f + (value_f - value)^2) with w_f the Akaike weights
-    (arXiv:2008.01069), so that a bend which the data suggest, but do not prove, widens the error instead of being
-    decided by a coin. Errors of a form come from the weights 1/stderr^2, times sqrt(chi^2/dof) where chance gives such
-    a chi^2 less than 1 time in 20. A parabola through three kicks has nothing left to test it and is not offered.
-    arXiv:2411.11834 fits the straight line.
+    The limit is the parabola's. It contains the line, so it is right where the line is, at the price of a wider error;
+    a line through a bend that is there but not yet significant is wrong by more than its error says, and so is an
+    average over forms. The comparison is reported: Akaike weights, and the bend with its error. Errors of a form come
+    from the weights 1/stderr^2, times sqrt(chi^2/dof) where chance gives such a chi^2 less than 1 time in 20. A
+    parabola through three kicks has nothing left to test it and is not offered. arXiv:2411.11834 fits the line.
 
     Args:
         kick: kick sizes in mean diameters (for SGD: learning rates), (kick,).
@@ -98,10 +98,9 @@ def zero_kick_limit(kick: ArrayLike, phi_c: ArrayLike, stderr: ArrayLike) -> Zer
         _form(terms, errors, chi2, len(x), weight)
         for (terms, errors, chi2), weight in zip(fits, share.tolist(), strict=True)
     ]
+    widest = forms[-1]
     forms.sort(key=lambda form: -form.weight)
-    value = sum(form.weight * form.value for form in forms)
-    variance = sum(form.weight * (form.stderr**2 + (form.value - value) ** 2) for form in forms)
-    return ZeroKickLimit(value, variance**0.5, _interval(value, variance**0.5), tuple(forms))
+    return ZeroKickLimit(widest.value, widest.stderr, widest.interval, tuple(forms))
 
 
 def _least_squares(x: Array, y: Array, error: Array, degree: int) -> tuple[Array, Array, float]:
