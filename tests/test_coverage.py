@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from coverage import CASES, CONSERVATIVE, coverage
+from known_models import CASES, CONSERVATIVE, coverage
 from scipy.stats import binom
 
 COMMITTED = Path(__file__).parent / "validation" / "coverage.json"
