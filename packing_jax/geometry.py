@@ -11,6 +11,7 @@ Arrays of coordinates in the hot loop are (dim, N), one contiguous row per axis;
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -85,6 +86,28 @@ def unwrapped(coordinates: Array, images: Array, start: Array) -> Array:
     carried = crossings(start, coordinates)  # images count from the start, separation() is the short way round
     whole = (images - carried.astype(images.dtype)).astype(float_of(coordinates))
     return whole + separation(coordinates, start)
+
+
+# --- gathers --------------------------------------------------------------------------------------------------
+
+
+@jax.custom_batching.custom_vmap
+def take(values: Array, slots: Array) -> Array:
+    """``values[slots]`` for slots (...) known to be in bounds of the one axis of ``values``.
+
+    Checking or normalising indices costs more than the gather. A batch is gathered as one long array with offset
+    slots: XLA keeps that fused with the arithmetic around it, and vmap's batched gather it does not on a CPU.
+    """
+    return values.at[slots].get(mode="promise_in_bounds")
+
+
+@take.def_vmap
+def _take_batch(size: int, batched: list[bool], values: Array, slots: Array) -> tuple[Array, bool]:
+    if not batched[0]:
+        return take(values, slots), True
+    slots = slots if batched[1] else slots[None]
+    offset = jnp.arange(size, dtype=slots.dtype).reshape((size,) + (1,) * (slots.ndim - 1)) * values.shape[1]
+    return take(values.reshape(-1), slots + offset), True
 
 
 # --- real-valued periodic geometry ----------------------------------------------------------------------------

@@ -367,7 +367,7 @@ def _begin(replicas: Replicas, times: np.ndarray, record: Mapping[str, Observabl
     tags = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (count, n))
 
     def measure(system: System, x: Array) -> dict[str, Array]:
-        rows = jnp.zeros((1, n), jnp.int32)
+        rows = jnp.zeros((n, 1), jnp.int32)
         seen = observables.Configuration(x, jnp.zeros((dim, n), jnp.int32), x, rows)
         return {name: function(system, seen) for name, function in record.items()}
 

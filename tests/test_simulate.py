@@ -14,6 +14,7 @@ import pytest
 
 import packing_jax as pj
 from packing_jax import neighbors as nb
+from packing_jax import noise
 from packing_jax.errors import PackingError
 from packing_jax.geometry import quanta
 from packing_jax.simulate import Progress, gather_replicas
@@ -64,7 +65,8 @@ def _reference() -> tuple[np.ndarray, np.ndarray]:
     @jax.jit
     def move(step: jax.Array, coordinates: jax.Array) -> jax.Array:
         neighbors = nb.build(plan, system, coordinates, tags)
-        return RULE.step(jax.random.fold_in(jax.random.fold_in(KEY, 1), step), system, coordinates, neighbors, ())[0]
+        words = noise.particle_words(jax.random.fold_in(jax.random.fold_in(KEY, 1), step), tags)
+        return RULE.step(words, system, coordinates, neighbors, ())[0]
 
     start = np.asarray(gather_replicas(system, RULE, KEY, None)[0].start[0])
     wrapped, unwrapped = [start], [start.astype(np.int64)]

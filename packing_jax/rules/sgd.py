@@ -33,8 +33,8 @@ from packing_jax.rules.base import (
     check_coupling,
     check_fraction,
     exact_row_sum,
-    info,
     look,
+    row_sums,
 )
 from packing_jax.system import Leaf, System
 
@@ -81,37 +81,37 @@ class SGD:
         return self.optimizer().init(_parameters(system, coordinates))
 
     def step(
-        self, key: Array, system: System, coordinates: Array, neighbors: Neighbors, state: optax.OptState
+        self, words: noise.Words, system: System, coordinates: Array, neighbors: Neighbors, state: optax.OptState
     ) -> tuple[Array, optax.OptState, Info]:
         """One optax update with the minibatch gradient."""
         dtype = float_of(coordinates)
-        scene = look(key, system, coordinates, neighbors)
-        gradient = minibatch_gradient(self, system, scene)
+        scene = look(words, system, coordinates, neighbors)
+        gradient, active = minibatch_gradient(self, system, scene)
         updates, state = self.optimizer().update(gradient, state, _parameters(system, coordinates))
         move = updates * system.unit / system.box
         failed = ~jnp.all(jnp.abs(move) < 0.5)  # true for NaN as well
-        return to_quanta(move.astype(dtype)), state, info(scene, failed)
+        return to_quanta(move.astype(dtype)), state, Info(active, failed)
 
 
-def minibatch_gradient(rule: SGD, system: System, scene: Scene) -> Array:
-    """The sampled gradient (dim, N), dimensionless, summed in fixed point."""
-    dtype = scene.pairs.distance.dtype
-    fraction = rule.batch_fraction.astype(dtype)
-    slope = pair_slopes(system, scene.pairs)
+def minibatch_gradient(rule: SGD, system: System, scene: Scene) -> tuple[Array, Array]:
+    """The sampled gradient (dim, M), dimensionless, summed in fixed point, and the mask of active particles."""
+    pairs = scene.pairs
+    fraction = rule.batch_fraction.astype(pairs.distance.dtype)
     bound = system.energy.largest_slope(system.diameters, system.unit)
-    slope = jnp.clip(slope, -bound, bound)
+    weight = jnp.clip(pair_slopes(system, pairs), -bound, bound) / pairs.distance
+    if rule.coupling == "pair":
+        weight = jnp.where(_pair_choice(rule, scene, fraction), weight, 0.0)
+    total, active = exact_row_sum([weight * part for part in pairs.separation], bound, scene.deep)
     if rule.coupling == "particle":
-        words = scene.words.particle
-        active = jnp.any(scene.hit, axis=0)
-        theta = _select(words, active, fraction, copies=1) if rule.selective else noise.chosen(words, fraction)
-        total = exact_row_sum(slope[None] * scene.pairs.direction, bound)
-        return jnp.where(theta[None], total, 0.0)
-    theta = _pair_choice(rule, scene, fraction)
-    return exact_row_sum(jnp.where(theta, slope, 0.0)[None] * scene.pairs.direction, bound)
+        words = scene.particle
+        overlapping = active if scene.deep is scene.hit else row_sums([], scene.hit)[1]
+        theta = _select(words, overlapping, fraction, copies=1) if rule.selective else noise.chosen(words, fraction)
+        total = jnp.where(theta[None], total, 0.0)
+    return total, active
 
 
 def _pair_choice(rule: SGD, scene: Scene, fraction: Array) -> Array:
-    """theta_ij (K, N): which pairs are in the minibatch."""
+    """theta_ij (M, K): which pairs are in the minibatch."""
     shared = noise.pair_words(scene.own, scene.other)
     if rule.selective:
         return _select(shared, scene.hit, fraction, copies=2)
