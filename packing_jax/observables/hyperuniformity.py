@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jax import Array
+from scipy.optimize import brentq
 from scipy.spatial import KDTree
-from scipy.special import digamma, gammaincc
+from scipy.special import chdtri, digamma, gammaincc
 
 from packing_jax.errors import PackingError
 from packing_jax.geometry import ball_volume
@@ -35,6 +36,7 @@ class ZeroLimit(NamedTuple):
 
     value: float
     value_stderr: float
+    interval: tuple[float, float]  #: 95 % confidence for ``value``, from the profile likelihood: it need not be centred
     slope: float
     slope_stderr: float
     p_value: float  #: as in :class:`HyperuniformityFit`
@@ -94,6 +96,7 @@ def fit_zero_limit(spectrum: Spectrum, q_max: float, q_min: float = 0.0, power: 
 
     A power of 2 is right wherever correlations are short-ranged: S is then analytic in q^2. S_0 may come out
     slightly negative within its error; it is an estimate, not bounded, so that averages over runs are not biased.
+    Where S_0 is much below S(q_max) it rests on the few shortest waves: use the interval, not the standard error.
 
     Args and errors as for :func:`fit_hyperuniformity`.
     """
@@ -109,9 +112,21 @@ def fit_zero_limit(spectrum: Spectrum, q_max: float, q_min: float = 0.0, power: 
     start = np.array([np.average(s, weights=count), 0.0])
     theta, covariance, p_value = _most_likely(model, start, s, count)
     errors = np.sqrt(np.diag(covariance))
+
+    best = _cost(model(theta)[0], s, count)
+    x = design[:, 1:]
+
+    def lost(value: float) -> float:
+        """Twice the log-likelihood lost when S_0 is held at a value, less its 95 % point."""
+        feasible = np.maximum(theta[1:], -2 * value / x.min())
+        slope = _most_likely(lambda b: (value + x @ b, x), feasible, s, count)[0]
+        return 2 * (_cost(value + x @ slope, s, count) - best) - float(chdtri(1, 0.05))
+
+    low, high = (_crossing(lost, float(theta[0]), side * float(errors[0])) for side in (-1, 1))
     return ZeroLimit(
         value=float(theta[0]),
         value_stderr=float(errors[0]),
+        interval=(low, high),
         slope=float(theta[1] / scale**power),
         slope_stderr=float(errors[1] / scale**power),
         p_value=p_value,
@@ -132,24 +147,34 @@ def _window(spectrum: Spectrum, q_min: float, q_max: float) -> tuple[Float, Floa
     return q, s, count
 
 
+def _cost(mu: Float, s: Float, count: Float) -> float:
+    """Minus the log-likelihood, up to what the data alone decide."""
+    return float(count @ (s / mu + np.log(mu))) if np.all(mu > 0) else np.inf
+
+
+def _crossing(function: Callable[[float], float], start: float, step: float) -> float:
+    """Where a function, negative at the start, crosses zero in the direction of the step."""
+    end = start + step
+    while function(end) < 0:
+        step *= 2
+        end += step
+    return float(brentq(function, start, end, xtol=1e-4 * abs(step)))
+
+
 def _most_likely(model: _Model, theta: Float, s: Float, count: Float) -> tuple[Float, Float, float]:
     """Fisher scoring for gamma-distributed s: parameters, their covariance and the p-value of the fit."""
 
-    def cost(trial: Float) -> float:
-        mu = model(trial)[0]
-        return float(count @ (s / mu + np.log(mu))) if np.all(mu > 0) else np.inf
-
-    best = cost(theta)
+    best = _cost(model(theta)[0], s, count)
     for _ in range(200):
         mu, slope = model(theta)
         weighted = slope * (count / mu**2)[:, None]
         step = np.linalg.solve(slope.T @ weighted, weighted.T @ (s - mu))
         # halved until it climbs: mu must stay positive, and a full step may overshoot far from the maximum
         factor = 1.0
-        while (there := cost(theta + factor * step)) > best and factor > 1e-9:
+        while (there := _cost(model(theta + factor * step)[0], s, count)) > best and factor > 1e-9:
             factor /= 2
-        gain, best, theta = best - there, min(there, best), theta + factor * step
-        if gain <= 1e-12 * abs(best):
+        gain, best, theta = best - there, there, theta + factor * step
+        if gain < 1e-9:  # of a log-likelihood, where 1/2 is a standard error
             break
     mu, slope = model(theta)
     covariance = np.linalg.inv(slope.T @ (slope * (count / mu**2)[:, None]))

@@ -16,7 +16,7 @@ from jax import Array
 from numpy.typing import NDArray
 from scipy.interpolate import BarycentricInterpolator
 from scipy.spatial import KDTree
-from scipy.special import gamma, jv
+from scipy.special import hyp0f1
 
 from packing_jax.errors import PackingError
 from packing_jax.geometry import ball_volume, check_dim, float_of, quanta
@@ -25,8 +25,8 @@ from packing_jax.observables.periodic import Float, wrapped
 from packing_jax.system import System
 
 _PRIOR_MODES = 4  # weight of the exponential law against a shell's own scatter
-_EXACT_TERMS = 2**24  # modes times particles: more are better transformed, half a second on one CPU core,
-_EXACT_TERMS_DEVICE = 2**32  # and as long on an accelerator
+_EXACT_TERMS = 2**24  # modes times particles, 0.2 s on one CPU core: beyond, the transform is faster
+_EXACT_TERMS_DEVICE = 2**32  # the same on an accelerator: an estimate from its peak rate, not measured
 _WIDEST_GRID = 2**26  # wave vectors in one table
 _TOLERANCE = 1e-9  # of the fast transform, relative to the largest amplitude
 
@@ -176,7 +176,7 @@ def structure_factor(
         weights: w, (N,); 1 when None. Independent uniform positions have S = 1 on average for any weights.
 
     Returns:
-        S, (..., M), to 1e-6 sqrt(S): an amplitude is summed to 5e-7 sqrt(N).
+        S, (..., M), with an error of 2e-6 sqrt(S): an amplitude is summed to 1e-6 sqrt(N).
 
     Long sums, in up to three dimensions, use finufft where it is installed (``pip install packing_jax[structure]``).
 
@@ -258,7 +258,7 @@ def _size_nodes(radii: Float, q_max: float) -> tuple[Float, list[Float]]:
     """
     distinct, which = np.unique(radii, return_inverse=True)
     half = 0.5 * (distinct[-1] - distinct[0])
-    count = 16 + int(np.ceil(q_max * half))
+    count = 20 + int(np.ceil(q_max * half))
     if len(distinct) <= count:
         return distinct, [(which == k).astype(float) for k in range(len(distinct))]
     nodes = distinct[0] + half * (1.0 + np.cos(np.pi * (np.arange(count) + 0.5) / count))
@@ -267,12 +267,8 @@ def _size_nodes(radii: Float, q_max: float) -> tuple[Float, list[Float]]:
 
 
 def _ball_transform(q: Float, radius: Float, dim: int) -> Float:
-    """m(q, R), with its limit v_d R^d where q R is too small for the quotient."""
-    x = q * radius
-    small = x < 1e-4  # the next term of the series is x^2 / (2 d + 4)
-    y = np.where(small, 1.0, x)
-    bessel = jv(0.5 * dim, y) * (2.0 / y) ** (0.5 * dim) * gamma(0.5 * dim + 1.0)
-    return np.asarray(ball_volume(dim) * radius**dim * np.where(small, 1.0, bessel))
+    """m(q, R) = v_d R^d 0F1(; d/2 + 1; -(q R)^2 / 4), the Bessel function without its quotient of zeros."""
+    return np.asarray(ball_volume(dim) * radius**dim * hyp0f1(0.5 * dim + 1.0, -((0.5 * q * radius) ** 2)))
 
 
 def isotropic_average(
@@ -281,8 +277,10 @@ def isotropic_average(
     """Average of S(q) over shells of |q| and over independent samples, with standard errors.
 
     A wave is an independent number of mean S(q), exponentially distributed when density fluctuations are Gaussian.
-    The error comes from the scatter within a shell, (sum of squares + 4 S^2) / (n - 1 + 4) per wave: four more waves'
-    worth of the exponential law, because two waves alone estimate a variance badly.
+    The error comes from the scatter within a shell, (sum of squares + 4 S^2 n / (n + 1)) / (n - 1 + 4) per wave: four
+    more waves' worth of the exponential law, because two waves alone estimate a variance badly. It is right on
+    average, but small where a shell of few waves came out low: do not weight a fit by it, see
+    :func:`fit_hyperuniformity`.
 
     Args:
         modes: (M, dim) integers.
@@ -309,7 +307,8 @@ def isotropic_average(
     count = size * len(samples)
     mean = np.bincount(shell, samples.sum(axis=0)) / count
     squares = np.bincount(shell, np.sum((samples - mean[shell]) ** 2, axis=0))
-    variance = (squares + _PRIOR_MODES * mean**2) / (count - 1 + _PRIOR_MODES)
+    law = mean**2 * count / (count + 1)  # without bias: the square of a mean of exponentials is too large
+    variance = (squares + _PRIOR_MODES * law) / (count - 1 + _PRIOR_MODES)
     q = 2.0 * np.pi / box * np.bincount(shell, np.sqrt(square)) / size
     return Spectrum(q, mean, np.sqrt(variance / count), count.astype(np.int64))
 
