@@ -50,7 +50,9 @@ def test_wave_vectors_are_half_of_all(dim: int, largest: float) -> None:
     assert (np.diff(np.sum(n**2, axis=1)) >= 0).all()
 
 
-@pytest.mark.parametrize(("dim", "largest", "sentence"), [(0, 2.0, "dimension"), (2, 0.5, r"\|n\| = 1"), (6, 50.0, "2\\^26")])
+@pytest.mark.parametrize(
+    ("dim", "largest", "sentence"), [(0, 2.0, "dimension"), (2, 0.5, r"\|n\| = 1"), (6, 50.0, "2\\^26")]
+)
 def test_wave_vectors_out_of_range(dim: int, largest: float, sentence: str) -> None:
     with pytest.raises(PackingError, match=sentence):
         wave_vectors(dim, largest)
@@ -223,7 +225,9 @@ def test_size_nodes_reproduce_every_particle() -> None:
     assert len(nodes) < 100
     q = np.linspace(0.1, 40.0, 80)[:, None]
     for dim in (1, 3, 6):
-        rebuilt = sum(structure._ball_transform(q, np.full(1, node), dim) * w for node, w in zip(nodes, shares, strict=True))
+        rebuilt = sum(
+            structure._ball_transform(q, np.full(1, node), dim) * w for node, w in zip(nodes, shares, strict=True)
+        )
         exact = structure._ball_transform(q, radii, dim)
         assert np.abs(rebuilt - exact).max() < 1e-7 * np.abs(exact).max()
 

@@ -6,6 +6,7 @@ this (Whittle's) likelihood: a least-squares fit weighted by S itself would trus
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -71,12 +72,7 @@ def fit_hyperuniformity(spectrum: Spectrum, q_max: float, q_min: float = 0.0) ->
     """
     q, s, count = _window(spectrum, q_min, q_max)
     reference = float(np.exp(np.average(np.log(q), weights=count)))  # alpha and ln A are uncorrelated about here
-    log_q = np.log(q / reference)
-
-    def model(theta: Float) -> tuple[Float, Float]:
-        mu = np.exp(theta[0] + theta[1] * log_q)
-        return mu, mu[:, None] * np.stack([np.ones_like(q), log_q], axis=1)
-
+    model = partial(_power_law, np.stack([np.ones_like(q), np.log(q / reference)], axis=1))
     start = np.array([np.log(np.average(s, weights=count)), 0.0])
     theta, covariance, p_value = _most_likely(model, start, s, count)
     amplitude = float(np.exp(theta[0] - theta[1] * np.log(reference)))
@@ -105,23 +101,13 @@ def fit_zero_limit(spectrum: Spectrum, q_max: float, q_min: float = 0.0, power: 
     q, s, count = _window(spectrum, q_min, q_max)
     scale = float(q.max())
     design = np.stack([np.ones_like(q), (q / scale) ** power], axis=1)
-
-    def model(theta: Float) -> tuple[Float, Float]:
-        return design @ theta, design
-
+    model = partial(_line, np.zeros_like(q), design)
     start = np.array([np.average(s, weights=count), 0.0])
     theta, covariance, p_value = _most_likely(model, start, s, count)
     errors = np.sqrt(np.diag(covariance))
 
     best = _cost(model(theta)[0], s, count)
-    x = design[:, 1:]
-
-    def lost(value: float) -> float:
-        """Twice the log-likelihood lost when S_0 is held at a value, less its 95 % point."""
-        feasible = np.maximum(theta[1:], -2 * value / x.min())
-        slope = _most_likely(lambda b: (value + x @ b, x), feasible, s, count)[0]
-        return 2 * (_cost(value + x @ slope, s, count) - best) - float(chdtri(1, 0.05))
-
+    lost = partial(_lost, theta=theta, best=best, x=design[:, 1:], s=s, count=count)
     low, high = (_crossing(lost, float(theta[0]), side * float(errors[0])) for side in (-1, 1))
     return ZeroLimit(
         value=float(theta[0]),
@@ -132,6 +118,23 @@ def fit_zero_limit(spectrum: Spectrum, q_max: float, q_min: float = 0.0, power: 
         p_value=p_value,
         shells=len(q),
     )
+
+
+def _power_law(design: Float, theta: Float) -> tuple[Float, Float]:
+    mu = np.exp(design @ theta)
+    return mu, mu[:, None] * design
+
+
+def _line(offset: Float, design: Float, theta: Float) -> tuple[Float, Float]:
+    return offset + design @ theta, design
+
+
+def _lost(value: float, theta: Float, best: float, x: Float, s: Float, count: Float) -> float:
+    """Twice the log-likelihood lost when S_0 is held at a value and the slope is free, less its 95 % point."""
+    model = partial(_line, np.full_like(s, value), x)
+    start = np.maximum(theta[1:], -2 * value / x.min())  # mu must be positive to begin with
+    slope = _most_likely(model, start, s, count)[0]
+    return 2 * (_cost(model(slope)[0], s, count) - best) - float(chdtri(1, 0.05))
 
 
 def _window(spectrum: Spectrum, q_min: float, q_max: float) -> tuple[Float, Float, Float]:
@@ -154,16 +157,14 @@ def _cost(mu: Float, s: Float, count: Float) -> float:
 
 def _crossing(function: Callable[[float], float], start: float, step: float) -> float:
     """Where a function, negative at the start, crosses zero in the direction of the step."""
-    end = start + step
-    while function(end) < 0:
-        step *= 2
-        end += step
-    return float(brentq(function, start, end, xtol=1e-4 * abs(step)))
+    near, far = start, start + 2 * step
+    while function(far) < 0:
+        near, far = far, far + 2 * (far - near)
+    return float(brentq(function, near, far, xtol=0.01 * abs(step)))  # a hundredth of a standard error
 
 
 def _most_likely(model: _Model, theta: Float, s: Float, count: Float) -> tuple[Float, Float, float]:
     """Fisher scoring for gamma-distributed s: parameters, their covariance and the p-value of the fit."""
-
     best = _cost(model(theta)[0], s, count)
     for _ in range(200):
         mu, slope = model(theta)
