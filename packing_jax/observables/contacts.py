@@ -153,7 +153,7 @@ def force_distribution(packings: Sequence[Contacts], edges: np.ndarray) -> Histo
             raise PackingError("a packing has no contact that bears a force; compress it, or leave it out")
         scaled.append(force / force.mean())
     values = np.concatenate(scaled) if scaled else np.zeros(0)
-    return _histogram(values, edges, len(values))
+    return _histogram(values, edges, float(len(values)))
 
 
 def gap_distribution(packings: Sequence[Contacts], edges: np.ndarray) -> Histogram:
