@@ -256,7 +256,7 @@ def test_isotropic_average_equals_freud() -> None:
     theirs = freud.diffraction.StaticStructureFactorDirect(bins=5, k_max=5.5 * unit, k_min=0.5 * unit)
     theirs.compute((freud.box.Box.cube(SIDE), x - SIDE / 2))
     n = np.array(list(itertools.product(range(6), repeat=3)), np.int32)  # it takes those of one octant only
-    n = n[(0 < np.sum(n**2, axis=1)) & (np.sum(n**2, axis=1) < 5.5**2)]
+    n = n[(np.sum(n**2, axis=1) > 0) & (np.sum(n**2, axis=1) < 5.5**2)]
     ours = isotropic_average(n, structure_factor(x, n, SIDE), SIDE, width=1.0)
     assert ours.value == pytest.approx(theirs.S_k, rel=1e-3)
     assert ours.waves.sum() == len(n) > 100

@@ -178,7 +178,7 @@ def _most_likely(model: _Model, theta: Float, s: Float, count: Float) -> tuple[F
         if gain < 1e-9:  # of a log-likelihood, where 1/2 is a standard error
             break
     mu, slope = model(theta)
-    covariance = np.linalg.inv(slope.T @ (slope * (count / mu**2)[:, None]))
+    covariance: Float = np.asarray(np.linalg.inv(slope.T @ (slope * (count / mu**2)[:, None])), np.float64)
     # A gamma deviance has mean 2 n (ln n - digamma(n)), which is 1 only for many waves.
     deviance = 2 * count * (s / mu - 1 - np.log(s / mu)) / (2 * count * (np.log(count) - digamma(count)))
     return theta, covariance, float(gammaincc(0.5 * (len(s) - len(theta)), 0.5 * deviance.sum()))
