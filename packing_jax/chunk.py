@@ -12,7 +12,7 @@ Nothing a replica does depends on the batch, the chunk, the rebuilds or the orde
 all sums over neighbours are integers, random numbers are keyed by (key, step, tag), and a replica's key is its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,11 +21,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from packing_jax import active, noise
 from packing_jax import neighbors as nb
-from packing_jax import noise
 from packing_jax.geometry import crossings, take
 from packing_jax.neighbors import Plan
 from packing_jax.observables import Configuration, Observable
+from packing_jax.rules import Info
 from packing_jax.system import System
 
 #: Names and functions of what is measured.
@@ -62,6 +63,7 @@ class Needs(NamedTuple):
     row: Array  #: () int32, longest row
     slots: Array  #: () int32, longest run of cells
     rebuilds: Array  #: () int32
+    active: Array  #: () int32, the most active particles of a replica at the last step
 
 
 class _Moving(NamedTuple):
@@ -69,7 +71,6 @@ class _Moving(NamedTuple):
 
     coordinates: Array
     rule: Any
-    words: noise.Words
     step: Array
     alive: Array  #: (B,) bool; absorbed replicas count until they are noted
     failed: Array
@@ -77,6 +78,13 @@ class _Moving(NamedTuple):
     made: Array  #: () int32, iterations of this chunk
     stale: Array  #: () bool, some replica's rows are out of date
     event: Array  #: () bool, a replica has something to be noted
+    few: Array  #: () bool, the active particles of each replica fit a list
+    active: Array  #: () int32, the largest number of active particles met at the last step
+
+
+def overflowed(plan: Plan, needs: Needs) -> Array:
+    """Whether a chunk is void: its plan was too small for what it met."""
+    return (needs.row > plan.capacity) | (needs.slots > plan.slots)
 
 
 def _columns(leaf: Array, order: Array) -> Array:
@@ -108,7 +116,7 @@ def _rebuild(plan: Plan, replicas: Replicas, state: State, needs: Needs) -> tupl
 
     state = jax.vmap(sort)(state)
     neighbors: nb.Neighbors = jax.vmap(build)(replicas, state)
-    needs = Needs(
+    needs = needs._replace(
         row=jnp.maximum(needs.row, jnp.max(neighbors.needed_row)),
         slots=jnp.maximum(needs.slots, jnp.max(neighbors.needed_slots)),
         rebuilds=needs.rebuilds + 1,
@@ -148,15 +156,18 @@ def _note(record: Record, replicas: Replicas, state: State, neighbors: nb.Neighb
     )
 
 
-def _words(keys: Array, step: Array, tags: Array) -> noise.Words:
-    """The random words of every replica at its step."""
+def _unlisted(plan: Plan, state: State) -> nb.Neighbors:
+    """Rows that a rebuild will replace."""
+    none = jnp.zeros(state.step.shape, jnp.int32)
+    rows = jnp.zeros((*state.tags.shape, plan.capacity), jnp.int32)
+    return nb.Neighbors(rows, state.tags, state.coordinates, needed_row=none, needed_slots=none)
 
-    def of_one(key: Array, step: Array, tags: Array) -> noise.Words:
-        key = jax.random.fold_in(jax.random.wrap_key_data(key, impl="threefry2x32"), step)
-        return noise.particle_words(key, tags)
 
-    words: noise.Words = jax.vmap(of_one)(keys, step, tags)
-    return words
+def _step_keys(keys: Array, steps: Array) -> Array:
+    """Each replica's key folded with its step."""
+    return jax.vmap(lambda key, step: jax.random.fold_in(jax.random.wrap_key_data(key, impl="threefry2x32"), step))(
+        keys, steps
+    )
 
 
 @partial(jax.jit, static_argnames=("plan", "record"))
@@ -171,48 +182,93 @@ def chunk(
     """At most ``most`` steps of every live replica, recording ``record`` at the steps of ``schedule``."""
     last = schedule[-1]
 
-    def run(state: State, neighbors: nb.Neighbors, made: Array) -> tuple[State, Array, Array]:
+    def run(state: State, neighbors: nb.Neighbors, made: Array, few: Array) -> tuple[State, _Moving]:
         """Step until rows go out of date, something is to be noted, or enough steps are made."""
         systems = jax.vmap(_in_slots)(replicas.system, state.tags)
         due_at = schedule[state.cursor]
 
-        def advance(moving: _Moving) -> _Moving:
-            def move(rule: Any, *seen: Any) -> tuple[Array, Any, Array, Array]:
-                displacement, rule_state, info = rule.step(*seen)
-                return displacement, rule_state, ~jnp.any(info.active), info.failed
+        def one_rule(rule: Any, *seen: Any) -> tuple[Array, Any, Info]:
+            moved: tuple[Array, Any, Info] = rule.step(*seen)
+            return moved
 
-            displacement, rule_state, still, failed = jax.vmap(move)(
-                replicas.rule, moving.words, systems, moving.coordinates, neighbors, moving.rule
-            )
+        step_rule: Callable[..., tuple[Array, Any, Info]] = jax.vmap(one_rule)
+
+        def words_at(step: Array) -> noise.Words:
+            words: noise.Words = jax.vmap(noise.particle_words)(_step_keys(replicas.key, step), state.tags)
+            return words
+
+        def settled(moving: _Moving, info: Info, rule_state: Any) -> tuple[Array, _Moving]:
+            """Who moves, and all that follows from it but the coordinates."""
+            still = ~jnp.any(info.active, axis=1)
             finished = moving.step >= last
-            failed = moving.alive & failed & ~still & ~finished
+            failed = moving.alive & info.failed & ~still & ~finished
             absorbed = moving.alive & still
             moves = moving.alive & ~still & ~finished & ~failed
             alive = moves | absorbed
             step = moving.step + moves.astype(jnp.int32)
-            coordinates = jnp.where(moves[:, None, None], moving.coordinates + displacement, moving.coordinates)
-            outdated = jax.vmap(partial(nb.outdated, plan))(systems, coordinates, neighbors)
-            return _Moving(
-                coordinates=coordinates,
+            return moves, moving._replace(
                 rule=jax.tree.map(
                     lambda new, old: jnp.where(moves.reshape((-1,) + (1,) * (new.ndim - 1)), new, old),
                     rule_state,
                     moving.rule,
                 ),
-                words=_words(replicas.key, step, state.tags),
                 step=step,
                 alive=alive,
                 failed=moving.failed | failed,
                 absorbed_at=jnp.where(absorbed, moving.step, moving.absorbed_at),
                 made=moving.made + 1,
-                stale=jnp.any(alive & outdated),
                 event=~jnp.any(alive) | jnp.any(absorbed | (moves & (step == due_at))),
             )
+
+        def dense(moving: _Moving, words: noise.Words) -> tuple[_Moving, noise.Words]:
+            displacement, rule_state, info = step_rule(
+                replicas.rule, words, systems, moving.coordinates, neighbors, moving.rule
+            )
+            moves, after = settled(moving, info, rule_state)
+            coordinates = jnp.where(moves[:, None, None], moving.coordinates + displacement, moving.coordinates)
+            outdated = jax.vmap(partial(nb.outdated, plan))(systems, coordinates, neighbors)
+            counts = jnp.sum(info.active, axis=1, dtype=jnp.int32)
+            after = after._replace(
+                coordinates=coordinates,
+                stale=jnp.any(after.alive & outdated),
+                # a quarter to spare, so that a list that overflowed is not tried again at once
+                few=jnp.all(~after.alive | (4 * counts <= 3 * plan.active)),
+                active=jnp.max(jnp.where(after.alive, counts, 0)),
+            )
+            return after, words_at(after.step)
+
+        def sparse(moving: _Moving, listed: active.Active, drawn: Array) -> tuple[_Moving, active.Active, Array]:
+            seen = jax.vmap(active.rows_of)(neighbors, listed)
+            words = jax.vmap(active.words_of)(_step_keys(replicas.key, moving.step), seen, drawn)
+            displacement, rule_state, info = step_rule(
+                replicas.rule, words, systems, moving.coordinates, seen, moving.rule
+            )
+            moves, after = settled(moving, info, rule_state)
+            coordinates = jax.vmap(active.moved)(
+                moving.coordinates, seen, jnp.where(moves[:, None, None], displacement, 0)
+            )
+            outdated = jax.vmap(partial(active.left, plan))(systems, coordinates, seen)
+            listed = jax.vmap(active.follow)(systems, coordinates, seen)
+            after = after._replace(
+                coordinates=coordinates,
+                stale=jnp.any(after.alive & outdated),
+                few=jnp.all(~after.alive | (listed.number <= plan.active)),
+                active=jnp.max(jnp.where(after.alive, listed.number, 0)),
+            )
+            return after, listed, words.pair
+
+        def on(moving: _Moving) -> Array:
+            return ~moving.stale & ~moving.event & (moving.made < most)
+
+        def sparse_steps(moving: _Moving) -> _Moving:
+            listed = jax.vmap(partial(active.find, plan.active))(systems, moving.coordinates, neighbors)
+            moving = moving._replace(few=jnp.all(~moving.alive | (listed.number <= plan.active)))
+            drawn = jnp.zeros(state.tags.shape, jnp.uint32)
+            return jax.lax.while_loop(lambda c: on(c[0]) & c[0].few, lambda c: sparse(*c), (moving, listed, drawn))[0]
 
         moving = _Moving(
             coordinates=state.coordinates,
             rule=state.rule,
-            words=_words(replicas.key, state.step, state.tags),
             step=state.step,
             alive=state.alive,
             failed=state.failed,
@@ -220,8 +276,16 @@ def chunk(
             made=made,
             stale=jnp.zeros((), bool),
             event=~jnp.any(state.alive),
+            few=few,
+            active=jnp.zeros((), jnp.int32),
         )
-        moving = jax.lax.while_loop(lambda m: ~m.stale & ~m.event & (m.made < most), advance, moving)
+        moving = jax.lax.while_loop(
+            lambda c: on(c[0]) & ~c[0].few,
+            lambda c: dense(*c),
+            (moving, words_at(state.step)),
+        )[0]
+        if plan.active:
+            moving = jax.lax.cond(moving.few & on(moving), sparse_steps, lambda same: same, moving)
         state = state._replace(
             coordinates=moving.coordinates,
             rule=moving.rule,
@@ -230,15 +294,12 @@ def chunk(
             failed=moving.failed,
             absorbed_at=moving.absorbed_at,
         )
-        return state, moving.made, moving.stale
+        return state, moving
 
-    def overflowed(needs: Needs) -> Array:
-        return (needs.row > plan.capacity) | (needs.slots > plan.slots)
-
-    Carry = tuple[State, nb.Neighbors, Array, Array, Needs]
+    Carry = tuple[State, nb.Neighbors, Array, Array, Array, Needs]
 
     def between_events(carry: Carry) -> Carry:
-        state, neighbors, made, stale, needs = carry
+        state, neighbors, made, stale, few, needs = carry
         # between two rebuilds no particle moves half a box, so the two ends tell whether it crossed the boundary
         crossed = crossings(neighbors.reference, state.coordinates).astype(jnp.int32)
         state, neighbors, needs = jax.lax.cond(
@@ -250,24 +311,16 @@ def chunk(
             needs,
         )
         state = _note(record, replicas, state, neighbors, schedule)
-        state, made, stale = run(state, neighbors, made)
-        return state, neighbors, made, stale, needs
+        state, moving = run(state, neighbors, made, few)
+        return state, neighbors, moving.made, moving.stale, moving.few, needs._replace(active=moving.active)
 
     def unfinished(carry: Carry) -> Array:
-        state, _, made, _, needs = carry
-        return ~overflowed(needs) & (made < most) & jnp.any(state.alive)
+        state, _, made, _, _, needs = carry
+        return ~overflowed(plan, needs) & (made < most) & jnp.any(state.alive)
 
-    zero = jnp.zeros((), jnp.int32)
-    none = jnp.zeros(state.step.shape, jnp.int32)
-    unlisted = nb.Neighbors(
-        rows=jnp.zeros((*state.tags.shape, plan.capacity), jnp.int32),
-        tags=state.tags,
-        reference=state.coordinates,
-        needed_row=none,
-        needed_slots=none,
-    )
-    state, neighbors, _, _, needs = jax.lax.while_loop(
-        unfinished, between_events, (state, unlisted, zero, jnp.ones((), bool), Needs(zero, zero, zero))
+    zero, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+    state, neighbors, _, _, _, needs = jax.lax.while_loop(
+        unfinished, between_events, (state, _unlisted(plan, state), zero, ~no, no, Needs(zero, zero, zero, zero))
     )
     crossed = crossings(neighbors.reference, state.coordinates).astype(jnp.int32)
     return state._replace(images=state.images + crossed), needs

@@ -10,6 +10,7 @@ Arrays of coordinates in the hot loop are (dim, N), one contiguous row per axis;
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -108,6 +109,37 @@ def _take_batch(size: int, batched: list[bool], values: Array, slots: Array) -> 
     slots = slots if batched[1] else slots[None]
     offset = jnp.arange(size, dtype=slots.dtype).reshape((size,) + (1,) * (slots.ndim - 1)) * values.shape[1]
     return take(values.reshape(-1), slots + offset), True
+
+
+@jax.custom_batching.custom_vmap
+def add_at(values: Array, slots: Array, amounts: Array) -> Array:
+    """``values`` (N,) with ``amounts`` added at ``slots``, both of any one shape, known to be in bounds.
+
+    For integers only: their sums do not depend on the order. A batch is one long array, as in :func:`take`.
+    """
+    return values.at[slots].add(amounts, mode="promise_in_bounds")
+
+
+@jax.custom_batching.custom_vmap
+def set_at(values: Array, slots: Array, news: Array) -> Array:
+    """``values`` (N,) with ``news`` at ``slots``, known to be in bounds; a slot that comes twice has the same value."""
+    return values.at[slots].set(news, mode="promise_in_bounds")
+
+
+def _in_batch(scatter: Callable[[Array, Array, Array], Array]) -> Callable[..., tuple[Array, bool]]:
+    def batch(size: int, batched: list[bool], *arguments: Array) -> tuple[Array, bool]:
+        values, slots, news = (
+            x if there else jnp.broadcast_to(x[None], (size, *x.shape))
+            for x, there in zip(arguments, batched, strict=True)
+        )
+        offset = jnp.arange(size, dtype=slots.dtype).reshape((size,) + (1,) * (slots.ndim - 1)) * values.shape[1]
+        return scatter(values.reshape(-1), slots + offset, news).reshape(values.shape), True
+
+    return batch
+
+
+add_at.def_vmap(_in_batch(add_at))
+set_at.def_vmap(_in_batch(set_at))
 
 
 # --- real-valued periodic geometry ----------------------------------------------------------------------------

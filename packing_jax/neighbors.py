@@ -36,6 +36,7 @@ class Plan:
     slots: int  #: candidates per run of cells
     capacity: int  #: neighbours per row
     skin: float  #: list cutoff is sigma_ij + skin, in mean diameters
+    active: int = 0  #: particles in a list of active ones, see packing_jax.active; 0: every step moves all
 
     def grown(self, needed_row: int, needed_slots: int) -> "Plan":
         """A plan that holds what was needed."""
@@ -50,7 +51,7 @@ class Plan:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["rows", "tags", "reference", "needed_row", "needed_slots"],
+    data_fields=["rows", "tags", "reference", "needed_row", "needed_slots", "own"],
     meta_fields=[],
 )
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Neighbors:
     reference: Leaf  #: (dim, N) fixed-point positions when built
     needed_row: Leaf  #: () int32 longest row
     needed_slots: Leaf  #: () int32 longest run of cells
+    own: Leaf | None = None  #: (M,) int32 slots of the particles whose rows are listed; None: all N in their order
 
 
 def _round_up(n: int, multiple: int) -> int:
@@ -175,7 +177,7 @@ def _runs(plan: Plan, coordinates: Array) -> _Runs:
     return _Runs(start, length, again, rest)
 
 
-def _select_bit(word: Array, rank: Array) -> Array:
+def select_bit(word: Array, rank: Array) -> Array:
     """Position of the ``rank``-th set bit of each 32-bit word, by halving."""
     position = jnp.zeros_like(rank)
     for half in (16, 8, 4, 2, 1):
@@ -237,7 +239,7 @@ def build(plan: Plan, system: System, coordinates: Array, tags: Array) -> Neighb
     word = take(masks.reshape(-1), at)
     before = take(ends.reshape(-1), at) - jax.lax.population_count(word).astype(jnp.int32)
     run = me[:, None] * runs.start.shape[1] + which // per_run
-    place = which % per_run * word_bits + _select_bit(word, k - before)
+    place = which % per_run * word_bits + select_bit(word, k - before)
     slot = _Runs(*(take(part.reshape(-1), run) for part in runs)).slot(place)
     return Neighbors(
         rows=jnp.where(k < ends[:, -1:], slot, me[:, None]),

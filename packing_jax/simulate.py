@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from packing_jax import observables, tuning
-from packing_jax.chunk import Replicas, State, chunk
+from packing_jax.chunk import Replicas, State, chunk, overflowed
 from packing_jax.errors import PackingError
 from packing_jax.geometry import to_fixed, to_positions
 from packing_jax.neighbors import Plan, plan_for
@@ -265,6 +265,7 @@ def run(
     system = replicas.system
     total, n = len(replicas.start), system.particles
     steps = int(times[-1])
+    local = bool(getattr(replicas.rule, "local", False))
     plan = plan_for(system, tuning.first_skin(system.dim) if skin is None else skin)
     used: set[tuple[Plan, int]] = set()
     observe = tuple(record.items())
@@ -283,7 +284,7 @@ def run(
         clock = time.perf_counter()
         after, needs = chunk(plan, observe, here, state, schedule, jnp.asarray(pace, jnp.int32))
         alive, step = np.asarray(after.alive), np.asarray(after.step)  # waits for the device
-        if needs.row > plan.capacity or needs.slots > plan.slots:
+        if overflowed(plan, needs):
             plan = _grow(plan, int(needs.row), int(needs.slots), system)
             continue
         state = after
@@ -297,7 +298,7 @@ def run(
             if chunk_steps is None:
                 pace = int(np.clip(pace * np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0), 1, 2**24))
             if skin is None:
-                plan = tuning.next_plan(plan, system, needs, int(moved.max()), left)
+                plan = tuning.next_plan(plan, system, needs, int(moved.max()), left, local, len(slots))
         leaving = np.flatnonzero(~alive & ~reported[slots])
         if len(leaving):
             final = jax.device_get(state)
@@ -354,6 +355,7 @@ def _put(tree: Any, index: np.ndarray, new: Any) -> Any:
 def _grow(plan: Plan, row: int, slots: int, system: System) -> Plan:
     """A plan that holds what overflowed, and any Poisson pattern: new replicas start from one."""
     grown = plan_for(system, plan.skin).grown(max(row, plan.capacity), max(slots, plan.slots))
+    grown = replace(grown, active=plan.active)
     if grown.capacity > 4096 and grown.capacity > system.particles:
         raise PackingError(f"a particle has {row} neighbours in reach; use a smaller skin or a lower packing fraction")
     return grown

@@ -28,7 +28,11 @@ class Info(NamedTuple):
 
 @runtime_checkable
 class Rule(Protocol):
-    """The algebra of a stochastic update, after optax; see the package docstring."""
+    """The algebra of a stochastic update, after optax; see the package docstring.
+
+    A rule may have a third member, ``local = True``: a particle without overlap stays where it is, and no other's move
+    needs its row. Where few particles overlap, only these are then stepped.
+    """
 
     def init(self, system: System, coordinates: Array) -> Any:
         """What the rule carries from step to step."""
@@ -37,7 +41,7 @@ class Rule(Protocol):
     def step(
         self, words: noise.Words, system: System, coordinates: Array, neighbors: Neighbors, state: Any
     ) -> tuple[Array, Any, Info]:
-        """Displacement in quanta (dim, N), the next state, and diagnostics."""
+        """Displacement in quanta (dim, M) of the particles whose rows are listed, the next state, and diagnostics."""
         ...
 
 
@@ -54,12 +58,12 @@ class Scene(NamedTuple):
 
 def look(words: noise.Words, system: System, coordinates: Array, neighbors: Neighbors) -> Scene:
     """Measure the pairs of a configuration."""
-    own, particle = words.pair, words.particle
+    own = (words.pair if neighbors.own is None else take(words.pair, neighbors.own))[:, None]
     other = take(words.pair, neighbors.rows)
-    pairs = pair_rows(system, coordinates, neighbors.rows, words=(own[:, None], other))
+    pairs = pair_rows(system, coordinates, neighbors.rows, neighbors.own, (own, other))
     hit = pairs.overlapping()
     deep = pairs.overlapping(system.cut) if system.cut else hit
-    return Scene(pairs, hit, deep, particle, own[:, None], other)
+    return Scene(pairs, hit, deep, words.particle, own, other)
 
 
 def row_sums(terms: Sequence[Array], deep: Array) -> tuple[list[Array], Array]:

@@ -48,6 +48,11 @@ class Langevin:
     correlation: float
     name: str = "langevin"  #: jax tells the trees of two dataclasses apart by their fields only
 
+    @property
+    def local(self) -> bool:
+        """What does not overlap does not move."""
+        return True
+
     def init(self, system: System, coordinates: Array) -> tuple[()]:
         """Nothing is carried."""
         return ()

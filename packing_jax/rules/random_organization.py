@@ -41,6 +41,11 @@ class RandomOrganization:
     correlation: float
     name: str = "random organization"  #: jax tells the trees of two dataclasses apart by their fields only
 
+    @property
+    def local(self) -> bool:
+        """What does not overlap does not move."""
+        return True
+
     def init(self, system: System, coordinates: Array) -> tuple[()]:
         """Nothing is carried."""
         return ()
