@@ -91,7 +91,8 @@ def _child(connection: Connection, module: str, function: str, arguments: tuple[
         connection.send(("absent", f"{error.name} is not installed"))
     except Exception as error:  # noqa: BLE001  # whatever it is, the others go on
         traceback.print_exc(file=sys.stderr)
-        connection.send(("failed", f"{type(error).__name__}: {error}"))
+        first_line = str(error).partition("\n")[0]
+        connection.send(("failed", f"{type(error).__name__}: {first_line}"))
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         connection.send(("ended", (result, peak)))

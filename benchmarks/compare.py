@@ -136,6 +136,7 @@ def row_of(
     ratio = None if base not in rates else float(np.median(np.divide(values, rates[base])))
     moved = rebuild_bytes(work) if entry.function == "rebuild" else step_bytes(work)
     floor = environment["copy_bytes_per_s"] / moved
+    on_cpu_jax = entry.module in JAX and environment["platform"] == "cpu"
     return Row(
         code=meta["code"],
         work=entry.title,
@@ -151,7 +152,7 @@ def row_of(
         floor=floor,
         rounds=values,
         seconds=contest.seconds * contest.rounds,
-        threads=meta["threads"],
+        threads=environment["cores"] if on_cpu_jax else meta["threads"],
         activity=meta.get("activity"),
         note=meta["note"],
         contest=contest.name,

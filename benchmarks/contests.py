@@ -37,7 +37,7 @@ class Entry:
         """Short name, as what a ratio is against."""
         last = self.arguments[-1] if self.arguments else None
         return {
-            "ours": f"packing_jax, {self.title}, {self.replicas} x {self.work.particles}",
+            "ours": "its dense step" if self.function == "near_transition" else f"itself, N = {self.work.particles}",
             "peer_numba": f"Numba, {last}",
             "peer_lammps": f"LAMMPS, {self.arguments[2]} threads",
             "peer_jax_md": "jax-md",
@@ -186,7 +186,7 @@ def near_contests(quick: bool, rounds: int) -> Iterator[Contest]:
         yield Contest(f"near the transition: no start, {failed}", [], 0.0, 0)
         return
     for level in levels:
-        arguments = (NEAR, found[level], 200 if quick else 1000)
+        arguments = (NEAR, found[level], 100 if quick else 400)
         dense = Entry("ours", "near_transition", NEAR, (*arguments, True), f"BRO step, {level:.1%} active, dense")
         ours = Entry(
             "ours", "near_transition", NEAR, (*arguments, False), f"BRO step, {level:.1%} active, automatic", dense

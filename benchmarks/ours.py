@@ -43,7 +43,7 @@ def meta(work: Work, note: str = "") -> dict[str, Any]:
         "code": "packing_jax",
         "version": importlib.metadata.version("packing_jax"),
         "dtype": work.dtype,
-        "threads": usable_cores() if jax.default_backend() == "cpu" else None,
+        "threads": None,
         "note": note,
     }
 

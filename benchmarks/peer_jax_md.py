@@ -78,27 +78,23 @@ def step(channel: Channel, start: Start, kick: float, formats: tuple[str, ...], 
     """The gradient step, in the format and with the skin that are fastest here."""
     n, rate = len(start.positions), 4.0 * kick / 3.0
 
-    def made(choice):
-        return Spheres(start, *choice, rate)
-
-    tried = {(f, s): pilot(made((f, s)).advance, n, 0.3) for f in formats for s in skins}
-    best = max(tried, key=tried.get)
+    made = {(f, s): Spheres(start, f, s, rate) for f in formats for s in skins}
+    tried = {choice: pilot(spheres.advance, n, 0.3) for choice, spheres in made.items()}
+    best = max(tried, key=tried.__getitem__)
     speeds = ", ".join(f"{f} {max(v for (g, _), v in tried.items() if g == f) / 1e6:.2g}" for f in formats)
     note = f"{best[0]}, skin {best[1]}; best of each format, M/s: {speeds}"
-    channel.serve(made(best).advance, n, _meta(note))
+    channel.serve(made[best].advance, n, _meta(note))
 
 
 def rebuild(channel: Channel, start: Start, formats: tuple[str, ...], skin: float) -> None:
     """The list rebuild, in the format that is fastest here."""
     n = len(start.positions)
 
-    def made(name):
-        return Spheres(start, name, skin, 0.0)
-
-    tried = {name: pilot(made(name).rebuild, n, 0.5) for name in formats}
-    best = max(tried, key=tried.get)
+    made = {name: Spheres(start, name, skin, 0.0) for name in formats}
+    tried = {name: pilot(spheres.rebuild, n, 0.5) for name, spheres in made.items()}
+    best = max(tried, key=tried.__getitem__)
     note = f"{best}, skin {skin}; all formats, M/s: " + ", ".join(f"{f} {v / 1e6:.2g}" for f, v in tried.items())
-    channel.serve(made(best).rebuild, n, _meta(note))
+    channel.serve(made[best].rebuild, n, _meta(note))
 
 
 def gradient_move(_: Channel, start: Start, rate: float) -> np.ndarray:

@@ -115,4 +115,4 @@ def step(
 
 def gradient_move(_: Channel, start: Start, rate: float) -> np.ndarray:
     """One gradient move in diameters, (N, dim)."""
-    return rate * Spheres(start, 0.0, 1, "table", 0.2).forces()
+    return rate * Spheres(start, 0.02, 1, "table", 0.2).forces()

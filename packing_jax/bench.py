@@ -246,11 +246,27 @@ class Row:
 
 def format_rows(rows: list[Row]) -> str:
     """The table as text."""
-    head = ("code", "work", "N", "replicas", "phi", "dtype", "M/s", "ratio", "against", "floor M/s", "fraction")
+    head = (
+        "code",
+        "work",
+        "device",
+        "threads",
+        "N",
+        "replicas",
+        "phi",
+        "dtype",
+        "M/s",
+        "ratio",
+        "against",
+        "floor M/s",
+        "fraction",
+    )
     body = [
         (
             row.code,
             row.work,
+            row.device[:16].strip(),
+            "" if row.threads is None else str(row.threads),
             f"{row.N:,}",
             f"{row.replicas:,}",
             f"{row.phi:g}",
