@@ -150,18 +150,22 @@ def rebuild(channel: Channel, start: Start, work: Work) -> None:
 def approach(_: Channel, work: Work, levels: tuple[float, ...], copies: int, longest: int) -> dict[float, np.ndarray]:
     """Configurations of ``work`` as its activity falls through ``levels`` on the way from a Poisson pattern.
 
-    One periodic tile of work.particles/copies^dim particles is followed; ``longest`` steps are made at most.
+    A periodic tile of work.particles/copies^dim particles is followed first, which is cheap, and the whole system when
+    a level below 0.05 is near, which the tile's fluctuations would carry it past. At most ``longest`` steps are made.
 
     Raises:
-        Failed: the lowest level was not reached.
+        Failed: a level was not reached, or passed over by more than a factor of two.
     """
-    n = work.particles // copies**work.dim
-    system = System.create(work.phi, n, work.dim)
-    key, found, positions, made = jax.random.key(11), {}, None, 0
-    stretch = 50
+    system = System.create(work.phi, work.particles // copies**work.dim, work.dim)
+    key, found, positions, made, now = jax.random.key(11), {}, None, 0, 1.0
     while len(found) < len(levels):
         if made >= longest:
-            raise Failed(f"activity is above {min(levels)} after {longest} steps at phi = {work.phi}")
+            raise Failed(f"activity is {now:.2g} after {longest} steps at phi = {work.phi}, above {min(levels)}")
+        ahead = max(level for level in levels if level not in found)
+        near = now < 3.0 * ahead and ahead < 0.05
+        if near and system.particles < work.particles:
+            positions, system = tiled(positions, None, copies)[0], work.system(None)
+        stretch = 20 if near else 50
         there = simulate(
             system,
             bro(work.kick),
@@ -171,12 +175,14 @@ def approach(_: Channel, work: Work, levels: tuple[float, ...], copies: int, lon
             record={"activity": activity},
             times=np.array([0, stretch]),
         )
-        made, positions = made + stretch, there.positions
-        if there.absorbed_at >= 0:
-            raise Failed(f"absorbed at phi = {work.phi} before activity {min(levels)} was seen")
+        made, positions, now = made + stretch, there.positions, float(there["activity"][-1])
         for level in levels:
-            if level not in found and there["activity"][-1] <= level:
-                found[level] = tiled(positions, None, copies)[0]
+            if level in found or now > level:
+                continue
+            if now < 0.5 * level:
+                raise Failed(f"activity fell to {now:.2g} past {level} within {stretch} steps at phi = {work.phi}")
+            whole = system.particles == work.particles
+            found[level] = positions if whole else tiled(positions, None, copies)[0]
     return found
 
 

@@ -101,6 +101,19 @@ def tiled(positions: np.ndarray, sizes: np.ndarray | None, copies: int) -> tuple
 # --- clocks ---------------------------------------------------------------------------------------------------
 
 
+class _Compilations:
+    """Counts what jax compiles."""
+
+    count = 0
+
+    def __call__(self, event: str, duration_secs: float, **_: str | int) -> None:
+        self.count += "compile" in event
+
+
+compilations = _Compilations()
+jax.monitoring.register_event_duration_secs_listener(compilations)
+
+
 class _Enough(Exception):  # noqa: N818  # nothing went wrong
     """Ends a run from its progress callback."""
 
@@ -117,13 +130,13 @@ def steady_rates(
 ) -> None:
     """Time one endless run, pausing between rounds.
 
-    ``order(None)`` is called when the run is warm and returns the seconds to measure for; ``order(rate)`` follows each
-    round with particle-steps per second. The run stands still inside ``order`` and ends when that returns None.
+    ``order(None)`` is called when the run is warm, ``warmup`` seconds after anything was last compiled, and returns the
+    seconds to measure for; ``order(rate)`` follows each round with particle-steps per second. A round in which the
+    driver compiled another plan is begun again: a long run compiles a few times and then no more. The run stands
+    still inside ``order`` and ends when that returns None.
     """
-    first = last = began = 0.0
-    at_begin = at_last = 0
+    began, at_begin, compiled = 0.0, 0, -1
     seconds: float | None = None
-    speeds: list[float] = []
 
     def ask(rate: float | None, progress: Progress) -> None:
         nonlocal seconds, began, at_begin
@@ -133,24 +146,14 @@ def steady_rates(
         began, at_begin = time.perf_counter(), progress.particle_steps
 
     def on_progress(progress: Progress) -> None:
-        nonlocal first, last, at_last
+        nonlocal began, at_begin, compiled
         now, made = time.perf_counter(), progress.particle_steps
         if progress.done == progress.total:
             raise PackingError("every replica was absorbed while its steps were timed; use a higher phi")
-        if seconds is not None:
-            if now - began >= seconds:
-                ask((made - at_begin) / (now - began), progress)
-            return
-        if not first:
-            first = now
-        elif now - last < 0.05:
-            return
-        else:
-            speeds.append((made - at_last) / (now - last))
-        last, at_last = now, made
-        steady = len(speeds) >= 3 and max(speeds[-3:]) < 1.25 * min(speeds[-3:])
-        if now - first > warmup and (steady or now - first > 8 * warmup):
-            ask(None, progress)
+        if compiled != compilations.count:
+            compiled, began, at_begin = compilations.count, now, made
+        elif now - began >= (warmup if seconds is None else seconds):
+            ask(None if seconds is None else (made - at_begin) / (now - began), progress)
 
     try:
         ends = np.array([0, STEP_LIMIT])
