@@ -9,7 +9,7 @@ from common import Failed, Start, call
 from packing_jax.bench import Work
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
-NEAR = Work(100_000, phi=0.546, kick=0.1)  # 2 % below phi_c = 0.558: activity halves in some 400 steps
+NEAR = Work(100_000, phi=0.543, kick=0.1)  # 3 % below phi_c = 0.558: activity passes every level, not too fast
 LEVELS = (0.3, 0.1, 0.03, 0.01, 0.003)
 OTHER_WORK = {
     "BRO step": Work(10_000),
