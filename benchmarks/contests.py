@@ -186,7 +186,7 @@ def near_contests(quick: bool, rounds: int) -> Iterator[Contest]:
         yield Contest(f"near the transition: no start, {failed}", [], 0.0, 0)
         return
     for level in levels:
-        arguments = (NEAR, found[level], 100 if quick else 400)
+        arguments = (NEAR, found[level], 1000 if quick else 3000)
         dense = Entry("ours", "near_transition", NEAR, (*arguments, True), f"BRO step, {level:.1%} active, dense")
         ours = Entry(
             "ours", "near_transition", NEAR, (*arguments, False), f"BRO step, {level:.1%} active, automatic", dense

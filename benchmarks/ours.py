@@ -1,7 +1,6 @@
 """packing_jax as a contender, through its public interface; what depends on its insides is one function each."""
 
 import importlib.metadata
-import inspect
 import platform
 import time
 from functools import partial
@@ -27,13 +26,12 @@ from packing_jax.bench import (
     usable_cores,
 )
 from packing_jax.errors import PackingError
-from packing_jax.geometry import to_fixed
+from packing_jax.geometry import take, to_fixed
 from packing_jax.observables import activity
 from packing_jax.simulate import gather_replicas, run
 from packing_jax.system import System
+from packing_jax.tuning import fitted
 
-#: Keyword of packing_jax.simulate.run that forbids the active-only step when it is true.
-DENSE_KEYWORD = "dense"
 REBUILD_SKIN = 0.4
 
 
@@ -118,16 +116,16 @@ def rebuild_function(system: System, positions: np.ndarray, skin: float) -> tupl
     tags = jnp.arange(system.particles, dtype=jnp.int32)
 
     def rebuild(plan: nb.Plan, coordinates: jax.Array) -> tuple[jax.Array, Any]:
-        _, order = nb.cell_order(plan, coordinates)
-        moved = coordinates[:, order]
-        return moved, nb.build(plan, system, moved, tags[order])
+        order = nb.cell_order(plan, coordinates)
+        moved = jnp.stack([take(x, order) for x in coordinates])
+        return moved, nb.build(plan, system, moved, take(tags, order))
 
     coordinates = to_fixed(jnp.asarray(positions, system.box.dtype), system.box)
     _, listed = jax.jit(partial(rebuild, plan))(coordinates)
     if nb.overflowed(plan, listed):
         raise Failed("the list of the rebuild benchmark overflowed")
-    # rows as long as this configuration needs, as the driver has them after its first chunk
-    plan = plan.__class__(plan.cells, plan.slots, -(-(int(listed.needed_row) + 2) // 4) * 4, plan.skin)
+    # as long as this configuration needs, as the driver has them after its first chunk
+    plan = fitted(plan, int(listed.needed_row), int(listed.needed_slots))
     return jax.jit(partial(rebuild, plan)), coordinates
 
 
@@ -188,12 +186,10 @@ def approach(_: Channel, work: Work, levels: tuple[float, ...], copies: int, lon
 
 def finite_run(work: Work, positions: np.ndarray, steps: int, dense: bool) -> tuple[float, dict[str, np.ndarray]]:
     """Seconds of a whole run of ``steps``, and what it gave; ``dense`` forbids the active-only step."""
-    allowed = inspect.signature(run).parameters
-    keywords = {DENSE_KEYWORD: True} if dense and DENSE_KEYWORD in allowed else {}
     replicas, _ = gather_replicas(work.system(None), bro(work.kick), jax.random.key(5), positions)
     times = np.linspace(0, steps, 5).astype(int)
     clock = time.perf_counter()
-    ((_, result),) = run(replicas, times, {"activity": activity}, **keywords)
+    ((_, result),) = run(replicas, times, {"activity": activity}, dense=dense)
     seconds = time.perf_counter() - clock
     return seconds, {"positions": result.positions, "activity": result.records["activity"]}
 
@@ -203,9 +199,7 @@ def near_transition(
 ) -> dict[str, np.ndarray]:
     """A run of so many steps from one configuration, again and again; returns what the last one gave."""
     _, outcome = finite_run(work, positions, steps, dense)
-    allowed = inspect.signature(run).parameters
-    note = "" if DENSE_KEYWORD in allowed else "this version has no active-only step"
-    channel.ready(meta(work, note) | {"activity": float(np.mean(outcome["activity"]))})
+    channel.ready(meta(work) | {"activity": float(np.mean(outcome["activity"]))})
     seconds = channel.order(None)
     while seconds is not None:
         taken, outcome = finite_run(work, positions, steps, dense)

@@ -34,6 +34,9 @@ DEFAULT_RECORD: Mapping[str, Observable] = {
     "msd": observables.mean_squared_displacement,
 }
 
+#: Plans and programs that this process has compiled: to go back to one costs nothing.
+_COMPILED: set[tuple[Plan, Any]] = set()
+
 _CHUNK_SECONDS = 0.5  # long enough to hide the host's work, short enough for a progress bar and Ctrl-C
 
 
@@ -260,14 +263,17 @@ def run(
     chunk_steps: int | None = None,
     skin: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    dense: bool = False,
 ) -> Iterator[tuple[int, Result]]:
-    """Yield (replica, result) as replicas finish, in no particular order; see :func:`simulate`."""
+    """Yield (replica, result) as replicas finish, in no particular order; see :func:`simulate`.
+
+    ``dense`` forbids active-only steps, for comparison: they change the time and nothing else.
+    """
     system = replicas.system
     total, n = len(replicas.start), system.particles
     steps = int(times[-1])
-    local = bool(getattr(replicas.rule, "local", False))
+    local = bool(getattr(replicas.rule, "local", False)) and not dense
     plan = plan_for(system, tuning.first_skin(system.dim) if skin is None else skin)
-    used: set[tuple[Plan, int]] = set()
     observe = tuple(record.items())
     host = jax.device_get(replicas)
     _check_pace(batch, chunk_steps)
@@ -290,15 +296,16 @@ def run(
         state = after
         moved = step.astype(np.int64) - made[slots]
         made[slots] = step
-        if (plan, len(slots)) not in used:  # the time was the compiler's
-            used.add((plan, len(slots)))
+        program = (observe, jax.tree.structure((here, state)), n, len(slots))
+        if (plan, program) not in _COMPILED:  # the time was the compiler's
+            _COMPILED.add((plan, program))
         elif moved.any():
             seconds = time.perf_counter() - clock
             left = seconds * float((steps - made[~reported]).sum()) / float(moved.sum())
-            if chunk_steps is None:
-                pace = int(np.clip(pace * np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0), 1, 2**24))
+            pace = chunk_steps or int(np.clip(pace * np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0), 1, 2**24))
             if skin is None:
-                plan = tuning.next_plan(plan, system, needs, int(moved.max()), left, local, len(slots))
+                wanted, gain = tuning.next_plan(plan, system, needs, int(moved.max()), left, local, len(slots))
+                plan = wanted if gain > tuning.COMPILE or (wanted, program) in _COMPILED else plan
         leaving = np.flatnonzero(~alive & ~reported[slots])
         if len(leaving):
             final = jax.device_get(state)

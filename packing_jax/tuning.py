@@ -15,11 +15,13 @@ from packing_jax.system import System
 #: Skins to choose from, in mean diameters.
 LADDER = (0.1, 0.14, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.1)
 
+#: Seconds that a plan must save to be worth its compilation, one and a half times what that takes.
+COMPILE = 3.0
+
 # Measured on two CPU cores in 3D at N = 1e4 and 1e5, phi 0.61 to 0.66, in units of the dense step's time per row entry.
 _REBUILD = 9.0  # dense steps that a rebuild takes
 _ACTIVE = 3.0  # an entry of a listed particle's row: two passes, gathered
 _OVERHEAD = 5e4  # fixed cost of an active-only step, in row entries
-_COMPILE = 2.0  # seconds
 _SPARE = 1  # entries beyond what was met, so that fluctuations seldom overflow
 
 
@@ -41,8 +43,8 @@ def fitted(plan: Plan, row: int, slots: int) -> Plan:
 
 def next_plan(
     plan: Plan, system: System, needs: Needs, steps: int, seconds_left: float, local: bool = False, batch: int = 1
-) -> Plan:
-    """The plan for the next chunk.
+) -> tuple[Plan, float]:
+    """The best plan for the next chunk, and the seconds that it would save.
 
     Args:
         plan: of the chunk that ended.
@@ -77,8 +79,7 @@ def next_plan(
         plans |= {replace(wanted, active=some): max(1.0, interval * (skin / plan.skin) ** 3) for some in lists}
     # another skin is a guess, and must promise more than one that was met
     best = min(plans, key=lambda one: cost(one, plans[one]) / (1.0 if one.skin == plan.skin else 0.85))
-    saved = (1.0 - cost(best, plans[best]) / now) * seconds_left
-    return best if best != plan and saved > 1.5 * _COMPILE else plan
+    return best, (1.0 - cost(best, plans[best]) / now) * seconds_left
 
 
 def _list_for(active: int, particles: int) -> int:

@@ -103,9 +103,10 @@ def test_the_driver_takes_up_lists_when_activity_falls(monkeypatch: pytest.Monke
     plans = []
     choose = tuning.next_plan
 
-    def always_worth_it(*arguments: Any) -> nb.Plan:
-        plans.append(choose(*arguments[:4], 1e9, *arguments[5:]))
-        return plans[-1]
+    def always_worth_it(*arguments: Any) -> tuple[nb.Plan, float]:
+        plan, _ = choose(*arguments)
+        plans.append(plan)
+        return plan, np.inf
 
     monkeypatch.setattr(driver.tuning, "next_plan", always_worth_it)
     monkeypatch.setattr(tuning, "_OVERHEAD", 0.0)
@@ -119,7 +120,8 @@ def test_lists_are_for_rules_and_energies_whose_activity_falls() -> None:
     needs = Needs(*(jnp.int32(value) for value in (15, 14, 10, 20)))
     for energy, local, expected in ((pj.LINEAR, True, 64), (pj.LINEAR, False, 0), (pj.HARMONIC, True, 0)):
         system = System.create(0.6, 100_000, energy=energy)
-        plan = tuning.next_plan(nb.plan_for(system, 0.4), system, needs, 1000, 1e6, local)
+        plan, gain = tuning.next_plan(nb.plan_for(system, 0.4), system, needs, 1000, 1e6, local)
+        assert gain > 0
         assert plan.active == expected
 
 

@@ -140,7 +140,7 @@ def test_overflow_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_plan_that_changes_on_the_way_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver tunes skins and capacities while it runs."""
     skins = iter([0.2, 0.4] * 20)
-    monkeypatch.setattr(driver.tuning, "next_plan", lambda _, system, *__: nb.plan_for(system, next(skins)))
+    monkeypatch.setattr(driver.tuning, "next_plan", lambda _, system, *__: (nb.plan_for(system, next(skins)), np.inf))
     run = _run(record={}, times=np.array([STEPS]), chunk_steps=5)
     assert next(skins, None) is not None
     np.testing.assert_array_equal(run.positions, _every_step().positions)
