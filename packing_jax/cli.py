@@ -1,4 +1,4 @@
-"""The command line: run, sweep, report, doctor.
+"""The command line: run, sweep, report, doctor, bench.
 
 Bad input and full disks end with one sentence and exit code 2, Ctrl-C with 130 after saying what was kept, and a
 failed self-check with 1.
@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import tyro
 from tqdm import tqdm
 
+from packing_jax.bench import BenchCommand
 from packing_jax.errors import PackingError
 from packing_jax.simulate import Progress
 from packing_jax.sweep import CouplingName, Mixture, RuleName, Sweep, run_sweep
@@ -236,6 +238,14 @@ def _progress_bar() -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
+def _keep_compiled() -> None:
+    """Keep compiled programs for the next process in the user's cache directory, unless jax was told of another."""
+    # jax before 0.12 prints lines of errors from C++ whenever it reads what it kept for a CPU
+    if jax.config.jax_compilation_cache_dir is None and jax.__version_info__ >= (0, 12):
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "packing_jax"))
+
+
 def main(args: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     commands: dict[str, Callable[..., Any]] = {
@@ -243,6 +253,7 @@ def main(args: list[str] | None = None) -> int:
         "sweep": SweepCommand,
         "report": ReportCommand,
         "doctor": DoctorCommand,
+        "bench": BenchCommand,
     }
     try:
         command: Any = tyro.extras.subcommand_cli_from_dict(
@@ -252,6 +263,7 @@ def main(args: list[str] | None = None) -> int:
             args=args,
         )
         words = sys.argv[1:] if args is None else args
+        _keep_compiled()
         code = int(command.execute(shlex.join(["packing-jax", *words])))
         sys.stdout.flush()
         return code

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from packing_jax import observables, tuning
-from packing_jax.chunk import Replicas, State, chunk
+from packing_jax.chunk import Replicas, State, chunk, overflowed
 from packing_jax.errors import PackingError
 from packing_jax.geometry import to_fixed, to_positions
 from packing_jax.neighbors import Plan, plan_for
@@ -33,6 +33,9 @@ DEFAULT_RECORD: Mapping[str, Observable] = {
     "energy": observables.energy,
     "msd": observables.mean_squared_displacement,
 }
+
+#: Plans and programs that this process has compiled: to go back to one costs nothing.
+_COMPILED: set[tuple[Plan, Any]] = set()
 
 _CHUNK_SECONDS = 0.5  # long enough to hide the host's work, short enough for a progress bar and Ctrl-C
 
@@ -260,13 +263,17 @@ def run(
     chunk_steps: int | None = None,
     skin: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    dense: bool = False,
 ) -> Iterator[tuple[int, Result]]:
-    """Yield (replica, result) as replicas finish, in no particular order; see :func:`simulate`."""
+    """Yield (replica, result) as replicas finish, in no particular order; see :func:`simulate`.
+
+    ``dense`` forbids active-only steps, for comparison: they change the time and nothing else.
+    """
     system = replicas.system
     total, n = len(replicas.start), system.particles
     steps = int(times[-1])
+    local = bool(getattr(replicas.rule, "local", False)) and not dense
     plan = plan_for(system, tuning.first_skin(system.dim) if skin is None else skin)
-    used: set[tuple[Plan, int]] = set()
     observe = tuple(record.items())
     host = jax.device_get(replicas)
     _check_pace(batch, chunk_steps)
@@ -283,21 +290,22 @@ def run(
         clock = time.perf_counter()
         after, needs = chunk(plan, observe, here, state, schedule, jnp.asarray(pace, jnp.int32))
         alive, step = np.asarray(after.alive), np.asarray(after.step)  # waits for the device
-        if needs.row > plan.capacity or needs.slots > plan.slots:
+        if overflowed(plan, needs):
             plan = _grow(plan, int(needs.row), int(needs.slots), system)
             continue
         state = after
         moved = step.astype(np.int64) - made[slots]
         made[slots] = step
-        if (plan, len(slots)) not in used:  # the time was the compiler's
-            used.add((plan, len(slots)))
+        program = (observe, jax.tree.structure((here, state)), n, len(slots))
+        if (plan, program) not in _COMPILED:  # the time was the compiler's
+            _COMPILED.add((plan, program))
         elif moved.any():
             seconds = time.perf_counter() - clock
             left = seconds * float((steps - made[~reported]).sum()) / float(moved.sum())
-            if chunk_steps is None:
-                pace = int(np.clip(pace * np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0), 1, 2**24))
+            pace = chunk_steps or int(np.clip(pace * np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0), 1, 2**24))
             if skin is None:
-                plan = tuning.next_plan(plan, system, needs, int(moved.max()), left)
+                wanted, gain = tuning.next_plan(plan, system, needs, int(moved.max()), left, local, len(slots))
+                plan = wanted if gain > tuning.COMPILE or (wanted, program) in _COMPILED else plan
         leaving = np.flatnonzero(~alive & ~reported[slots])
         if len(leaving):
             final = jax.device_get(state)
@@ -354,6 +362,7 @@ def _put(tree: Any, index: np.ndarray, new: Any) -> Any:
 def _grow(plan: Plan, row: int, slots: int, system: System) -> Plan:
     """A plan that holds what overflowed, and any Poisson pattern: new replicas start from one."""
     grown = plan_for(system, plan.skin).grown(max(row, plan.capacity), max(slots, plan.slots))
+    grown = replace(grown, active=plan.active)
     if grown.capacity > 4096 and grown.capacity > system.particles:
         raise PackingError(f"a particle has {row} neighbours in reach; use a smaller skin or a lower packing fraction")
     return grown
@@ -367,7 +376,7 @@ def _begin(replicas: Replicas, times: np.ndarray, record: Mapping[str, Observabl
     tags = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (count, n))
 
     def measure(system: System, x: Array) -> dict[str, Array]:
-        rows = jnp.zeros((1, n), jnp.int32)
+        rows = jnp.zeros((n, 1), jnp.int32)
         seen = observables.Configuration(x, jnp.zeros((dim, n), jnp.int32), x, rows)
         return {name: function(system, seen) for name, function in record.items()}
 
