@@ -23,10 +23,12 @@ from scipy.stats import t as student
 
 Array = NDArray[np.float64]
 
+RESOLUTION = 1e-6
+"""Floor of a standard error: fractions of particles are stored in float32."""
+
 _PRIOR_REPLICAS = 4  # weight of the pooled variance against a point's own
 _LEVEL = 0.95
 _MISFIT = 0.05  # chance of a chi^2 as bad as this below which a law is called a misfit
-_RESOLUTION = 1e-6  # floor of a standard error: fractions of particles are stored in float32
 
 
 class PowerLawFit(NamedTuple):
@@ -60,7 +62,7 @@ def standard_error(rows: Sequence[Array]) -> Array:
     squares = np.array([np.sum((row - row.mean()) ** 2) for row in rows])
     pooled = squares.sum() / (count - 1).sum()
     variance = (squares + _PRIOR_REPLICAS * pooled) / (count - 1 + _PRIOR_REPLICAS)
-    error: Array = np.maximum(np.sqrt(variance / count), _RESOLUTION)
+    error: Array = np.maximum(np.sqrt(variance / count), RESOLUTION)
     return error
 
 

@@ -20,6 +20,7 @@ from packing_jax.criticality import (
     ZeroKickLimit,
     check_results,
     estimate_phi_c,
+    verdict,
     was_run,
     zero_kick_limit,
 )
@@ -52,9 +53,10 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
     Returns:
         A dict of plain JSON values. `phi_c`: one entry for each kick, batch fraction and method that
         did not refuse, with kick, batch_fraction, method, value, stderr and the details of the
-        method. `exponents`: (name, value, stderr) by kick and batch fraction. `refusals`: why a method or exponent
-        lacks. `zero_kick_limit`: value, stderr and details, or None; the power law where it has
-        three kicks, otherwise the threshold, the weighted mean over batch fractions where there are
+        method. `exponents`: (name, value, stderr) by kick and batch fraction. `verdicts`: the
+        universality classes that these fit, in words. `refusals`: why a method or exponent lacks.
+        `zero_kick_limit`: value, stderr and details, or None; the power law where it has three
+        kicks, otherwise the threshold, the weighted mean over batch fractions where there are
         several. `zero_kick_limits`: each of them. `notes`: a sentence for each estimate or figure
         that was refused or is doubtful. `runs`, `missing`, `failed`: (phi, kick, batch fraction,
         replica) runs asked for, not done, and marked failed in the store.
@@ -68,6 +70,7 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
     limits, notes = _zero_kick_limits(estimates)
     notes = _doubts(estimates) + notes
     runs = sum(e.runs for e in estimates)
+    dim = results.attrs.get("dim")
     failed = int(((results["steps_done"] > 0) & ~was_run(results)).sum())
     missing = sum(e.missing for e in estimates) - failed
     if failed:
@@ -93,6 +96,11 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
                     {"kick": e.kick, "batch_fraction": e.batch_fraction, "method": method, "why": why}
                     for e in estimates
                     for method, why in e.refusals
+                ],
+                "verdicts": [
+                    {"kick": e.kick, "batch_fraction": e.batch_fraction, "text": verdict(e.exponents(), dim).text}
+                    for e in estimates
+                    if dim and set(e.exponents()) - {"alpha"}
                 ],
                 "zero_kick_limit": _best_limit(limits),
                 "zero_kick_limits": [

@@ -66,7 +66,7 @@ def _exponent(rng):
 
 
 def _collapse(rng):
-    phi, sizes = np.linspace(0.60, 0.68, 13), (8, 12, 18)
+    phi, sizes = np.linspace(0.60, 0.68, 13), [8, 12, 18]
     fit = collapse(sizes, [phi] * 3, scaled_activities(rng, phi, sizes, 6, 0.64))
     return {
         "phi_c": (fit.phi_c.interval, 0.64),
@@ -77,7 +77,7 @@ def _collapse(rng):
 
 def _time_collapse(rng):
     """f_a = L^-0.4 u^-0.27 e^-u, u = t L^-1.5, each of 16 runs with a tilt and a random walk in ln t."""
-    sizes, times, records = (32, 64, 128), [], []
+    sizes, times, records = [32, 64, 128], [], []
     for size in sizes:
         time = np.unique(np.round(np.geomspace(4, 4 * size**1.5, 20)))
         u = time / size**1.5

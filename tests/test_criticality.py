@@ -136,6 +136,13 @@ class TestThreshold:
             estimate = threshold_phi_c(PHI, final_activities(rng, PHI, 8, phi_c), draws=100)
             assert abs(estimate.value - phi_c - crossing) < 2 * estimate.stderr
 
+    def test_an_activity_that_still_falls_towards_the_cut_is_refused(self):
+        phi, activity = [0.60, 0.61, 0.62], np.repeat([[0.0], [0.13], [0.4]], 3, axis=1)
+        calm, change = np.zeros((3, 3)), np.array([[0.0], [-0.05], [0.0]]) * np.ones(3)
+        assert threshold_phi_c(phi, activity, Drift(calm, calm)) == threshold_phi_c(phi, activity)
+        with pytest.raises(PackingError, match=r"phi = 0\.61, the first above 0\.1, is not stationary: run more steps"):
+            threshold_phi_c(phi, activity, Drift(change, calm))
+
     def test_refusals(self):
         with pytest.raises(PackingError, match="scan lower phi"):
             threshold_phi_c([0.60, 0.61], [[0.2, 0.3], [0.4, 0.4]])

@@ -46,6 +46,8 @@ def test_a_sweep_of_kicks_and_batch_fractions(tmp_path):
         if row["method"] == "power_law":
             assert abs(row["value"] - true_phi_c(row["kick"])) < 3 * row["stderr"]
             assert row["dof"] == row["points"] - 3
+    assert len(summary["verdicts"]) == 6
+    assert all("Manna in 2D is" in row["text"] for row in summary["verdicts"])
     limit = summary["zero_kick_limit"]
     assert limit["method"] == "power_law"
     assert limit["batch_fraction"] is None  # the mean over both

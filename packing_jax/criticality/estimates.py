@@ -149,7 +149,7 @@ def _estimate(cell: _Cell, kick: float, batch_fraction: float, draws: int, seed:
 
     how = {"draws": draws, "seed": seed}
     time, phi, final, f_a, gone = cell.time, cell.phi, cell.final, cell.activity, cell.absorbed_at
-    threshold = attempt("threshold", lambda: threshold_phi_c(phi, final, **how))
+    threshold = attempt("threshold", lambda: threshold_phi_c(phi, final, cell.drift, **how))
     power_law = attempt("power_law", lambda: power_law_phi_c(phi, final, cell.drift, **how))
     decay = attempt("decay", lambda: straightest_decay_phi_c(time, phi, f_a, **how))
     relaxation = attempt("relaxation", lambda: relaxation_phi_c(time, phi, f_a, gone, **how))

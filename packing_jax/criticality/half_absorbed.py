@@ -14,6 +14,8 @@ from packing_jax.errors import PackingError
 
 Array = NDArray[np.float64]
 
+_STEPS = 32  # of the grid of phi_c, between two packing fractions
+
 
 @dataclass(frozen=True)
 class HalfAbsorbed:
@@ -53,9 +55,9 @@ def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
         raise PackingError(f"every replica was absorbed, up to phi = {x[-1]:g}: scan higher phi")
     if (gone == 0).all():
         raise PackingError(f"the activity survives down to phi = {x[0]:g}: scan lower phi")
-    span = x[-1] - x[0]
-    grid = np.linspace(x[0], x[-1], 1001)
-    widths = np.geomspace(1e-2 * np.diff(x).min(), span, 80)
+    # as fine as the scan is, where it is
+    grid = np.unique(np.interp(np.arange(0, len(x) - 1 + 1e-9, 1 / _STEPS), np.arange(len(x)), x))
+    widths = np.geomspace(1e-2 * np.diff(x).min(), x[-1] - x[0], 40)
     share = expit(-(x - grid[:, None, None]) / widths[:, None])
     likelihood = (xlogy(gone, share) + xlog1py(count - gone, -share)).sum(axis=2)
     best_width = likelihood.argmax(axis=1)

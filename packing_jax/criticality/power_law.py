@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from packing_jax.criticality.scan import DRAWS, replicas, scan_order
+from packing_jax.criticality.scan import DRAWS, drifting, replicas, scan_order
 from packing_jax.errors import PackingError
 from packing_jax.fits import (
     averaged_profile,
@@ -20,7 +20,7 @@ from packing_jax.fits import (
     power_law_profile,
     standard_error,
 )
-from packing_jax.steady import Drift, drifts
+from packing_jax.steady import Drift
 
 Array = NDArray[np.float64]
 
@@ -124,15 +124,16 @@ def power_law_phi_c(
     stretch = max(1.0, chi2 / (n - 3)) ** 0.5
     statistical, windows = stretch * half_width(drawn.origin), between([fit.origin for fit in fits])
     unfitted = mean[0] * (phis[0] - below)
-    profiles = [power_law_profile(phis[:n], mean[:n], error[:n], gaps) for n in sizes]
+    coarse = gaps[::2]
+    profiles = [power_law_profile(phis[:n], mean[:n], error[:n], coarse) for n in sizes]
     scale, freedom = misfit(chi2, n - 3), sum(len(row) - 1 for row in rows)
     over_phi_c = averaged_profile(np.stack([one.chi2 for one in profiles]) / scale**2, len(phis) - sizes)
-    betas = np.linspace(0.0, 3.0, 601)
+    betas = np.linspace(0.0, 3.0, 301)
     over_beta = averaged_profile(np.stack([one.over_beta(betas) for one in profiles]) / scale**2, len(phis) - sizes)
     return PowerLaw(
         value=value,
         stderr=math.hypot(statistical, windows, unfitted),
-        interval=_joined(value, likelihood_interval(phis[0] - gaps, over_phi_c, freedom), 2 * unfitted),
+        interval=_joined(value, likelihood_interval(phis[0] - coarse, over_phi_c, freedom), 2 * unfitted),
         amplitude=amplitude,
         beta=beta,
         beta_stderr=math.hypot(stretch * half_width(drawn.beta), between([fit.beta for fit in fits])),
@@ -154,10 +155,7 @@ def _active_points(phi: ArrayLike, activity: ArrayLike, drift: Drift | None) -> 
     """Points of the power-law fit (phi, final activity of survivors), and every phi scanned."""
     order = scan_order(phi, activity)
     phis, rows = np.asarray(phi, float)[order], replicas(activity, order)
-    calm = np.where(np.isfinite(np.asarray(activity, float)), 0.0, np.nan)
-    changes, errors = (replicas(part, order) for part in (drift or Drift(calm, calm)))
-    if any(len(row) != len(moved) for row, moved in zip(rows, changes, strict=True)):
-        raise PackingError("drift must have the shape of the activity and be NaN where that is")
+    moves = drifting(rows, drift, order)
     if max(len(row) for row in rows) < 2:
         raise PackingError("the error comes from the scatter between replicas: run two or more")
     alive = np.array([np.mean(row > 0) for row in rows])
@@ -171,12 +169,7 @@ def _active_points(phi: ArrayLike, activity: ArrayLike, drift: Drift | None) -> 
             f"the activity survives at {len(active)} of the scanned phi, and a power law needs it "
             f"at {MIN_POINTS}: scan more finely above phi_c, or higher"
         )
-
-    def moves(i: int) -> bool:
-        survivor = rows[i] > 0
-        return drifts(rows[i][survivor], Drift(changes[i][survivor], errors[i][survivor]))
-
-    steady = [i for i in active if not moves(i)]
+    steady = [i for i in active if not moves[i]]
     if len(steady) < MIN_POINTS:
         raise PackingError(
             f"the activity is stationary at {len(steady)} of {len(active)} active phi, and a power "

@@ -22,6 +22,7 @@ from scipy.optimize import least_squares
 from packing_jax.criticality.scan import DRAWS, scan_order
 from packing_jax.errors import PackingError
 from packing_jax.fits import (
+    RESOLUTION,
     bootstrap_means,
     half_width,
     jackknife,
@@ -34,7 +35,8 @@ from packing_jax.steady import final_activity
 
 Array = NDArray[np.float64]
 
-_COEFFICIENTS = (4, 5, 6, 7, 8)  # of the master curve; chi^2 + 2 (coefficients) decides
+_NEIGHBOURS = 2  # packing fractions on each side that a point shares its variance with
+_COEFFICIENTS = (6, 8, 10)  # of the master curve; chi^2 + 2 (coefficients) decides
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def collapse(
             f"{len(np.unique(sizes))}: scan more phi near phi_c, or run more replicas"
         )
     logs = [jackknife(row, np.log) for row in rows]
-    mean, error = np.array([row.mean() for row in logs]), standard_error(logs)
+    mean, error = np.array([row.mean() for row in logs]), _local_error(logs, sizes)
     middle = sizes.mean()
 
     def abscissa(parameters: Array) -> Array:
@@ -217,7 +219,7 @@ def collapse(
         return np.asarray((at - phi_c) / phi_c * np.exp(inverse_nu * (sizes - middle)))
 
     low, high = at.min(), at.max()
-    starts = np.array([(c, 1 / nu) for c in np.linspace(low, high, 25) for nu in np.geomspace(0.25, 4.0, 17)])
+    starts = np.array([(c, 1 / nu) for c in np.linspace(low, high, 11) for nu in np.geomspace(0.25, 4.0, 9)])
     samples = bootstrap_means(logs, draws, np.random.default_rng(seed))
     best, drawn, fit = _search(abscissa, sizes, mean, error, starts, samples)
     if not (low < best[0] < high and best[1] > 0):
@@ -346,11 +348,25 @@ def _search(
 
 def _splines(x: Array, count: int) -> Array:
     """`count` cubic B-splines at x (points, count), their knots at quantiles of x."""
-    inner = np.quantile(x, np.linspace(0, 1, count - 2))
+    inner = np.interp(np.linspace(0, len(x) - 1, count - 2), np.arange(len(x)), np.sort(x))
     pad = 1e-9 * (inner[-1] - inner[0]) + 1e-300
     knots = np.concatenate([[inner[0] - pad] * 4, inner[1:-1], [inner[-1] + pad] * 4])
-    design: Array = BSpline.design_matrix(x, knots, 3).toarray()
+    design: Array = BSpline(knots, np.eye(count), 3)(x)
     return design
+
+
+def _local_error(rows: Sequence[Array], log_s: Array) -> Array:
+    """Standard errors whose variance is shared with two neighbours in phi on each side, at the same scale.
+
+    Weights by a point's own scatter would favour the points whose replicas agree by luck, and the bootstrap, which
+    resamples the same few replicas, would not see it.
+    """
+    squares = np.array([np.sum((row - row.mean()) ** 2) for row in rows])
+    count = np.array([len(row) for row in rows])
+    place = np.arange(len(rows))
+    near = (np.abs(place - place[:, None]) <= _NEIGHBOURS) & (log_s == log_s[:, None])
+    error: Array = np.sqrt(near @ squares / (near @ (count - 1)) / count)
+    return np.maximum(error, RESOLUTION)
 
 
 def _scales(scales: ArrayLike, *lengths: int) -> Array:

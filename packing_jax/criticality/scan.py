@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from packing_jax.errors import PackingError
+from packing_jax.steady import Drift, drifts
 
 Array = NDArray[np.float64]
 
@@ -47,3 +48,17 @@ def records(time: ArrayLike, phi: ArrayLike, activity: ArrayLike) -> tuple[Array
         raise PackingError("time must be a list of eight or more increasing steps")
     order = scan_order(phis, values.mean(axis=2))
     return steps, phis[order], [row[np.isfinite(row).all(axis=1)] for row in values[order]]
+
+
+def drifting(activity: list[Array], drift: Drift | None, order: list[int]) -> list[bool]:
+    """Whether the replicas that stayed active drift, at each phi of `order`; without a drift none does."""
+    if drift is None:
+        return [False] * len(order)
+    changes, errors = (replicas(part, order) for part in drift)
+    if any(len(row) != len(moved) for row, moved in zip(activity, changes, strict=True)):
+        raise PackingError("drift must have the shape of the activity and be NaN where that is")
+    found = []
+    for row, change, error in zip(activity, changes, errors, strict=True):
+        alive = row > 0
+        found.append(bool(alive.any()) and drifts(row[alive], Drift(change[alive], error[alive])))
+    return found

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from packing_jax.criticality.scan import DRAWS, replicas, scan_order
+from packing_jax.criticality.scan import DRAWS, drifting, replicas, scan_order
 from packing_jax.errors import PackingError
 from packing_jax.fits import bootstrap_means
+from packing_jax.steady import Drift
 
 ACTIVITY_CUT = 0.1
 """Final activity below which arXiv:2411.11834 counts a packing fraction as absorbing."""
@@ -30,7 +31,14 @@ class Threshold:
     bracket: tuple[float, float]
 
 
-def threshold_phi_c(phi: ArrayLike, activity: ArrayLike, *, draws: int = DRAWS, seed: int = 0) -> Threshold:
+def threshold_phi_c(
+    phi: ArrayLike,
+    activity: ArrayLike,
+    drift: Drift | None = None,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Threshold:
     """phi_c as the largest scanned phi whose final activity, averaged over replicas, is below 0.1.
 
     The crossing itself lies between that phi and the next one scanned, a spacing h above. The error
@@ -41,11 +49,13 @@ def threshold_phi_c(phi: ArrayLike, activity: ArrayLike, *, draws: int = DRAWS, 
     Args:
         phi: packing fractions, (phi,).
         activity: final activity, (phi, replica); 0 where absorbed, NaN where not run.
+        drift: `final_drift` of the same replicas, (phi, replica) each; None: taken as stationary.
         draws: bootstrap draws.
         seed: of the bootstrap; the same seed gives the same error.
 
     Raises:
-        PackingError: fewer than two packing fractions, or no crossing inside the scan.
+        PackingError: fewer than two packing fractions, no crossing inside the scan, or an activity just above it
+            that still drifts: it may yet fall below 0.1.
     """
     order = scan_order(phi, activity)
     phis, rows = np.asarray(phi, float)[order], replicas(activity, order)
@@ -58,6 +68,11 @@ def threshold_phi_c(phi: ArrayLike, activity: ArrayLike, *, draws: int = DRAWS, 
     if edge == len(phis) - 1:
         raise PackingError(
             f"the final activity is below {ACTIVITY_CUT:g} at the highest phi, {phis[-1]:g}: scan higher phi"
+        )
+    if drifting(rows, drift, order)[edge + 1]:
+        raise PackingError(
+            f"the activity at phi = {phis[edge + 1]:g}, the first above {ACTIVITY_CUT:g}, is not stationary: run more "
+            "steps"
         )
     under = bootstrap_means(rows, draws, np.random.default_rng(seed)) < ACTIVITY_CUT
     edges = np.where(under.any(axis=1), len(phis) - 1 - np.argmax(under[:, ::-1], axis=1), 0)

@@ -22,7 +22,8 @@ Measured = Mapping[str, tuple[float, float]]
 NAMES = ("beta", "nu_perp", "nu_par", "z", "gamma_prime", "beta/nu_perp", "alpha", "hyperuniformity")
 """Exponents a class knows. alpha = decay exponent; beta/nu_perp is what a collapse measures."""
 
-_NOT_UNIVERSAL = ("alpha", "hyperuniformity")  # reported, never part of the verdict
+# alpha depends on the initial correlations, and no error of the hyperuniformity exponent is published
+_REPORTED = ("alpha", "hyperuniformity")
 _SYMBOLS = {"gamma_prime": "gamma'"}
 
 
@@ -159,17 +160,21 @@ def classes_in(dim: int) -> tuple[UniversalityClass, ...]:
 def verdict(measured: Measured, dim: int) -> Verdict:
     """Measured exponents against the classes of dimension d, in standard deviations and in words.
 
-    deviation = (value - reference)/sqrt(stderr^2 + reference_stderr^2); chi^2 is the sum of their squares over the
-    exponents that are universal: alpha depends on the initial correlations and is reported only. Exponents that follow
-    from one another (beta, nu_perp and beta/nu_perp) must not both be given.
+    deviation = (value - reference)/sqrt(stderr^2 + reference_stderr^2); chi^2 is the sum of their squares, as of
+    independent measurements, so that exponents of one data set count for somewhat more than they are worth. alpha and
+    the hyperuniformity exponent are compared and stay out of it. Exponents that follow from one another (beta, nu_perp
+    and beta/nu_perp) must not all be given.
 
     Args:
         measured: (value, stderr) by name, see `NAMES`.
         dim: dimension of the system.
 
     Raises:
-        PackingError: an unknown name, an error that is not positive, dependent exponents, or none that is universal.
+        PackingError: an unknown name, an error that is not positive, dependent exponents, none that is
+            universal, or a dimension below 1.
     """
+    if dim < 1:
+        raise PackingError(f"the dimension is {dim}; it must be 1 or more")
     for name, (value, stderr) in measured.items():
         if name not in NAMES:
             raise PackingError(f"the exponent {name!r} is not known; they are {', '.join(NAMES)}")
@@ -177,8 +182,8 @@ def verdict(measured: Measured, dim: int) -> Verdict:
             raise PackingError(f"{name} is {value} +- {stderr}; both must be finite and the error positive")
     if "beta/nu_perp" in measured and {"beta", "nu_perp"} & measured.keys() == {"beta", "nu_perp"}:
         raise PackingError("beta, nu_perp and beta/nu_perp are two numbers: leave one of the three out")
-    if not set(measured) - set(_NOT_UNIVERSAL):
-        raise PackingError(f"a verdict needs an exponent other than {' and '.join(_NOT_UNIVERSAL)}: they tell no class")
+    if not set(measured) - set(_REPORTED):
+        raise PackingError(f"a verdict needs an exponent other than {' and '.join(_REPORTED)}: they tell no class")
     matches = sorted((_match(measured, one) for one in classes_in(dim)), key=lambda match: match.chi2)
     return Verdict(dim, tuple(matches), _words(matches, dim))
 
@@ -190,7 +195,7 @@ def _match(measured: Measured, against: UniversalityClass) -> Match:
             reference, error = against.exponents[name]
             deviation = (value - reference) / float(np.hypot(stderr, error))
             comparisons.append(Comparison(name, value, stderr, reference, error, deviation))
-    judged = [one.deviation for one in comparisons if one.name not in _NOT_UNIVERSAL]
+    judged = [one.deviation for one in comparisons if one.name not in _REPORTED]
     chi2, dof = float(np.sum(np.square(judged))), len(judged)
     return Match(against.name, tuple(comparisons), chi2, dof, float(chi2_law.sf(chi2, dof)))
 
@@ -198,9 +203,7 @@ def _match(measured: Measured, against: UniversalityClass) -> Match:
 def _words(matches: list[Match], dim: int) -> str:
     lines = []
     for match in matches:
-        worst = max(
-            (one for one in match.comparisons if one.name not in _NOT_UNIVERSAL), key=lambda one: abs(one.deviation)
-        )
+        worst = max((one for one in match.comparisons if one.name not in _REPORTED), key=lambda one: abs(one.deviation))
         side = "above" if worst.deviation > 0 else "below"
         symbol = _SYMBOLS.get(worst.name, worst.name)
         lines.append(
