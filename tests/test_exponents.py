@@ -201,6 +201,8 @@ class TestCollapse:
         fit = finite_size_collapse(sweeps)
         assert abs(fit.phi_c.value - 0.64) < 3 * fit.phi_c.stderr
         assert abs(fit.nu.value - 0.8) < 3 * fit.nu.stderr
+        sweeps[1]["activity"][12] *= (2 - sweeps[1]["time"] / sweeps[1].attrs["steps"]).astype(np.float32)
+        assert finite_size_collapse(sweeps).points == fit.points - 1  # it drifts
         with pytest.raises(PackingError, match="attributes particles and dim"):
             finite_size_collapse([sweep(kicks=(0.02, 0.05)), sweeps[0]])
 

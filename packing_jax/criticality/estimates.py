@@ -14,7 +14,7 @@ from packing_jax.criticality.half_absorbed import HalfAbsorbed, half_absorbed_ph
 from packing_jax.criticality.power_law import PowerLaw, power_law_phi_c
 from packing_jax.criticality.relaxation import Relaxation, relaxation_phi_c
 from packing_jax.criticality.scaling import Collapse, Exponent, collapse, exponent, fluctuations
-from packing_jax.criticality.scan import DRAWS
+from packing_jax.criticality.scan import DRAWS, drifting, replicas, scan_order
 from packing_jax.criticality.threshold import Threshold, threshold_phi_c
 from packing_jax.errors import PackingError
 from packing_jax.steady import Drift, final_activity, final_drift
@@ -100,8 +100,8 @@ def estimate_phi_c(results: xr.Dataset, *, draws: int = DRAWS, seed: int = 0) ->
 def finite_size_collapse(results: list[xr.Dataset], *, draws: int = DRAWS, seed: int = 0) -> Collapse:
     """nu_perp, beta/nu_perp and phi_c from the steady activity of sweeps at several N, by `collapse` with L = N^(1/d).
 
-    Survivors are averaged. Packing fractions far from phi_c, where the law is no longer the critical one, are the
-    caller's to leave out; the chi^2 of the collapse says whether they were.
+    Survivors are averaged; a phi at which they drift is left out. Packing fractions far from phi_c, where the law is no
+    longer the critical one, are the caller's to leave out; the chi^2 of the collapse says whether they were.
 
     Args:
         results: sweeps of one kick and batch fraction each, with the attributes particles and dim.
@@ -118,9 +118,10 @@ def finite_size_collapse(results: list[xr.Dataset], *, draws: int = DRAWS, seed:
         if one.sizes["kick"] != 1 or one.sizes["batch_fraction"] != 1 or not particles or not dim:
             raise PackingError("each sweep needs one kick, one batch fraction, and the attributes particles and dim")
         cell = _cell(one[["activity", "absorbed_at"]].assign(run=was_run(one)), 0, 0)
+        steady = _steady(cell)
         scales.append(float(particles) ** (1.0 / float(dim)))
-        phis.append(cell.phi)
-        values.append(cell.final)
+        phis.append(cell.phi[steady])
+        values.append(cell.final[steady])
     return collapse(scales, phis, values, draws=draws, seed=seed)
 
 
@@ -135,6 +136,13 @@ def _cell(results: xr.Dataset, kick: int, batch_fraction: int) -> _Cell:
     activity = np.where(np.isnan(final)[..., None], np.nan, activity)
     particles = results.attrs.get("particles")
     return _Cell(time, phi, activity, absorbed_at, final, Drift(change, error), particles and int(particles))
+
+
+def _steady(cell: _Cell) -> list[int]:
+    """Indices of the phi whose active replicas do not drift."""
+    order = scan_order(cell.phi, cell.final)
+    moves = drifting(replicas(cell.final, order), cell.drift, order)
+    return [i for i, moving in zip(order, moves, strict=True) if not moving]
 
 
 def _estimate(cell: _Cell, kick: float, batch_fraction: float, draws: int, seed: int) -> KickEstimate:
@@ -160,7 +168,7 @@ def _estimate(cell: _Cell, kick: float, batch_fraction: float, draws: int, seed:
         if power_law is None or cell.particles is None:
             raise PackingError("fluctuations need the phi_c of a power law and the number of particles")
         active = np.where((gone < 0)[..., None], f_a, np.nan)
-        inside = phi <= power_law.window[1]
+        inside = [i for i in _steady(cell) if phi[i] <= power_law.window[1]]
         spread = fluctuations(time, active[inside], cell.particles)
         return exponent(phi[inside], spread, power_law.value, power_law.stderr, **how)
 

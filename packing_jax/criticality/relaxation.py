@@ -123,9 +123,9 @@ def relaxation_phi_c(
     at = drawn.argmin(axis=1)
     nu = float(nus[best])
     tau = _amplitudes(phis[a:b], mean[a:b], error[a:b], above[a:b], value, nu)
-    betas = np.linspace(0.0, 4.0, 201)
+    tried = np.linspace(0.0, 4.0, 201)
     over_nu = np.stack(
-        [np.min(chi2[0] + (betas[:, None] - slope[0]) ** 2 * weight, axis=1) for chi2, slope, weight in fits]
+        [np.min(chi2[0] + (tried[:, None] - slope[0]) ** 2 * weight, axis=1) for chi2, slope, weight in fits]
     )
     return Relaxation(
         value=value,
@@ -135,7 +135,7 @@ def relaxation_phi_c(
         nu_par_stderr=math.hypot(
             scale * half_width(drawn_nu[np.arange(draws), at]), math.sqrt(share @ (nus - nu) ** 2)
         ),
-        nu_par_interval=likelihood_interval(betas, averaged_profile(over_nu / scale**2, dropped), freedom),
+        nu_par_interval=likelihood_interval(tried, averaged_profile(over_nu / scale**2, dropped), freedom),
         tau_below=tau[0],
         tau_above=tau[1],
         chi2=chi2,
