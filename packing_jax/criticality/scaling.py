@@ -316,29 +316,30 @@ def _search(
 ) -> tuple[Array, Array, _Fit]:
     """Best (parameters..., prefactor), the same for each bootstrap sample, and the fit's quality."""
 
-    def solve(values: Array, parameters: Array, count: int) -> tuple[Array, Array]:
+    def solve(parameters: Array, count: int) -> tuple[Array, Array]:
+        """Residuals of y, and the prefactor followed by the spline coefficients."""
         design = np.column_stack([-log_s, _splines(abscissa(parameters), count)]) / error[:, None]
-        terms, *_ = np.linalg.lstsq(design, values / error, rcond=1e-10)
-        return values / error - design @ terms, terms
+        terms: Array = np.asarray(np.linalg.lstsq(design, y / error, rcond=1e-10)[0], float)
+        return y / error - design @ terms, terms
 
-    def least(values: Array, start: Array, count: int) -> tuple[Array, float]:
-        found = least_squares(lambda p: solve(values, p, count)[0], start, x_scale=np.abs(start), diff_step=1e-4)
-        return np.append(found.x, solve(values, found.x, count)[1][0]), 2.0 * float(found.cost)
-
-    rough = [float(np.sum(solve(y, start, 6)[0] ** 2)) for start in starts]
+    rough = [float(np.sum(solve(start, _COEFFICIENTS[0])[0] ** 2)) for start in starts]
     first = starts[int(np.argmin(rough))]
-    counts = [count for count in _COEFFICIENTS if count + 1 + len(first) < len(y)]
-    fits = {count: least(y, first, count) for count in counts}
-    count = min(fits, key=lambda k: fits[k][1] + 2 * k)
-    best, chi2 = fits[count]
-    # a draw moves the minimum by the linear response of the fit: hundreds of draws for the price of one
-    terms = solve(y, best[:-1], count)[1]
 
+    def least(count: int) -> tuple[Array, float]:
+        found = least_squares(lambda p: solve(p, count)[0], first, x_scale=np.abs(first), diff_step=1e-4)
+        return found.x, 2.0 * float(found.cost)
+
+    fits = {count: least(count) for count in _COEFFICIENTS if count + 1 + len(first) < len(y)}
+    count = min(fits, key=lambda k: fits[k][1] + 2 * k)
+    parameters, chi2 = fits[count]
+    everything = np.append(parameters, solve(parameters, count)[1])
+    best = everything[: len(first) + 1]
+
+    # a draw moves the minimum by the linear response of the fit: hundreds of draws for the price of one
     def model(everything: Array) -> Array:
         design = np.column_stack([-log_s, _splines(abscissa(everything[: len(first)]), count)])
         return design @ everything[len(first) :] / error
 
-    everything = np.append(best[:-1], terms)
     steps = 1e-4 * np.maximum(np.abs(everything), 1e-2)
     columns = [(model(everything + step) - model(everything - step)) / (2 * step.max()) for step in np.diag(steps)]
     response = np.linalg.pinv(np.stack(columns, axis=1))[: len(best)]
