@@ -283,3 +283,12 @@ def test_a_sweep_gives_its_exponents():
     found = estimate.exponents()
     assert found["beta"] == (estimate.power_law.beta, estimate.power_law.beta_stderr)
     assert verdict(found, 3).matches[0].dof == len(set(found) - {"alpha"})
+
+
+def test_a_fit_far_from_phi_c_tells_no_class():
+    # the lowest active phi, 0.62, has f_a = 4 (0.02)^0.84 = 0.15 for phi_c = 0.6, and 0.27 at 0.64
+    for lowest, known in ((0.62, True), (0.64, False)):
+        (estimate,) = estimate_phi_c(sweep(phi=np.r_[0.58, 0.59, np.linspace(lowest, lowest + 0.05, 8)]))
+        assert estimate.power_law is not None
+        assert ("beta" in estimate.exponents()) is known
+        assert ("exponents" in dict(estimate.refusals)) is not known

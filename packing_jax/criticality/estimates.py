@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+_CRITICAL = 0.2  # lowest fitted f_a, the size of corrections to the law, below which an exponent may be a class's
+
 
 @dataclass(frozen=True)
 class KickEstimate:
@@ -46,15 +48,19 @@ class KickEstimate:
     runs: int
 
     def exponents(self) -> dict[str, tuple[float, float]]:
-        """(value, stderr) by the names of `packing_jax.criticality.universality.NAMES`: what a verdict takes."""
+        """(value, stderr) by the names of `packing_jax.criticality.universality.NAMES`: what a verdict takes.
+
+        beta and gamma' only where the lowest fitted activity is below 0.2: they are effective exponents above.
+        """
         found = {}
-        if self.power_law:
+        critical = self.power_law is not None and _lowest(self.power_law) < _CRITICAL
+        if self.power_law and critical:
             found["beta"] = self.power_law.beta, self.power_law.beta_stderr
         if self.relaxation:
             found["nu_par"] = self.relaxation.nu_par, self.relaxation.nu_par_stderr
         if self.decay:
             found["alpha"] = self.decay.alpha, self.decay.alpha_stderr
-        if self.fluctuations:
+        if self.fluctuations and critical:
             found["gamma_prime"] = -self.fluctuations.value, self.fluctuations.stderr
         return found
 
@@ -138,6 +144,10 @@ def _cell(results: xr.Dataset, kick: int, batch_fraction: int) -> _Cell:
     return _Cell(time, phi, activity, absorbed_at, final, Drift(change, error), particles and int(particles))
 
 
+def _lowest(law: PowerLaw) -> float:
+    return float(law.activity([law.window[0]])[0])
+
+
 def _steady(cell: _Cell) -> list[int]:
     """Indices of the phi whose active replicas do not drift."""
     order = scan_order(cell.phi, cell.final)
@@ -172,6 +182,15 @@ def _estimate(cell: _Cell, kick: float, batch_fraction: float, draws: int, seed:
         spread = fluctuations(time, active[inside], cell.particles)
         return exponent(phi[inside], spread, power_law.value, power_law.stderr, **how)
 
+    spread = attempt("fluctuations", variance)
+    if power_law is not None and _lowest(power_law) >= _CRITICAL:
+        refusals.append(
+            (
+                "exponents",
+                f"the lowest fitted activity is {_lowest(power_law):.2g}, and beta is an effective exponent there: "
+                "scan closer to phi_c, in larger systems",
+            )
+        )
     return KickEstimate(
         kick=kick,
         batch_fraction=batch_fraction,
@@ -180,7 +199,7 @@ def _estimate(cell: _Cell, kick: float, batch_fraction: float, draws: int, seed:
         decay=decay,
         relaxation=relaxation,
         half_absorbed=half,
-        fluctuations=attempt("fluctuations", variance),
+        fluctuations=spread,
         refusals=tuple(refusals),
         missing=int(np.isnan(final).sum()),
         runs=final.size,
