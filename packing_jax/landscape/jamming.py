@@ -9,6 +9,7 @@ Z - 2d ~ dphi^(1/2), B ~ dphi^(a-2), G ~ dphi^(a-3/2).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,9 @@ JAMMED_ENERGY = 1e-16
 #: :func:`jam` and :func:`bisect` bracket phi_J to this width.
 _RESOLUTION = 1e-6
 
+#: Soft modes close to jamming take hundreds of thousands of steps.
+_STEPS = 2_000_000
+
 
 def at_phi(system: System, phi: float) -> System:
     """The system with every diameter, and the mean diameter with them, scaled to a packing fraction."""
@@ -40,9 +44,20 @@ def at_phi(system: System, phi: float) -> System:
 
 
 def is_jammed(minimum: Minimum) -> bool:
-    """Whether the energy per particle of a converged minimum is above 1e-16 mean diameters."""
-    minimum.require_converged()
-    return minimum.energy > JAMMED_ENERGY * minimum.system.particles * float(minimum.system.unit)
+    """Whether the energy per particle of a minimum is above 1e-16 mean diameters.
+
+    Raises:
+        PackingError: it is, but the forces do not balance yet.
+    """
+    # one that is not has nowhere to go but down: its forces need not balance for the answer
+    jammed = minimum.energy > JAMMED_ENERGY * minimum.system.particles * float(minimum.system.unit)
+    if jammed:
+        minimum.require_converged()
+    return jammed
+
+
+def _quench(system: System, positions: Any, optimizer: optax.GradientTransformation) -> Minimum:
+    return minimise(system, positions, optimizer, steps=_STEPS, floor=JAMMED_ENERGY)
 
 
 @dataclass(frozen=True)
@@ -82,12 +97,12 @@ def jam(
     """
     if not _RESOLUTION <= step <= 0.1:
         raise PackingError(f"the step in phi is {step}; it must be from {_RESOLUTION:g} to 0.1")
-    minimum, phi, quenches, run = minimise(system, positions, optimizer), float(system.phi), 1, 0
+    minimum, phi, quenches, run = _quench(system, positions, optimizer), float(system.phi), 1, 0
     jammed = is_jammed(minimum)
     while True:
         next_phi = phi - step if jammed else phi + step
         _check_phi(next_phi)
-        following = minimise(at_phi(system, next_phi), minimum.positions, optimizer)
+        following = _quench(at_phi(system, next_phi), minimum.positions, optimizer)
         quenches += 1
         turned = is_jammed(following) != jammed
         if turned and step <= _RESOLUTION:
@@ -126,15 +141,15 @@ def bisect(
         raise PackingError(f"the bracket of phi_J is from {low} to {high}; the first must be the smaller")
     _check_phi(low)
     _check_phi(high)
-    if is_jammed(minimise(at_phi(system, low), positions, optimizer)):
+    if is_jammed(_quench(at_phi(system, low), positions, optimizer)):
         raise PackingError(f"the quench at phi = {low:.6g} is jammed; begin the bracket lower")
-    minimum = minimise(at_phi(system, high), positions, optimizer)
+    minimum = _quench(at_phi(system, high), positions, optimizer)
     if not is_jammed(minimum):
         raise PackingError(f"the quench at phi = {high:.6g} is not jammed; end the bracket higher")
     quenches = 2
     while high - low > _RESOLUTION:
         middle = 0.5 * (low + high)
-        trial = minimise(at_phi(system, middle), positions, optimizer)
+        trial = _quench(at_phi(system, middle), positions, optimizer)
         quenches += 1
         if is_jammed(trial):
             high, minimum = middle, trial
@@ -157,7 +172,7 @@ def follow(
         PackingError: a minimisation did not converge.
     """
     for phi in phis:
-        minimum = minimise(at_phi(minimum.system, float(phi)), minimum.positions, optimizer)
+        minimum = minimise(at_phi(minimum.system, float(phi)), minimum.positions, optimizer, steps=_STEPS)
         minimum.require_converged()
         yield minimum
 

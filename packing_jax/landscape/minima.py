@@ -10,6 +10,7 @@ Rows of neighbours are built on the host with a skin. A step that would leave th
 not taken: the rows are built again first, so no contact is ever missed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -132,6 +133,11 @@ def neighbour_rows(system: System, positions: np.ndarray | Array, skin: float = 
     return jnp.asarray(rows)
 
 
+def energy_function(system: System, rows: Int[Array, "k n"]) -> Callable[[Array], Array]:
+    """The energy of positions (N, dim) in mean diameters, in mean diameters, while ``rows`` are complete."""
+    return lambda y: total_energy(system, y * system.unit, rows) / system.unit
+
+
 # --- minimisation ---------------------------------------------------------------------------------------------
 
 
@@ -183,20 +189,20 @@ def _descend(
     state: Any,
     step: Array,
     tolerance: Array,
+    floor: Array,
 ) -> tuple[Array, Any, Array, Array, Array, Array]:
     """Steps from ``y`` (mean diameters) until balance, the limit, or a step for which ``rows`` would not do."""
     update = optax.with_extra_args_support(optimizer).update
 
-    def energy(y: Array) -> Array:
-        return total_energy(system, y * system.unit, rows) / system.unit
+    energy = energy_function(system, rows)
 
     def largest(vectors: Array) -> Array:
         return jnp.sqrt(jnp.max(jnp.sum(vectors * vectors, axis=1)))
 
     def going(carry: Any) -> Array:
-        *_, gradient, step, stale = carry
+        _, _, value, gradient, step, stale = carry
         residual = largest(gradient)
-        return (residual > tolerance) & jnp.isfinite(residual) & (step < limit) & ~stale
+        return (residual > tolerance) & (value > floor) & jnp.isfinite(residual) & (step < limit) & ~stale
 
     def body(carry: Any) -> Any:
         y, state, value, gradient, step, _ = carry
@@ -225,6 +231,7 @@ def minimise(
     *,
     force: float = FORCE_BALANCE,
     steps: int = 100_000,
+    floor: float = 0.0,
 ) -> Minimum:
     """Move the positions downhill until max_i |grad_i E| <= ``force``.
 
@@ -235,6 +242,7 @@ def minimise(
             alternative to FIRE.
         force: largest net force on a particle, dimensionless.
         steps: at most so many; the result says whether the forces balance.
+        floor: stop early once the energy per particle, in mean diameters, is down to this.
 
     Returns:
         Positions, rows, energy and remaining force. Without a single overlap the energy and every force are zero.
@@ -248,10 +256,11 @@ def minimise(
     y = jnp.asarray(positions, dtype=np.float64) / unit
     state = optimizer.init(y)
     step, tolerance = jnp.asarray(0, jnp.int32), jnp.asarray(force, np.float64)
+    lowest = jnp.asarray(floor * system.particles, np.float64)
     while True:
         rows = neighbour_rows(system, y * unit)
         y, state, value, residual, step, stale = _descend(
-            optimizer, int(steps), system, rows, y, state, step, tolerance
+            optimizer, int(steps), system, rows, y, state, step, tolerance, lowest
         )
         if not bool(stale):
             break
