@@ -75,6 +75,9 @@ def pressure(
     return -jnp.trace(stress(system, positions, rows, deformation)) / system.dim
 
 
+_contact_forces = jax.jit(contact_forces)
+
+
 @dataclass(frozen=True)
 class Contacts:
     """The force network of a minimum: rattlers, and contacts that only they make, left out."""
@@ -112,7 +115,7 @@ def contacts(minimum: Minimum) -> Contacts:
     """
     minimum.require_converged()
     dim, rows = minimum.system.dim, np.array(minimum.rows)
-    force = np.array(contact_forces(minimum.system, minimum.positions, minimum.rows, jnp.eye(dim)))
+    force = np.array(_contact_forces(minimum.system, minimum.positions, minimum.rows, jnp.eye(dim)))
     touching = force > 10 * minimum.tolerance
     while True:
         loose = touching.sum(axis=0) < dim + 1

@@ -126,13 +126,14 @@ def _lanczos(product: Callable[[Array], Array], start: Array, iterations: int) -
     linked = jnp.cumprod(jnp.where(jnp.isfinite(beside) & (beside > noise), 1.0, 0.0)).astype(start.dtype)
     live = jnp.concatenate([jnp.ones(1, start.dtype), linked]) > 0
     beside = jnp.where(live[1:], beside, 0.0)
-    # the first entry is not cut: where the function is not finite, everything is NaN
     diagonal = jnp.where(live, diagonal, -4.0 * scale - 1.0)
     values, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
     weights = vectors[0] ** 2
     cut = jnp.sum(~live)  # the cut ones are the lowest
     real = jnp.arange(iterations) >= cut
     bounds = jnp.where(jnp.all(live), last * jnp.abs(vectors[-1]), noise)
+    # a Hessian that is not finite shows in the very first entry
+    real = real & jnp.isfinite(result.J_small[0][0])
     return jnp.where(real, values, jnp.nan), jnp.where(real, weights, 0.0), bounds
 
 

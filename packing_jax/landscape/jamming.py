@@ -207,7 +207,7 @@ def mechanics(minimum: Minimum) -> Mechanics:
     return Mechanics(
         phi=float(system.phi),
         energy=minimum.energy / (system.particles * float(system.unit)),
-        pressure=float(pressure(system, minimum.positions, at.rows, jnp.eye(system.dim))),
+        pressure=float(jax.jit(pressure)(system, minimum.positions, at.rows, jnp.eye(system.dim))),
         bulk_modulus=float(bulk),
         shear_modulus=float(shear),
         contact_number=network.number,
