@@ -170,8 +170,7 @@ def test_replicas_batch():
     def everything(x, k):
         return (
             hessian_trace(network, x, k, 10),
-            density_of_states(network, x, k, 3, 8),
-            exact_spectrum(network, x).eigenvalues,
+            density_of_states(network, x, k, 2, 8),
             flatness(network, x, k, scale=0.01, per=20, samples=20),
         )
 
@@ -290,10 +289,8 @@ def test_a_replica_is_the_same_alone(packings):
     together = packing_flatness(systems, x, jax.random.key(2), samples=50)
     system = jax.tree.map(lambda leaf: leaf[2], systems)
     keys = jax.random.fold_in(jax.random.key(2), 2)[None]
-    alone = packing_flatness(jax.tree.map(lambda leaf: leaf[None], system), x[2:], keys, samples=50)
-    np.testing.assert_allclose(alone.value[0], together.value[2], rtol=1e-12)
-    single = packing_flatness(system, x[2], keys, samples=50)
-    np.testing.assert_allclose(single.value, together.value[2], rtol=1e-12)
+    alone = packing_flatness(system, x[2], keys, samples=50)
+    np.testing.assert_allclose(alone.value, together.value[2], rtol=1e-12)
 
 
 def test_single_precision_positions_do():
