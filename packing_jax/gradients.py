@@ -34,7 +34,7 @@ class Equilibrium:
 
     system: System
     positions: Leaf  #: (N, dim)
-    rows: Leaf  #: (K, N) force-bearing contacts
+    rows: Leaf  #: (N, K) force-bearing contacts
 
     def __call__(self, system: System, deformation: Float[Array, "dim dim"] | None = None) -> Float[Array, "n dim"]:
         """Positions of the minimum of ``system`` under ``deformation``, at the values that they have here.
@@ -97,7 +97,7 @@ def _traced(leaf: Any) -> bool:
 
 
 @jax.custom_jvp
-def _followed(system: System, deformation: Array, positions: Array, rows: Int[Array, "k n"]) -> Array:
+def _followed(system: System, deformation: Array, positions: Array, rows: Int[Array, "n k"]) -> Array:
     del system, deformation, rows  # they matter to the derivative only
     return positions
 
@@ -116,7 +116,7 @@ def _followed_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[
     def stiffness(v: Array) -> Array:
         return -forces_moved(v)
 
-    held = jnp.any(rows != jnp.arange(rows.shape[1], dtype=rows.dtype)[None, :], axis=0)
+    held = jnp.any(rows != jnp.arange(rows.shape[0], dtype=rows.dtype)[:, None], axis=1)
     solve = partial(_solve, held)
     return x, jax.lax.custom_linear_solve(stiffness, pull, solve, symmetric=True)
 

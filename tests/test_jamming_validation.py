@@ -1,23 +1,20 @@
-"""Jamming points and scaling above them, by hand with ``pytest -m validation``, into tests/validation/jamming.json."""
+"""Jamming: long checks, run by hand with ``pytest -m validation``; results go to tests/validation/jamming.json."""
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from results import keep
 
 from packing_jax import HARMONIC, System, mixture_1_to_1_4
 from packing_jax.landscape.contacts import contacts
 from packing_jax.landscape.jamming import Jamming, at_phi, bisect, follow, force_distribution, jam, mechanics
 from packing_jax.landscape.minima import minimise
-from packing_jax.store import provenance
 
-RESULTS = Path(__file__).parent / "validation" / "jamming.json"
-PARTICLES = 1000
+PARTICLES = 512
 
 #: phi_J for N to infinity and what is accepted around it (O'Hern et al., Phys. Rev. E 68, 011306, 2003).
 TARGET = {2: (0.842, 0.003), 3: (0.639, 0.004)}
@@ -31,14 +28,6 @@ def float64() -> Iterator[None]:
         yield
 
 
-def keep(name: str, row: dict) -> None:
-    """Write one row of the results, leaving the others as they are."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    rows[name] = {**row, "versions": provenance()}
-    RESULTS.write_text(json.dumps(rows, indent=2) + "\n")
-
-
 def start(dim: int, seed: int) -> tuple[System, np.ndarray]:
     sizes = mixture_1_to_1_4(PARTICLES) if dim == 2 else None
     system = System.create(TARGET[dim][0], PARTICLES, dim, sizes=sizes, energy=HARMONIC, dtype=np.float64)
@@ -46,7 +35,7 @@ def start(dim: int, seed: int) -> tuple[System, np.ndarray]:
 
 
 def shift(dim: int) -> float:
-    """How much lower phi_J is at N than at infinity: 0.12 N^(-1/(0.71 d)), measured by O'Hern et al."""
+    """How much lower phi_J is at N than at infinity: (0.12 +- 0.03) N^(-1/(0.71 d)), measured by O'Hern et al."""
     return 0.12 * PARTICLES ** (-1 / (0.71 * dim))
 
 
@@ -55,6 +44,7 @@ def keep_points(name: str, dim: int, points: list[Jamming], clock: float, how: s
     phi = np.array([point.phi for point in points])
     at_infinity = float(phi.mean()) + shift(dim)
     keep(
+        "jamming.json",
         name,
         {
             "target": "{} +- {}".format(*TARGET[dim]),
@@ -71,9 +61,13 @@ def keep_points(name: str, dim: int, points: list[Jamming], clock: float, how: s
     return at_infinity
 
 
-@pytest.mark.parametrize(("dim", "packings"), [(2, 6), (3, 3)])
+@pytest.mark.parametrize(("dim", "packings"), [(2, 6), (3, 4)])
 def test_phi_j_by_compression_and_decompression(dim, packings):
-    """The mean over fast quenches, moved to infinite N, is within the reported band."""
+    """The mean over fast quenches, moved to infinite N, is within the reported band.
+
+    A packing's phi_J has a standard deviation of 0.0022 at N = 512 (O'Hern et al.: a full width of 0.16 N^-0.55): the
+    band is 3.3 standard errors in 2D and 3.6 in 3D, false alarms 1 in 1000 and 1 in 3000.
+    """
     clock = time.time()
     points = [jam(*start(dim, seed)) for seed in range(packings)]
     target, within = TARGET[dim]
@@ -83,9 +77,9 @@ def test_phi_j_by_compression_and_decompression(dim, packings):
 
 
 def test_phi_j_by_bisection():
-    """Independent quenches of the same 2D starts find the same phi_J."""
+    """Every phi quenched afresh from the start: the same band, 1.9 standard errors wide, false alarm 1 in 18."""
     clock = time.time()
-    points = [bisect(*start(2, seed), 0.82, 0.86) for seed in range(3)]
+    points = [bisect(*start(2, seed), 0.82, 0.86) for seed in range(2)]
     target, within = TARGET[2]
     how = "independent uniform positions quenched at every phi, FIRE to 1e-12"
     value = keep_points("phi_J, 2D, bisection", 2, points, clock, how)
@@ -122,6 +116,7 @@ def test_scaling_above_phi_j(dim):
     forces = force_distribution(networks, np.linspace(0, 5, 21))
     mean = {name: float(np.mean([one[name] for one in slopes])) for name in slopes[0]}
     keep(
+        "jamming.json",
         f"scaling above phi_J, {dim}D harmonic",
         {
             "target": "exponents: energy 2, pressure 1, dZ 0.50 +- 0.05",

@@ -102,7 +102,7 @@ def test_rows_hold_exactly_the_pairs_within_reach(dim, box):
     _, r, contact = pairs(system, x)
     wanted = r < contact + 0.3 * float(system.unit)
     found = np.zeros_like(wanted)
-    me = np.broadcast_to(np.arange(n), rows.shape)
+    me = np.arange(n)[:, None]
     found[me, rows] = True
     np.fill_diagonal(found, False)
     np.testing.assert_array_equal(found, wanted)
@@ -124,7 +124,7 @@ def test_minimum_balances_the_forces_of_all_pairs(dim):
     _, r, contact = pairs(system, x)
     rows = np.asarray(minimum.rows)
     listed = np.zeros(r.shape, bool)
-    listed[np.broadcast_to(np.arange(len(x)), rows.shape), rows] = True
+    listed[np.arange(len(x))[:, None], rows] = True
     assert np.all(listed[r < contact])
 
 
@@ -192,5 +192,5 @@ def test_bad_input():
 
 def test_a_minimum_that_is_nan_is_not_one():
     system = jammed_system(2)
-    bad = Minimum(system, jnp.zeros((32, 2)), jnp.zeros((8, 32), jnp.int32), 0.0, float("nan"), 1, 1e-12)
+    bad = Minimum(system, jnp.zeros((32, 2)), jnp.zeros((32, 8), jnp.int32), 0.0, float("nan"), 1, 1e-12)
     assert not bad.converged

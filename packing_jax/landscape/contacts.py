@@ -21,18 +21,18 @@ from packing_jax.system import System
 
 
 def _pairs(system: System, positions: Array, rows: Array, deformation: Array) -> tuple[Array, Array, Array, Array]:
-    """Deformed separations (k, n, dim), distances, contact distances and the mask of pairs with a direction."""
-    delta = minimum_image(positions[None] - positions[rows], system.box) @ deformation.T
+    """Deformed separations (n, k, dim), distances, contact distances and the mask of pairs with a direction."""
+    delta = minimum_image(positions[:, None] - positions[rows], system.box) @ deformation.T
     r2 = jnp.sum(delta * delta, axis=-1)
-    real = (rows != jnp.arange(rows.shape[1], dtype=rows.dtype)[None, :]) & (r2 > 0)
+    real = (rows != jnp.arange(rows.shape[0], dtype=rows.dtype)[:, None]) & (r2 > 0)
     r = jnp.sqrt(jnp.where(real, r2, 1.0))
     sigma = system.diameters
-    contact = jnp.broadcast_to(sigma if sigma.ndim == 0 else 0.5 * (sigma[None, :] + sigma[rows]), r.shape)
+    contact = jnp.broadcast_to(sigma if sigma.ndim == 0 else 0.5 * (sigma[:, None] + sigma[rows]), r.shape)
     return delta, r, contact, real
 
 
 def deformed_energy(
-    system: System, positions: Float[Array, "n dim"], rows: Int[Array, "k n"], deformation: Float[Array, "dim dim"]
+    system: System, positions: Float[Array, "n dim"], rows: Int[Array, "n k"], deformation: Float[Array, "dim dim"]
 ) -> Float[Array, ""]:
     """E(F) = sum_{i<j} V(|F (x_i - x_j)|, sigma_ij), in the unit of the box side."""
     _, r, contact, real = _pairs(system, positions, rows, deformation)
@@ -40,8 +40,8 @@ def deformed_energy(
 
 
 def contact_forces(
-    system: System, positions: Float[Array, "n dim"], rows: Int[Array, "k n"], deformation: Float[Array, "dim dim"]
-) -> Float[Array, "k n"]:
+    system: System, positions: Float[Array, "n dim"], rows: Int[Array, "n k"], deformation: Float[Array, "dim dim"]
+) -> Float[Array, "n k"]:
     """f_ij = -dV/dr of every listed pair, dimensionless, zero beyond contact and on padding; pairs count twice."""
     _, r, contact, real = _pairs(system, positions, rows, deformation)
     slope = jax.jvp(lambda x: system.energy(x, contact, system.unit), (r,), (jnp.ones_like(r),))[1]
@@ -49,27 +49,27 @@ def contact_forces(
 
 
 def net_forces(
-    system: System, positions: Float[Array, "n dim"], rows: Int[Array, "k n"], deformation: Float[Array, "dim dim"]
+    system: System, positions: Float[Array, "n dim"], rows: Int[Array, "n k"], deformation: Float[Array, "dim dim"]
 ) -> Float[Array, "n dim"]:
     """-grad_i E(F), dimensionless: each particle from its own row, so that its ``jvp`` gathers and never scatters."""
     delta, r, _, _ = _pairs(system, positions, rows, deformation)
     weight = contact_forces(system, positions, rows, deformation) / r
-    return jnp.sum(weight[..., None] * delta, axis=0) @ deformation
+    return jnp.sum(weight[..., None] * delta, axis=1) @ deformation
 
 
 def stress(
-    system: System, positions: Float[Array, "n dim"], rows: Int[Array, "k n"], deformation: Float[Array, "dim dim"]
+    system: System, positions: Float[Array, "n dim"], rows: Int[Array, "n k"], deformation: Float[Array, "dim dim"]
 ) -> Float[Array, "dim dim"]:
     """Virial stress s_ab = (1/vol) sum_{i<j} V'(r) u_a u_b / r, in mean diameters; negative under pressure."""
     delta, r, _, _ = _pairs(system, positions, rows, deformation)
     weight = contact_forces(system, positions, rows, deformation) / r
-    virial = -0.5 * jnp.einsum("kn,kna,knb->ab", weight, delta, delta)
+    virial = -0.5 * jnp.einsum("nk,nka,nkb->ab", weight, delta, delta)
     volume = jnp.linalg.det(deformation) * system.box**system.dim
     return virial / volume * system.unit ** (system.dim - 1)
 
 
 def pressure(
-    system: System, positions: Float[Array, "n dim"], rows: Int[Array, "k n"], deformation: Float[Array, "dim dim"]
+    system: System, positions: Float[Array, "n dim"], rows: Int[Array, "n k"], deformation: Float[Array, "dim dim"]
 ) -> Float[Array, ""]:
     """p = -tr(stress)/d = -dE/dvol of an affine change of volume, in mean diameters."""
     return -jnp.trace(stress(system, positions, rows, deformation)) / system.dim
@@ -82,7 +82,7 @@ _contact_forces = jax.jit(contact_forces)
 class Contacts:
     """The force network of a minimum: rattlers, and contacts that only they make, left out."""
 
-    rows: Int[Array, "k n"]  #: force-bearing contacts, a particle's own index as padding
+    rows: Int[Array, "n k"]  #: force-bearing contacts, a particle's own index as padding
     rattlers: Bool[np.ndarray, "n"]  #: particles with fewer than d + 1 contacts, found recursively
     forces: Float[np.ndarray, "c"]  #: contact forces, each pair once, dimensionless
     dim: int
@@ -118,15 +118,15 @@ def contacts(minimum: Minimum) -> Contacts:
     force = np.array(_contact_forces(minimum.system, minimum.positions, minimum.rows, jnp.eye(dim)))
     touching = force > 10 * minimum.tolerance
     while True:
-        loose = touching.sum(axis=0) < dim + 1
-        kept = touching & ~loose[None] & ~loose[rows]
+        loose = touching.sum(axis=1) < dim + 1
+        kept = touching & ~loose[:, None] & ~loose[rows]
         if np.array_equal(kept, touching):
             break
         touching = kept
-    me = np.broadcast_to(np.arange(rows.shape[1], dtype=rows.dtype), rows.shape)
+    me = np.arange(len(rows), dtype=rows.dtype)[:, None]
     return Contacts(
         rows=jnp.asarray(np.where(touching, rows, me)),
-        rattlers=~touching.any(axis=0),
+        rattlers=~touching.any(axis=1),
         forces=force[touching & (rows > me)],
         dim=dim,
     )

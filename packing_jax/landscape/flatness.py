@@ -164,8 +164,8 @@ def _batch(system: System, positions: Any, key: Array, skin: float) -> tuple[Sys
         np.asarray(neighbour_rows(jax.tree.map(lambda leaf, r=r: leaf[r], system), positions[r], skin))
         for r in range(count)
     ]
-    longest = max(len(one) for one in rows)
-    padding = np.arange(system.particles, dtype=np.int32)[None]
-    padded = [np.concatenate([one, np.repeat(padding, longest - len(one), axis=0)]) for one in rows]
+    longest = max(one.shape[1] for one in rows)
+    padding = np.arange(system.particles, dtype=np.int32)[:, None]
+    padded = [np.concatenate([one, np.repeat(padding, longest - one.shape[1], axis=1)], axis=1) for one in rows]
     y = jnp.asarray(positions, system.box.dtype) / system.unit[:, None, None]
     return system, y, jnp.asarray(np.stack(padded)), keys

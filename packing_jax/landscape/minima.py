@@ -105,8 +105,8 @@ FIRE = fire()  #: one object, so that compiled minimisations are used again
 # --- neighbour rows -------------------------------------------------------------------------------------------
 
 
-def neighbour_rows(system: System, positions: np.ndarray | Array, skin: float = SKIN) -> Int[Array, "k n"]:
-    """Rows (K, N) of every pair closer than sigma_ij + skin, a particle's own index as padding.
+def neighbour_rows(system: System, positions: np.ndarray | Array, skin: float = SKIN) -> Int[Array, "n k"]:
+    """Rows (N, K) of every pair closer than sigma_ij + skin, a particle's own index as padding.
 
     Complete while no particle has moved by more than half the skin, which is in mean diameters. Built on the host from
     a periodic k-d tree; K is a multiple of 8, so that compiled programs are used again.
@@ -128,12 +128,12 @@ def neighbour_rows(system: System, positions: np.ndarray | Array, skin: float = 
     me, other = me[order], other[order]
     count = np.bincount(me, minlength=n)
     place = np.arange(me.size) - np.repeat(np.cumsum(count) - count, count)
-    rows = np.tile(np.arange(n, dtype=np.int32), (max(8, -(-int(count.max()) // 8) * 8), 1))
-    rows[place, me] = other
+    rows = np.tile(np.arange(n, dtype=np.int32)[:, None], (1, max(8, -(-int(count.max()) // 8) * 8)))
+    rows[me, place] = other
     return jnp.asarray(rows)
 
 
-def energy_function(system: System, rows: Int[Array, "k n"]) -> Callable[[Array], Array]:
+def energy_function(system: System, rows: Int[Array, "n k"]) -> Callable[[Array], Array]:
     """The energy of positions (N, dim) in mean diameters, in mean diameters, while ``rows`` are complete."""
     return lambda y: total_energy(system, y * system.unit, rows) / system.unit
 
@@ -147,7 +147,7 @@ class Minimum:
 
     system: System
     positions: Float[Array, "n dim"]  #: in [0, box), float64
-    rows: Int[Array, "k n"]  #: every pair closer than sigma_ij + the skin's remainder
+    rows: Int[Array, "n k"]  #: every pair closer than sigma_ij + the skin's remainder
     energy: float  #: total energy in the unit of the box side
     force: float  #: largest net force on a particle, dimensionless
     steps: int  #: optimizer steps taken
