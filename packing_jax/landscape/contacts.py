@@ -126,7 +126,7 @@ def contacts(minimum: Minimum) -> Contacts:
     me = np.arange(len(rows), dtype=rows.dtype)[:, None]
     return Contacts(
         rows=jnp.asarray(np.where(touching, rows, me)),
-        rattlers=~touching.any(axis=1),
+        rattlers=np.asarray(~touching.any(axis=1)),
         forces=force[touching & (rows > me)],
         dim=dim,
     )
