@@ -241,7 +241,7 @@ def _progress_bar() -> Iterator[Callable[[Progress], None]]:
 def _keep_compiled() -> None:
     """Keep compiled programs for the next process in the user's cache directory, unless jax was told of another."""
     # jax before 0.12 prints lines of errors from C++ whenever it reads what it kept for a CPU
-    if jax.config.read("jax_compilation_cache_dir") is None and jax.__version_info__ >= (0, 12):
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and jax.__version_info__ >= (0, 12):
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "packing_jax"))
 
