@@ -9,6 +9,7 @@ the chunk runs again: no contact is ever lost.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ import numpy as np
 from jax import Array
 
 from packing_jax import observables, tuning
-from packing_jax.chunk import Replicas, State, chunk
+from packing_jax.chunk import Needs, Replicas, State, chunk
 from packing_jax.errors import PackingError
 from packing_jax.geometry import to_fixed, to_positions
 from packing_jax.neighbors import Plan, plan_for
@@ -34,6 +35,9 @@ DEFAULT_RECORD: Mapping[str, Observable] = {
     "msd": observables.mean_squared_displacement,
 }
 
+#: Gives the states of all replicas under way, each as :class:`Result` has it.
+Snapshot = Callable[[], dict[int, State]]
+
 _CHUNK_SECONDS = 0.5  # long enough to hide the host's work, short enough for a progress bar and Ctrl-C
 
 
@@ -44,7 +48,9 @@ class Result(NamedTuple):
     positions: np.ndarray  #: (N, dim) final positions in [0, box), particles in their original order
     absorbed_at: int  #: first step without an overlap, -1 if still active
     steps: int  #: moves made; fewer than asked for when absorbed
-    failed: bool  #: a move was not finite or longer than half the box
+    failed: bool  #: a move was not finite or longer than half the box, or the replica does not fit in memory
+    reason: str  #: why it failed, else empty
+    state: State  #: where it stands, without the replica axis, particles in their original order
 
 
 class Progress(NamedTuple):
@@ -140,10 +146,7 @@ def simulate(
     results: dict[int, Result] = {}
     for index, result in run(replicas, times, record, batch, chunk_steps, skin, on_progress):
         if result.failed:
-            raise PackingError(
-                f"replica {index} diverged at step {result.steps}: a move was not finite or longer than half the box; "
-                "use a smaller kick or learning rate"
-            )
+            raise PackingError(f"replica {index} {result.reason}")
         results[index] = result
     ordered = [results[r] for r in range(len(results))]
     sides = np.broadcast_to(np.asarray(system.box), len(ordered))
@@ -260,8 +263,24 @@ def run(
     chunk_steps: int | None = None,
     skin: float | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    *,
+    restore: Callable[[int], State | None] = lambda _: None,
+    on_chunk: Callable[[Snapshot], None] | None = None,
 ) -> Iterator[tuple[int, Result]]:
-    """Yield (replica, result) as replicas finish, in no particular order; see :func:`simulate`."""
+    """Yield (replica, result) as replicas finish, in no particular order; see :func:`simulate`.
+
+    Args:
+        replicas: see :func:`gather_replicas`.
+        times: steps to record at.
+        record: name -> observable.
+        batch: replicas that move at the same time.
+        chunk_steps: steps between two looks of the host.
+        skin: extra reach of the neighbour rows.
+        on_progress: called after every chunk, after what finished in it was yielded.
+        restore: gives the state that a replica goes on from, None to begin at its start; asked when it is its turn.
+        on_chunk: called after ``on_progress`` with a function that returns the states of all replicas under way. What
+            it raises ends the run.
+    """
     system = replicas.system
     total, n = len(replicas.start), system.particles
     steps = int(times[-1])
@@ -271,27 +290,59 @@ def run(
     host = jax.device_get(replicas)
     _check_pace(batch, chunk_steps)
     width = min(total, default_batch(n) if batch is None else batch)
+    reported = np.zeros(total, dtype=bool)
+    made = np.zeros(total, dtype=np.int64)
+    found = np.zeros(total, dtype=np.int64)  # made before this run
+    parked: dict[int, State] = {}  # taken out of a batch that does not fit in memory
+
+    def enter(who: np.ndarray) -> State:
+        old = {row: parked.pop(index) for row, index in enumerate(who) if index in parked}
+        for row in set(range(len(who))) - set(old):
+            if (one := restore(int(who[row]))) is not None:
+                old[row] = one._replace(alive=np.True_)
+                found[who[row]] = one.step
+        state = jax.device_get(_begin(_take(host, who), times, record))
+        if old:
+            state = _put(state, np.array(list(old)), jax.tree.map(lambda *leaves: np.stack(leaves), *old.values()))
+        made[who] = state.step
+        return state
+
     slots = np.arange(width)  # which replica each place of the batch holds
     waiting = list(range(width, total))
     here = jax.device_put(_take(host, slots))
-    state = _begin(here, times, record)
+    state = jax.device_put(enter(slots))
     schedule = jnp.asarray(times)
-    reported = np.zeros(total, dtype=bool)
-    made = np.zeros(total, dtype=np.int64)
     pace = chunk_steps or 16
     while True:
         clock = time.perf_counter()
-        after, needs = chunk(plan, observe, here, state, schedule, jnp.asarray(pace, jnp.int32))
-        alive, step = np.asarray(after.alive), np.asarray(after.step)  # waits for the device
-        if needs.row > plan.capacity or needs.slots > plan.slots:
-            plan = _grow(plan, int(needs.row), int(needs.slots), system)
-            continue
-        state = after
+        after, needs, trouble = _attempt(plan, observe, here, state, schedule, pace)
+        if needs is not None and (needs.row > plan.capacity or needs.slots > plan.slots):
+            grown = _grow(plan, int(needs.row), int(needs.slots), system)
+            if isinstance(grown, Plan):
+                plan = grown
+                continue
+            trouble = grown
+        reasons: dict[int, str] = {}
+        if trouble:
+            going = np.flatnonzero(~reported[slots])
+            if len(going) > 1:  # which of them it is, and whether each fits alone, shows with half of them
+                final = jax.device_get(state)
+                stay, leave = np.array_split(going, 2)
+                parked |= {int(slots[place]): _canonical(final, place) for place in leave}
+                waiting = [*map(int, slots[leave]), *waiting]
+                slots, state = slots[stay], jax.device_put(_take(final, stay))
+                here = jax.device_put(_take(host, slots))
+                continue
+            reasons[int(slots[going[0]])] = trouble
+            state = state._replace(alive=jnp.zeros_like(state.alive))
+        else:
+            state = after
+        alive, step = np.asarray(state.alive), np.asarray(state.step)
         moved = step.astype(np.int64) - made[slots]
         made[slots] = step
         if (plan, len(slots)) not in used:  # the time was the compiler's
             used.add((plan, len(slots)))
-        elif moved.any():
+        elif needs is not None and moved.any():
             seconds = time.perf_counter() - clock
             left = seconds * float((steps - made[~reported]).sum()) / float(moved.sum())
             if chunk_steps is None:
@@ -302,33 +353,93 @@ def run(
         if len(leaving):
             final = jax.device_get(state)
             for place in leaving:
-                reported[slots[place]] = True
-                yield int(slots[place]), _result(final, place, _take(host.system, slots[place]))
+                index = int(slots[place])
+                reported[index] = True
+                yield index, _result(final, place, _take(host.system, index), reasons.get(index, ""))
         if on_progress is not None:
             share = np.where(reported, 1.0, made / max(steps, 1)).mean()
-            on_progress(Progress(int(reported.sum()), total, float(share), int(made.sum()) * n))
+            on_progress(Progress(int(reported.sum()), total, float(share), int((made - found).sum()) * n))
+        if on_chunk is not None:
+            on_chunk(partial(_snapshot, state, slots, alive, dict(parked)))
         if reported.all():
             return
         if len(leaving):
-            state, slots = _exchange(final, slots, alive, waiting, lambda who: _begin(_take(host, who), times, record))
+            # a batch that was halved to find one that does not fit is whole again without it
+            state, slots = _exchange(final, slots, alive, waiting, len(slots) if not reasons else width, enter)
             here = jax.device_put(_take(host, slots))
 
 
 def _exchange(
-    state: State, slots: np.ndarray, alive: np.ndarray, waiting: list[int], begin: Callable[[np.ndarray], State]
+    state: State,
+    slots: np.ndarray,
+    alive: np.ndarray,
+    waiting: list[int],
+    width: int,
+    enter: Callable[[np.ndarray], State],
 ) -> tuple[State, np.ndarray]:
     """Put waiting replicas in the places of those that left, or close the ranks when none waits."""
     free = np.flatnonzero(~alive)
     if waiting:
-        enter = free[: len(waiting)]
+        if len(slots) < width:
+            more = np.concatenate([np.arange(len(slots)), np.full(width - len(slots), free[0])])
+            state, slots = _take(state, more), slots[more]
+            free = np.concatenate([free, np.arange(len(alive), width)])
+        places = free[: len(waiting)]
         slots = slots.copy()
-        slots[enter] = [waiting.pop(0) for _ in enter]
-        state = _put(state, enter, jax.device_get(begin(slots[enter])))
+        slots[places] = [waiting.pop(0) for _ in places]
+        state = _put(state, places, enter(slots[places]))
     elif alive.sum() <= len(slots) // 4:
         # A quarter is left: move these alone. Each width compiles once, hence not for every replica that leaves.
         stay = np.concatenate([np.flatnonzero(alive), free])[: max(1, len(slots) // 4)]
         slots, state = slots[stay], _take(state, stay)
     return jax.device_put(state), slots
+
+
+def _snapshot(state: State, slots: np.ndarray, alive: np.ndarray, parked: dict[int, State]) -> dict[int, State]:
+    """The state of every replica under way, by its index."""
+    host = jax.device_get(state)
+    return parked | {int(slots[place]): _canonical(host, place) for place in np.flatnonzero(alive)}
+
+
+def _canonical(state: State, place: int | np.integer) -> State:
+    """One replica of a batch, its particles in their original order: the state that any batch leads to."""
+    one = _take(state, place)
+    order = np.argsort(one.tags)
+    shape = one.coordinates.shape
+
+    def sort(leaf: np.ndarray) -> np.ndarray:
+        return leaf[..., order] if leaf.shape[-2:] == shape else leaf
+
+    return one._replace(
+        coordinates=one.coordinates[:, order],
+        images=one.images[:, order],
+        tags=one.tags[order],
+        rule=jax.tree.map(sort, one.rule),
+    )
+
+
+def state_like(replicas: Replicas, times: np.ndarray, record: Mapping[str, Observable] = DEFAULT_RECORD) -> State:
+    """Shapes and dtypes of one replica's state."""
+    shapes = jax.eval_shape(lambda: _begin(_take(replicas, slice(0, 1)), times, record))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shapes)
+
+
+def _attempt(
+    plan: Plan,
+    observe: tuple[tuple[str, Observable], ...],
+    here: Replicas,
+    state: State,
+    schedule: Array,
+    most: int,
+) -> tuple[State, Needs | None, str]:
+    """One chunk on the device: its end and what its search met, or, where memory does not suffice, a sentence."""
+    try:
+        after, needs = chunk(plan, observe, here, state, schedule, jnp.asarray(most, jnp.int32))
+        return after, jax.device_get(needs), ""  # waits for the device
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return state, None, "does not fit in memory, even alone: use fewer particles or a machine with more memory"
 
 
 def _check_pace(batch: int | None, chunk_steps: int | None) -> None:
@@ -351,11 +462,11 @@ def _put(tree: Any, index: np.ndarray, new: Any) -> Any:
     return jax.tree.map(put, tree, new)
 
 
-def _grow(plan: Plan, row: int, slots: int, system: System) -> Plan:
-    """A plan that holds what overflowed, and any Poisson pattern: new replicas start from one."""
+def _grow(plan: Plan, row: int, slots: int, system: System) -> Plan | str:
+    """A plan that holds what overflowed, and any Poisson pattern: new replicas start from one. Or why there is none."""
     grown = plan_for(system, plan.skin).grown(max(row, plan.capacity), max(slots, plan.slots))
     if grown.capacity > 4096 and grown.capacity > system.particles:
-        raise PackingError(f"a particle has {row} neighbours in reach; use a smaller skin or a lower packing fraction")
+        return f"has a particle with {row} neighbours in reach: use a smaller skin or a lower packing fraction"
     return grown
 
 
@@ -392,13 +503,19 @@ def _begin(replicas: Replicas, times: np.ndarray, record: Mapping[str, Observabl
     )
 
 
-def _result(state: State, i: int | np.integer, system: System) -> Result:
-    positions = np.empty((system.particles, system.dim), dtype=system.box.dtype)
-    positions[state.tags[i]] = np.asarray(to_positions(jnp.asarray(state.coordinates[i]), jnp.asarray(system.box)))
+def _result(state: State, i: int | np.integer, system: System, reason: str) -> Result:
+    one = _canonical(state, i)
+    if one.failed:
+        reason = (
+            f"diverged at step {one.step}: a move was not finite or longer than half the box; use a smaller kick or "
+            "learning rate"
+        )
     return Result(
-        records={name: np.asarray(values[i]) for name, values in state.records.items()},
-        positions=positions,
-        absorbed_at=int(state.absorbed_at[i]),
-        steps=int(state.step[i]),
-        failed=bool(state.failed[i]),
+        records={name: np.asarray(values) for name, values in one.records.items()},
+        positions=np.asarray(to_positions(jnp.asarray(one.coordinates), jnp.asarray(system.box))),
+        absorbed_at=int(one.absorbed_at),
+        steps=int(one.step),
+        failed=bool(reason),
+        reason=reason,
+        state=one,
     )
