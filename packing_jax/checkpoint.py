@@ -44,13 +44,14 @@ class Checkpoints:
     was still active at the last step, for an extension to more steps.
     """
 
-    def __init__(self, directory: Path, made_by: str, seconds: float) -> None:
+    def __init__(self, directory: Path, made_by: str, seconds: float, look: bool = True) -> None:
         """Find what is there.
 
         Args:
             directory: of the sweep.
             made_by: what must be the same for whoever goes on: configuration and versions.
             seconds: between two checkpoints, longer where writing one takes more than 2 % of that.
+            look: whether to go on from what is there.
         """
         self._folder = directory / "checkpoints"
         self._scratch = directory / ".tmp"
@@ -58,13 +59,14 @@ class Checkpoints:
         self._path = self._folder / f"running-{uuid.uuid4().hex}.ckpt"
         self._seconds = seconds
         self._next = time.monotonic() + seconds
-        self._found, self.notes = scan(self._running(), made_by)
+        self._look = look
+        self._found, self.notes = scan(self._running() if look else [], made_by)
 
     def restore(self, name: Name, like: Any) -> Any:
         """Where a replica stands, in the form of ``like``; None if nothing usable is there."""
         candidates = [self._found[name]] if name in self._found else []
         final = self._final(name)
-        if final.exists():
+        if self._look and final.exists():
             found, notes = scan([final], self._made_by)
             self.notes += notes
             candidates += [found[name]] if name in found else []
@@ -192,18 +194,19 @@ def load(found: Found, like: Any) -> Any:
     expected = [(_key(path), leaf) for path, leaf in jax.tree.leaves_with_path(like)]
     if len(expected) != len(found.leaves):
         raise PackingError(f"{found.path} holds states of another form")
-    shapes, total = [], 0
-    for (key, leaf), (name, dtype, shape) in zip(expected, found.leaves, strict=True):
-        whole = tuple(leaf.shape)
+    shapes: list[tuple[int, ...]] = []
+    total = 0
+    for (key, leaf), (name, dtype, listed) in zip(expected, found.leaves, strict=True):
+        shape, whole = tuple(listed), tuple(leaf.shape)
         short = (
             name.startswith(".records")
             and len(shape) == len(whole)
             and 0 < shape[0] <= whole[0]
-            and tuple(shape[1:]) == whole[1:]
+            and shape[1:] == whole[1:]
         )
-        if name != key or np.dtype(leaf.dtype).str != dtype or not (short or tuple(shape) == whole):
+        if name != key or np.dtype(leaf.dtype).str != dtype or not (short or shape == whole):
             raise PackingError(f"{found.path} holds states of another form")
-        shapes.append(tuple(shape))
+        shapes.append(shape)
         total += int(np.prod(shape, dtype=np.int64)) * leaf.dtype.itemsize
     memory = np.empty(total, np.uint8)
     try:

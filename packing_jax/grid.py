@@ -300,6 +300,6 @@ def extended(stored: Sweep, asked: Sweep) -> Sweep:
             f"this is another sweep than the one in the store: {'; '.join(differences)}. A sweep that goes on may have "
             "more steps, replicas and values of phi, kick and batch fraction, and nothing else may differ"
         )
-    grown = {name: tuple({*getattr(stored, name), *(getattr(asked, name) or ())}) for name in _AXES}
+    grown: dict[str, Any] = {name: tuple({*getattr(stored, name), *(getattr(asked, name) or ())}) for name in _AXES}
     before = stored.extended_from + ((stored.steps,) if stored.steps is not None and steps != stored.steps else ())
     return checked(replace(stored, **grown, steps=steps, replicas=asked.replicas, extended_from=before))

@@ -69,21 +69,21 @@ def digest_of(value: Any) -> str:
 class Manifest:
     """The lines of ``manifest.jsonl``, open for appending or only read."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, handle: int | None = None) -> None:
         self.path = path
         self.entries: dict[Name, Entry] = {}
         self.sessions: list[dict[str, Any]] = []
         self.damaged_lines = 0
-        self._handle: int | None = None
+        self._handle = handle
 
     @classmethod
-    def read(cls, path: Path) -> "Manifest":
+    def read(cls, path: Path, handle: int | None = None) -> "Manifest":
         """What the file says now; empty where there is none.
 
         Raises:
             PackingError: it cannot be read.
         """
-        manifest = cls(path)
+        manifest = cls(path, handle)
         try:
             with path.open("rb") as file:
                 while line := file.readline(_LONGEST_LINE):
@@ -107,14 +107,13 @@ class Manifest:
             raise PackingError(f"cannot write {path}: {error.strerror or error}") from error
         try:
             _wait_for_lock(handle, path)
-            manifest = cls.read(path)
+            manifest = cls.read(path, handle)
             size = os.fstat(handle).st_size
             if size and os.pread(handle, 1, size - 1) != b"\n":
                 os.write(handle, b"\n")  # the last line was cut off
         except BaseException:
             os.close(handle)
             raise
-        manifest._handle = handle
         return manifest
 
     def _take(self, line: bytes) -> None:

@@ -146,7 +146,7 @@ def stopping(stop: Stop) -> Iterator[None]:
 
     before: dict[int, Any] = {}
 
-    def remember(number: int, frame: FrameType | None) -> None:
+    def remember(number: int, _: FrameType | None) -> None:
         if stop.signal is not None:
             raise KeyboardInterrupt
         stop.signal = number
@@ -158,8 +158,8 @@ def stopping(stop: Stop) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for ours, handler in before.items():
+            signal.signal(ours, handler)
 
 
 def seconds(text: str) -> float:

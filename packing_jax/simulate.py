@@ -9,7 +9,6 @@ the chunk runs again: no contact is ever lost.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +17,8 @@ import numpy as np
 from jax import Array
 
 from packing_jax import observables, tuning
-from packing_jax.chunk import Needs, Replicas, State, chunk
+from packing_jax.batch import Batch, advance, take
+from packing_jax.chunk import Needs, Replicas, State
 from packing_jax.errors import PackingError
 from packing_jax.geometry import to_fixed, to_positions
 from packing_jax.neighbors import Plan, plan_for
@@ -113,7 +113,7 @@ def simulate(
     batch: int | None = None,
     chunk_steps: int | None = None,
     skin: float | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Trajectory:
     """Run a rule on a system, or on a batch of them, and record observables on a schedule.
 
@@ -262,10 +262,10 @@ def run(
     batch: int | None = None,
     chunk_steps: int | None = None,
     skin: float | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
     *,
     restore: Callable[[int], State | None] = lambda _: None,
-    on_chunk: Callable[[Snapshot], None] | None = None,
+    on_chunk: Callable[[Snapshot], None] = lambda _: None,
 ) -> Iterator[tuple[int, Result]]:
     """Yield (replica, result) as replicas finish, in no particular order; see :func:`simulate`.
 
@@ -282,164 +282,68 @@ def run(
             it raises ends the run.
     """
     system = replicas.system
-    total, n = len(replicas.start), system.particles
-    steps = int(times[-1])
+    n, steps = system.particles, int(times[-1])
     plan = plan_for(system, tuning.first_skin(system.dim) if skin is None else skin)
     used: set[tuple[Plan, int]] = set()
     observe = tuple(record.items())
-    host = jax.device_get(replicas)
     _check_pace(batch, chunk_steps)
-    width = min(total, default_batch(n) if batch is None else batch)
-    reported = np.zeros(total, dtype=bool)
-    made = np.zeros(total, dtype=np.int64)
-    found = np.zeros(total, dtype=np.int64)  # made before this run
-    parked: dict[int, State] = {}  # taken out of a batch that does not fit in memory
-
-    def enter(who: np.ndarray) -> State:
-        old = {row: parked.pop(index) for row, index in enumerate(who) if index in parked}
-        for row in set(range(len(who))) - set(old):
-            if (one := restore(int(who[row]))) is not None:
-                old[row] = one._replace(alive=np.True_)
-                found[who[row]] = one.step
-        state = jax.device_get(_begin(_take(host, who), times, record))
-        if old:
-            state = _put(state, np.array(list(old)), jax.tree.map(lambda *leaves: np.stack(leaves), *old.values()))
-        made[who] = state.step
-        return state
-
-    slots = np.arange(width)  # which replica each place of the batch holds
-    waiting = list(range(width, total))
-    here = jax.device_put(_take(host, slots))
-    state = jax.device_put(enter(slots))
+    width = default_batch(n) * len(jax.local_devices()) if batch is None else batch
+    group = Batch(replicas, width, lambda who: _begin(who, times, record), restore)
     schedule = jnp.asarray(times)
     pace = chunk_steps or 16
     while True:
         clock = time.perf_counter()
-        after, needs, trouble = _attempt(plan, observe, here, state, schedule, pace)
+        after, needs, trouble = _attempt(plan, observe, group, schedule, pace)
         if needs is not None and (needs.row > plan.capacity or needs.slots > plan.slots):
             grown = _grow(plan, int(needs.row), int(needs.slots), system)
             if isinstance(grown, Plan):
                 plan = grown
                 continue
             trouble = grown
-        reasons: dict[int, str] = {}
-        if trouble:
-            going = np.flatnonzero(~reported[slots])
-            if len(going) > 1:  # which of them it is, and whether each fits alone, shows with half of them
-                final = jax.device_get(state)
-                stay, leave = np.array_split(going, 2)
-                parked |= {int(slots[place]): _canonical(final, place) for place in leave}
-                waiting = [*map(int, slots[leave]), *waiting]
-                slots, state = slots[stay], jax.device_put(_take(final, stay))
-                here = jax.device_put(_take(host, slots))
+        if needs is None or trouble:
+            if not group.give_up(trouble):
                 continue
-            reasons[int(slots[going[0]])] = trouble
-            state = state._replace(alive=jnp.zeros_like(state.alive))
         else:
-            state = after
-        alive, step = np.asarray(state.alive), np.asarray(state.step)
-        moved = step.astype(np.int64) - made[slots]
-        made[slots] = step
-        if (plan, len(slots)) not in used:  # the time was the compiler's
-            used.add((plan, len(slots)))
-        elif needs is not None and moved.any():
+            moved = group.accept(after)
             seconds = time.perf_counter() - clock
-            left = seconds * float((steps - made[~reported]).sum()) / float(moved.sum())
-            if chunk_steps is None:
-                pace = int(np.clip(pace * np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0), 1, 2**24))
-            if skin is None:
-                plan = tuning.next_plan(plan, system, needs, int(moved.max()), left)
-        leaving = np.flatnonzero(~alive & ~reported[slots])
-        if len(leaving):
-            final = jax.device_get(state)
-            for place in leaving:
-                index = int(slots[place])
-                reported[index] = True
-                yield index, _result(final, place, _take(host.system, index), reasons.get(index, ""))
-        if on_progress is not None:
-            share = np.where(reported, 1.0, made / max(steps, 1)).mean()
-            on_progress(Progress(int(reported.sum()), total, float(share), int((made - found).sum()) * n))
-        if on_chunk is not None:
-            on_chunk(partial(_snapshot, state, slots, alive, dict(parked)))
-        if reported.all():
+            if (plan, len(moved)) not in used:  # the time was the compiler's
+                used.add((plan, len(moved)))
+            elif moved.any():
+                pace = chunk_steps or int(np.clip(pace * np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0), 1, 2**24))
+                left = seconds * float((steps - group.made[~group.ended]).sum()) / float(moved.sum())
+                plan = plan if skin is not None else tuning.next_plan(plan, system, needs, int(moved.max()), left)
+        for index, one, reason in group.leave():
+            yield index, _result(one, group.one(index).system, reason)
+        on_progress(_progress(group, steps, n))
+        on_chunk(group.snapshot)
+        if group.ended.all():
             return
-        if len(leaving):
-            # a batch that was halved to find one that does not fit is whole again without it
-            state, slots = _exchange(final, slots, alive, waiting, len(slots) if not reasons else width, enter)
-            here = jax.device_put(_take(host, slots))
+        group.refill()
 
 
-def _exchange(
-    state: State,
-    slots: np.ndarray,
-    alive: np.ndarray,
-    waiting: list[int],
-    width: int,
-    enter: Callable[[np.ndarray], State],
-) -> tuple[State, np.ndarray]:
-    """Put waiting replicas in the places of those that left, or close the ranks when none waits."""
-    free = np.flatnonzero(~alive)
-    if waiting:
-        if len(slots) < width:
-            more = np.concatenate([np.arange(len(slots)), np.full(width - len(slots), free[0])])
-            state, slots = _take(state, more), slots[more]
-            free = np.concatenate([free, np.arange(len(alive), width)])
-        places = free[: len(waiting)]
-        slots = slots.copy()
-        slots[places] = [waiting.pop(0) for _ in places]
-        state = _put(state, places, enter(slots[places]))
-    elif alive.sum() <= len(slots) // 4:
-        # A quarter is left: move these alone. Each width compiles once, hence not for every replica that leaves.
-        stay = np.concatenate([np.flatnonzero(alive), free])[: max(1, len(slots) // 4)]
-        slots, state = slots[stay], _take(state, stay)
-    return jax.device_put(state), slots
-
-
-def _snapshot(state: State, slots: np.ndarray, alive: np.ndarray, parked: dict[int, State]) -> dict[int, State]:
-    """The state of every replica under way, by its index."""
-    host = jax.device_get(state)
-    return parked | {int(slots[place]): _canonical(host, place) for place in np.flatnonzero(alive)}
-
-
-def _canonical(state: State, place: int | np.integer) -> State:
-    """One replica of a batch, its particles in their original order: the state that any batch leads to."""
-    one = _take(state, place)
-    order = np.argsort(one.tags)
-    shape = one.coordinates.shape
-
-    def sort(leaf: np.ndarray) -> np.ndarray:
-        return leaf[..., order] if leaf.shape[-2:] == shape else leaf
-
-    return one._replace(
-        coordinates=one.coordinates[:, order],
-        images=one.images[:, order],
-        tags=one.tags[order],
-        rule=jax.tree.map(sort, one.rule),
-    )
+def _progress(group: Batch, steps: int, particles: int) -> Progress:
+    share = float(np.where(group.ended, 1.0, group.made / max(steps, 1)).mean())
+    return Progress(int(group.ended.sum()), group.total, share, int((group.made - group.found).sum()) * particles)
 
 
 def state_like(replicas: Replicas, times: np.ndarray, record: Mapping[str, Observable] = DEFAULT_RECORD) -> State:
     """Shapes and dtypes of one replica's state."""
-    shapes = jax.eval_shape(lambda: _begin(_take(replicas, slice(0, 1)), times, record))
+    shapes = jax.eval_shape(lambda: _begin(take(replicas, slice(0, 1)), times, record))
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shapes)
 
 
 def _attempt(
-    plan: Plan,
-    observe: tuple[tuple[str, Observable], ...],
-    here: Replicas,
-    state: State,
-    schedule: Array,
-    most: int,
+    plan: Plan, observe: tuple[tuple[str, Observable], ...], group: Batch, schedule: Array, most: int
 ) -> tuple[State, Needs | None, str]:
-    """One chunk on the device: its end and what its search met, or, where memory does not suffice, a sentence."""
+    """One chunk on the devices: its end and what its search met, or, where memory does not suffice, a sentence."""
     try:
-        after, needs = chunk(plan, observe, here, state, schedule, jnp.asarray(most, jnp.int32))
-        return after, jax.device_get(needs), ""  # waits for the device
+        steps = jnp.asarray(most, jnp.int32)
+        return *advance(group.mesh, plan, observe, group.here, group.state, schedule, steps), ""
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return state, None, "does not fit in memory, even alone: use fewer particles or a machine with more memory"
+        reason = "does not fit in memory, even alone: use fewer particles or a machine with more memory"
+        return group.state, None, reason
 
 
 def _check_pace(batch: int | None, chunk_steps: int | None) -> None:
@@ -447,19 +351,6 @@ def _check_pace(batch: int | None, chunk_steps: int | None) -> None:
         raise PackingError(f"a batch of {batch} replicas; at least 1 must move at a time")
     if chunk_steps is not None and chunk_steps < 1:
         raise PackingError(f"chunks of {chunk_steps} steps; at least 1 is needed")
-
-
-def _take(tree: Any, index: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[index], tree)
-
-
-def _put(tree: Any, index: np.ndarray, new: Any) -> Any:
-    def put(old: np.ndarray, values: np.ndarray) -> np.ndarray:
-        old = np.array(old)
-        old[index] = values
-        return old
-
-    return jax.tree.map(put, tree, new)
 
 
 def _grow(plan: Plan, row: int, slots: int, system: System) -> Plan | str:
@@ -503,8 +394,7 @@ def _begin(replicas: Replicas, times: np.ndarray, record: Mapping[str, Observabl
     )
 
 
-def _result(state: State, i: int | np.integer, system: System, reason: str) -> Result:
-    one = _canonical(state, i)
+def _result(one: State, system: System, reason: str) -> Result:
     if one.failed:
         reason = (
             f"diverged at step {one.step}: a move was not finite or longer than half the box; use a smaller kick or "

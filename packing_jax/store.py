@@ -94,7 +94,7 @@ class Layout(NamedTuple):
         )
         return phi, kick, fraction, int(self.coordinates["replica"][cell[3]])
 
-    def index(self) -> dict[Name, Index]:
+    def places(self) -> dict[Name, Index]:
         """The place of each cell."""
         places = ((int(i), int(j), int(k), int(r)) for i, j, k, r in np.ndindex(*self.shape))
         return {self.name(place): place for place in places}
@@ -121,7 +121,7 @@ class Store:
         self.manifest = manifest
         self.notes: list[str] = []  #: what was found damaged and repaired, in words
         self.versions = digest_of(provenance())
-        self._index = layout.index()
+        self._index = layout.places()
         self.ended = np.zeros(layout.shape, bool)  #: nothing is left to do, or it failed in this session
         self._marks = {name: np.full(layout.shape, empty, np.int32) for name, empty in _MARKS.items()}
 
@@ -215,7 +215,7 @@ class Store:
         longer = len(layout.coordinates["time"]) - times
         try:
             draft = _draft(self.directory, layout)
-            for name, new in layout.index().items():
+            for name, new in layout.places().items():
                 old, entry = old_index.get(name), self.manifest.entries.get(name)
                 if old is None or entry is None or not entry.complete:
                     continue
@@ -231,7 +231,7 @@ class Store:
             shutil.rmtree(draft, ignore_errors=True)
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        self.layout, self._index = layout, layout.index()
+        self.layout, self._index = layout, layout.places()
         self._marks = {name: np.full(layout.shape, empty, np.int32) for name, empty in _MARKS.items()}
         self.ended = np.zeros(layout.shape, bool)
         self._mark(entry for name, entry in self.manifest.entries.items() if name in old_index)
@@ -366,7 +366,7 @@ class Store:
         wrong: dict[Path, bytes] = {}
         for file in draft.rglob("*"):
             name = file.relative_to(draft)
-            if file.is_file() and name.parts[0] not in _MARKS or name.name.startswith(".z"):
+            if (file.is_file() and name.parts[0] not in _MARKS) or name.name.startswith(".z"):
                 there = self.path / name
                 (self.path / name).parent.mkdir(exist_ok=True)
                 if not _same(file, there):
@@ -443,7 +443,7 @@ def read_cell(path: Path, layout: Layout, cell: Index, entry: Entry) -> Finished
 def _arrays(layout: Layout) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
     """Shape and dims, beyond those of the grid, of the arrays with one chunk for each cell."""
     times, particles = len(layout.coordinates["time"]), layout.diameters.shape[1]
-    arrays: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {name: ((times,), ("time",)) for name in layout.record}
+    arrays: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = dict.fromkeys(layout.record, ((times,), ("time",)))
     return arrays | {"positions": ((particles, int(layout.attributes["dim"])), ("particle", "axis"))}
 
 

@@ -193,8 +193,8 @@ class _Session:
                 raise Stopped(reason)
             checkpoints.save_if_due(states)
 
-        for one in run_cells(self.spec, names, checkpoints, batch, chunk_steps, keep, look):
-            finished.append(one)
+        for index, result in run_cells(self.spec, names, checkpoints, batch, chunk_steps, keep, look):
+            finished.append((index, result))
 
     def _fill_ended(self) -> None:
         """Carry cells that ended before the last step, absorbed or diverged, to the end of an extended schedule."""
