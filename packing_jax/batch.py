@@ -1,22 +1,13 @@
-"""The replicas of a run on the host's side: which of them move now, on which device, and who comes next.
-
-A batch is split over all local devices, each of which runs the whole compiled program on its share: no device waits for
-another within a chunk, and a replica does not notice where it is.
-"""
+"""The replicas of a run on the host's side: which of them move now, and who comes next."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as Split
 
-from packing_jax.chunk import Needs, Replicas, State, chunk
-from packing_jax.neighbors import Plan
-from packing_jax.observables import Observable
+from packing_jax.chunk import Replicas, State
 
 
 class Batch:
@@ -29,7 +20,7 @@ class Batch:
         begin: Callable[[Replicas], State],
         restore: Callable[[int], State | None],
     ) -> None:
-        """Put the first ``width`` of them on the devices.
+        """Put the first ``width`` of them on the device.
 
         Args:
             replicas: all of them.
@@ -53,17 +44,13 @@ class Batch:
 
     def _load(self, slots: np.ndarray, state: State) -> None:
         self.slots = slots  # which replica each place of the batch holds
-        self.mesh = mesh_for(len(slots))
-        place = partial(
-            jax.device_put, device=None if self.mesh is None else NamedSharding(self.mesh, Split("replica"))
-        )
-        self.here, self.state = place(take(self._all, slots)), place(state)
+        self.here, self.state = jax.device_put((take(self._all, slots), state))
 
     def _enter(self, who: np.ndarray) -> State:
         old = {row: self._parked.pop(int(index)) for row, index in enumerate(who) if int(index) in self._parked}
         for row in set(range(len(who))) - set(old):
             if (one := self._restore(int(who[row]))) is not None:
-                old[row] = one._replace(alive=np.ones_like(one.alive))
+                old[row] = one._replace(alive=jnp.ones_like(one.alive))
                 self.found[who[row]] = one.step
         state = jax.device_get(self._begin(take(self._all, who)))
         if old:
@@ -144,53 +131,6 @@ class Batch:
         host = jax.device_get(self.state)
         going = np.flatnonzero(np.asarray(host.alive))
         return self._parked | {int(self.slots[place]): canonical(host, place) for place in going}
-
-
-def mesh_for(replicas: int) -> Mesh | None:
-    """As many local devices as share these replicas evenly; None for one."""
-    devices = [] if jax.config.jax_default_device is not None else jax.local_devices()
-    count = max((n for n in range(1, len(devices) + 1) if replicas % n == 0), default=1)
-    return Mesh(np.array(devices[:count]), ("replica",)) if count > 1 else None
-
-
-def advance(
-    mesh: Mesh | None,
-    plan: Plan,
-    record: tuple[tuple[str, Observable], ...],
-    replicas: Replicas,
-    state: State,
-    schedule: Array,
-    most: Array,
-) -> tuple[State, Needs]:
-    """One chunk on every device of the mesh; what its search met is the most that any of them met."""
-    if mesh is None:
-        after, needs = chunk(plan, record, replicas, state, schedule, most)
-    else:
-        after, needs = _on_each(mesh, plan, record, replicas, state, schedule, most)
-    return after, Needs(*(np.max(np.asarray(met)) for met in needs))  # waits for the devices
-
-
-@partial(jax.jit, static_argnames=("mesh", "plan", "record"))
-def _on_each(
-    mesh: Mesh,
-    plan: Plan,
-    record: tuple[tuple[str, Observable], ...],
-    replicas: Replicas,
-    state: State,
-    schedule: Array,
-    most: Array,
-) -> tuple[State, Needs]:
-    def share(replicas: Replicas, state: State, schedule: Array, most: Array) -> tuple[State, Needs]:
-        after, needs = chunk(plan, record, replicas, state, schedule, most)
-        return after, jax.tree.map(lambda met: met[None], needs)
-
-    split = Split("replica")
-    # Loops of different length on each device carry what starts as the same constant on all: nothing for the check of
-    # replicated values, which is off for that reason.
-    run = jax.shard_map(
-        share, mesh=mesh, in_specs=(split, split, Split(), Split()), out_specs=(split, split), check_vma=False
-    )
-    return run(replicas, state, schedule, most)
 
 
 def canonical(state: State, place: int | np.integer) -> State:

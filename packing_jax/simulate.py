@@ -17,8 +17,8 @@ import numpy as np
 from jax import Array
 
 from packing_jax import observables, tuning
-from packing_jax.batch import Batch, advance, take
-from packing_jax.chunk import Needs, Replicas, State
+from packing_jax.batch import Batch, take
+from packing_jax.chunk import Needs, Replicas, State, chunk
 from packing_jax.errors import PackingError
 from packing_jax.geometry import to_fixed, to_positions
 from packing_jax.neighbors import Plan, plan_for
@@ -287,7 +287,7 @@ def run(
     used: set[tuple[Plan, int]] = set()
     observe = tuple(record.items())
     _check_pace(batch, chunk_steps)
-    width = default_batch(n) * len(jax.local_devices()) if batch is None else batch
+    width = default_batch(n) if batch is None else batch
     group = Batch(replicas, width, lambda who: _begin(who, times, record), restore)
     schedule = jnp.asarray(times)
     pace = chunk_steps or 16
@@ -335,10 +335,11 @@ def state_like(replicas: Replicas, times: np.ndarray, record: Mapping[str, Obser
 def _attempt(
     plan: Plan, observe: tuple[tuple[str, Observable], ...], group: Batch, schedule: Array, most: int
 ) -> tuple[State, Needs | None, str]:
-    """One chunk on the devices: its end and what its search met, or, where memory does not suffice, a sentence."""
+    """One chunk on the device: its end and what its search met, or, where memory does not suffice, a sentence."""
     try:
         steps = jnp.asarray(most, jnp.int32)
-        return *advance(group.mesh, plan, observe, group.here, group.state, schedule, steps), ""
+        after, needs = chunk(plan, observe, group.here, group.state, schedule, steps)
+        return after, jax.device_get(needs), ""  # waits for the device
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
