@@ -168,11 +168,11 @@ def seconds(text: str) -> float:
     Raises:
         PackingError: anything else.
     """
-    days, _, clock = text.rpartition("-")
+    days, dash, clock = text.rpartition("-")
     try:
         parts = [float(part) for part in clock.split(":")]
-        total = float(days or 0) * 86400 + sum(part * 60.0**i for i, part in enumerate(reversed(parts)))
-        if len(parts) > 3 or not (np.isfinite(total) and total > 0) or min(parts) < 0 or (days and len(parts) < 3):
+        total = int(days if dash else 0) * 86400 + sum(part * 60.0**i for i, part in enumerate(reversed(parts)))
+        if len(parts) > 3 or not (np.isfinite(total) and total > 0) or min(parts) < 0 or (dash and len(parts) < 3):
             raise ValueError
     except ValueError as error:
         raise PackingError(

@@ -488,8 +488,12 @@ def description(directory: Path) -> dict[str, Any]:
         PackingError: no store there, none that can be gone on with, or both copies are damaged.
     """
     path = directory / "results.zarr"
-    files.recover(path)
-    if not path.is_dir():
+    try:
+        files.recover(path)
+        there = path.is_dir()
+    except OSError:  # a name that is too long
+        there = False
+    if not there:
         raise PackingError(f"{directory} has no results.zarr: give the directory that packing-jax run or sweep wrote")
     found = False
     for name in (".zattrs", ".zmetadata"):
@@ -576,25 +580,43 @@ def cannot_write(path: Path, error: OSError) -> PackingError:
     return PackingError(f"cannot write {path}: {error.strerror or error}; what was finished before is kept")
 
 
-def check_metadata(path: Path, largest: int) -> None:
-    """Refuse a Zarr store from elsewhere that would run code or take more memory than ``largest`` bytes an array.
+_LARGEST_ARRAY = 2**40  # bytes
+
+
+def check_memory(size: int) -> None:
+    """Refuse to read more than half of this machine's memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory // 2:
+        raise PackingError(f"it would take {size / 2**30:.3g} GiB of memory, more than half of what this machine has")
+
+
+def check_metadata(path: Path) -> None:
+    """Refuse a Zarr store from elsewhere that would run code or that claims absurd sizes.
 
     Arrays of numbers behind ordinary compression only: a filter or an object codec could be ``pickle``.
 
     Raises:
         PackingError: which array, and why.
     """
-    for file in sorted(path.glob("*/.zarray")):
+    for file in sorted([*path.glob("*/.zarray"), *path.glob("*/zarr.json")]):
         try:
             with file.open("rb") as handle:
                 array = json.loads(handle.read(2**20))
-            dtype, shape, codec = np.dtype(array["dtype"]), array["shape"], array["compressor"]
-            size = max(math.prod(map(int, axes)) for axes in (shape, array["chunks"])) * dtype.itemsize
-            codec_name = "none" if codec is None else codec["id"]
-            filters = array.get("filters")
+            if file.name == ".zarray":
+                dtype, chunks = np.dtype(array["dtype"]), array["chunks"]
+                codecs = [codec["id"] for codec in (array["compressor"], *(array.get("filters") or ())) if codec]
+            else:
+                if array["node_type"] == "group":
+                    continue
+                dtype, chunks = np.dtype(array["data_type"]), array["chunk_grid"]["configuration"]["chunk_shape"]
+                codecs = [codec["name"] for codec in array["codecs"]]
+            size = max(math.prod(map(int, axes)) for axes in (array["shape"], chunks)) * dtype.itemsize
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise PackingError(f"{file} is damaged") from error
-        if dtype.kind not in "fiub" or filters or codec_name not in ("none", "zstd", "blosc", "zlib", "gzip", "lz4"):
+        if dtype.kind not in "fiub" or not set(codecs) <= _KNOWN_CODECS:
             raise PackingError(f"{file} asks for more than numbers behind ordinary compression, and is not read")
-        if size > largest:
+        if size > _LARGEST_ARRAY:
             raise PackingError(f"{file} claims {size / 2**30:.3g} GiB, more than any sweep stores")
+
+
+_KNOWN_CODECS = {"zstd", "blosc", "zlib", "gzip", "lz4", "bytes", "crc32c"}
