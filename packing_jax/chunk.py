@@ -1,14 +1,18 @@
-"""The compiled half of the driver: at most so many steps of a batch of replicas, in two nested loops.
+"""The compiled half of the driver: at most so many steps of a batch of replicas.
 
-The outer loop sorts the particles of the whole batch and rebuilds their neighbour rows, the inner one steps until
-some replica's rows go out of date. A rebuild is therefore a branch that the batch takes together, never a vmapped
-``cond``, which would run both sides at every step.
+The outer loop rebuilds neighbour rows when some replica's are out of date, measures what is due, and enters the inner
+loop, which only steps. A rebuild is therefore a branch that the batch takes together, never a vmapped ``cond``, which
+would run both sides at every step; and nothing but what changes at each step is carried through the inner loop.
+
+A step is one fused gather-compute-reduce over the neighbour rows, an addition, the next step's random words, and one
+reduction for the decisions. The words are carried from step to step because what a loop carries is stored: computed
+where they are used, XLA would inline the cipher into the gather and run it once per pair.
 
 Nothing a replica does depends on the batch, the chunk, the rebuilds or the order of its particles: coordinates and
 all sums over neighbours are integers, random numbers are keyed by (key, step, tag), and a replica's key is its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,12 +21,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from packing_jax import active, noise
 from packing_jax import neighbors as nb
-from packing_jax.geometry import crossings
+from packing_jax.geometry import crossings, take
 from packing_jax.neighbors import Plan
 from packing_jax.observables import Configuration, Observable
 from packing_jax.rules import Info
 from packing_jax.system import System
+
+#: Names and functions of what is measured.
+Record = tuple[tuple[str, Observable], ...]
 
 
 class Replicas(NamedTuple):
@@ -55,129 +63,264 @@ class Needs(NamedTuple):
     row: Array  #: () int32, longest row
     slots: Array  #: () int32, longest run of cells
     rebuilds: Array  #: () int32
+    active: Array  #: () int32, the most active particles of a replica at the last step
+
+
+class _Moving(NamedTuple):
+    """What changes at each step; the rest of :class:`State` stays outside the inner loop."""
+
+    coordinates: Array
+    rule: Any
+    step: Array
+    alive: Array  #: (B,) bool; absorbed replicas count until they are noted
+    failed: Array
+    absorbed_at: Array
+    made: Array  #: () int32, iterations of this chunk
+    stale: Array  #: () bool, some replica's rows are out of date
+    event: Array  #: () bool, a replica has something to be noted
+    few: Array  #: () bool, the active particles of each replica fit a list
+    active: Array  #: () int32, the largest number of active particles met at the last step
+
+
+def overflowed(plan: Plan, needs: Needs) -> Array:
+    """Whether a chunk is void: its plan was too small for what it met."""
+    return (needs.row > plan.capacity) | (needs.slots > plan.slots)
+
+
+def _columns(leaf: Array, order: Array) -> Array:
+    """``leaf[..., order]``, for leaves of one value per particle and axis."""
+    rows: Array = jax.vmap(take, (0, None))(leaf.reshape(-1, leaf.shape[-1]), order)
+    return rows.reshape(leaf.shape)
 
 
 def _in_slots(system: System, tags: Array) -> System:
     """The system with its per-particle leaves in the order of the slots."""
-    return system if system.diameters.ndim == 0 else replace(system, diameters=system.diameters[tags])
+    return system if system.diameters.ndim == 0 else replace(system, diameters=take(system.diameters, tags))
+
+
+def _rebuild(plan: Plan, replicas: Replicas, state: State, needs: Needs) -> tuple[State, nb.Neighbors, Needs]:
+    """Sort the particles of every replica by cell and list their neighbours."""
+    shape = state.coordinates.shape[1:]
+
+    def sort(one: State) -> State:
+        order = nb.cell_order(plan, one.coordinates)
+        return one._replace(
+            coordinates=_columns(one.coordinates, order),
+            images=_columns(one.images, order),
+            tags=take(one.tags, order),
+            rule=jax.tree.map(lambda leaf: _columns(leaf, order) if leaf.shape[-2:] == shape else leaf, one.rule),
+        )
+
+    def build(replica: Replicas, one: State) -> nb.Neighbors:
+        return nb.build(plan, _in_slots(replica.system, one.tags), one.coordinates, one.tags)
+
+    state = jax.vmap(sort)(state)
+    neighbors: nb.Neighbors = jax.vmap(build)(replicas, state)
+    needs = needs._replace(
+        row=jnp.maximum(needs.row, jnp.max(neighbors.needed_row)),
+        slots=jnp.maximum(needs.slots, jnp.max(neighbors.needed_slots)),
+        rebuilds=needs.rebuilds + 1,
+    )
+    return state, neighbors, needs
+
+
+def _measure(
+    record: Record, replicas: Replicas, state: State, neighbors: nb.Neighbors, fill: Array
+) -> dict[str, Array]:
+    """The records with the entries ``fill`` (B, M) set to what is measured now."""
+
+    def observe(replica: Replicas, one: State, listed: nb.Neighbors) -> dict[str, Array]:
+        images = one.images + crossings(listed.reference, one.coordinates).astype(jnp.int32)
+        seen = Configuration(one.coordinates, images, _columns(replica.start, one.tags), listed.rows)
+        return {name: function(_in_slots(replica.system, one.tags), seen) for name, function in record}
+
+    values = jax.vmap(observe)(replicas, state, neighbors)
+    return {
+        name: jnp.where(fill.reshape(fill.shape + (1,) * (old.ndim - 2)), values[name][:, None].astype(old.dtype), old)
+        for name, old in state.records.items()
+    }
+
+
+def _note(record: Record, replicas: Replicas, state: State, neighbors: nb.Neighbors, schedule: Array) -> State:
+    """Record what is due. An absorbed replica is over: its last measurement fills the rest of its record."""
+    places = jnp.arange(schedule.shape[0], dtype=jnp.int32)[None]
+    due = state.alive & (state.step == schedule[state.cursor])
+    absorbed = state.alive & (state.absorbed_at >= 0)
+    fill = due[:, None] & (places == state.cursor[:, None])
+    fill = fill | (absorbed[:, None] & (places >= state.cursor[:, None]))
+    measured = partial(_measure, record, replicas)
+    return state._replace(
+        records=jax.lax.cond(jnp.any(fill), measured, lambda s, *_: dict(s.records), state, neighbors, fill),
+        cursor=jnp.minimum(state.cursor + due.astype(jnp.int32), schedule.shape[0] - 1),
+        alive=state.alive & ~absorbed,
+    )
+
+
+def _unlisted(plan: Plan, state: State) -> nb.Neighbors:
+    """Rows that a rebuild will replace."""
+    none = jnp.zeros(state.step.shape, jnp.int32)
+    rows = jnp.zeros((*state.tags.shape, plan.capacity), jnp.int32)
+    return nb.Neighbors(rows, state.tags, state.coordinates, needed_row=none, needed_slots=none)
+
+
+def _step_keys(keys: Array, steps: Array) -> Array:
+    """Each replica's key folded with its step."""
+    return jax.vmap(lambda key, step: jax.random.fold_in(jax.random.wrap_key_data(key, impl="threefry2x32"), step))(
+        keys, steps
+    )
 
 
 @partial(jax.jit, static_argnames=("plan", "record"))
 def chunk(
     plan: Plan,
-    record: tuple[tuple[str, Observable], ...],
+    record: Record,
     replicas: Replicas,
     state: State,
     schedule: Array,
     most: Array,
 ) -> tuple[State, Needs]:
     """At most ``most`` steps of every live replica, recording ``record`` at the steps of ``schedule``."""
-
-    def sort(replica: Replicas, one: State) -> tuple[State, nb.Neighbors]:
-        _, order = nb.cell_order(plan, one.coordinates)
-        shape = one.coordinates.shape
-        one = one._replace(
-            coordinates=one.coordinates[:, order],
-            images=one.images[:, order],
-            tags=one.tags[order],
-            rule=jax.tree.map(lambda leaf: leaf[..., order] if leaf.shape[-2:] == shape else leaf, one.rule),
-        )
-        return one, nb.build(plan, _in_slots(replica.system, one.tags), one.coordinates, one.tags)
-
-    def observe(replica: Replicas, one: State, neighbors: nb.Neighbors) -> dict[str, Array]:
-        images = one.images + crossings(neighbors.reference, one.coordinates).astype(jnp.int32)
-        seen = Configuration(one.coordinates, images, replica.start[:, one.tags], neighbors.rows)
-        return {name: function(_in_slots(replica.system, one.tags), seen) for name, function in record}
-
-    def move(replica: Replicas, one: State, neighbors: nb.Neighbors) -> tuple[Array, Any, Info]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(replica.key, impl="threefry2x32"), one.step)
-        system = _in_slots(replica.system, one.tags)
-        displacement, rule_state, info = replica.rule.step(key, system, one.coordinates, neighbors, one.rule)
-        return displacement, rule_state, info
-
-    def stale(replica: Replicas, one: State, neighbors: nb.Neighbors) -> Array:
-        return one.alive & nb.outdated(plan, replica.system, one.coordinates, neighbors)
-
-    # A search tests ten candidates per neighbour. One replica's fit a CPU's cache, a batch's do not: one after the
-    # other is three times as fast there (28 x 1000 particles, two cores), while a GPU wants them all at once.
-    each = partial(jax.lax.map, batch_size=1 if jax.default_backend() == "cpu" else len(state.step))
-
     last = schedule[-1]
-    places = jnp.arange(schedule.shape[0], dtype=jnp.int32)[None]
 
-    def advance(state: State, neighbors: nb.Neighbors) -> State:
-        displacement, rule_state, info = jax.vmap(move)(replicas, state, neighbors)
-        due = state.alive & (state.step == schedule[state.cursor])
-        absorbed = state.alive & (info.active == 0)
-        # an absorbed configuration stays what it is: its last measurement fills the rest of the schedule
-        fill = (due[:, None] & (places == state.cursor[:, None])) | (
-            absorbed[:, None] & (places >= state.cursor[:, None])
+    def run(state: State, neighbors: nb.Neighbors, made: Array, few: Array) -> tuple[State, _Moving]:
+        """Step until rows go out of date, something is to be noted, or enough steps are made."""
+        systems = jax.vmap(_in_slots)(replicas.system, state.tags)
+        due_at = schedule[state.cursor]
+
+        def one_rule(rule: Any, *seen: Any) -> tuple[Array, Any, Info]:
+            moved: tuple[Array, Any, Info] = rule.step(*seen)
+            return moved
+
+        step_rule: Callable[..., tuple[Array, Any, Info]] = jax.vmap(one_rule)
+
+        def words_at(step: Array) -> noise.Words:
+            words: noise.Words = jax.vmap(noise.particle_words)(_step_keys(replicas.key, step), state.tags)
+            return words
+
+        def settled(moving: _Moving, info: Info, rule_state: Any) -> tuple[Array, _Moving]:
+            """Who moves, and all that follows from it but the coordinates."""
+            still = ~jnp.any(info.active, axis=1)
+            finished = moving.step >= last
+            failed = moving.alive & info.failed & ~still & ~finished
+            absorbed = moving.alive & still
+            moves = moving.alive & ~still & ~finished & ~failed
+            alive = moves | absorbed
+            step = moving.step + moves.astype(jnp.int32)
+            return moves, moving._replace(
+                rule=jax.tree.map(
+                    lambda new, old: jnp.where(moves.reshape((-1,) + (1,) * (new.ndim - 1)), new, old),
+                    rule_state,
+                    moving.rule,
+                ),
+                step=step,
+                alive=alive,
+                failed=moving.failed | failed,
+                absorbed_at=jnp.where(absorbed, moving.step, moving.absorbed_at),
+                made=moving.made + 1,
+                event=~jnp.any(alive) | jnp.any(absorbed | (moves & (step == due_at))),
+            )
+
+        def dense(moving: _Moving, words: noise.Words) -> tuple[_Moving, noise.Words]:
+            displacement, rule_state, info = step_rule(
+                replicas.rule, words, systems, moving.coordinates, neighbors, moving.rule
+            )
+            moves, after = settled(moving, info, rule_state)
+            coordinates = jnp.where(moves[:, None, None], moving.coordinates + displacement, moving.coordinates)
+            outdated = jax.vmap(partial(nb.outdated, plan))(systems, coordinates, neighbors)
+            counts = jnp.sum(info.active, axis=1, dtype=jnp.int32)
+            after = after._replace(
+                coordinates=coordinates,
+                stale=jnp.any(after.alive & outdated),
+                # a quarter to spare, so that a list that overflowed is not tried again at once
+                few=jnp.all(~after.alive | (4 * counts <= 3 * plan.active)),
+                active=jnp.max(jnp.where(after.alive, counts, 0)),
+            )
+            return after, words_at(after.step)
+
+        def sparse(moving: _Moving, listed: active.Active, drawn: Array) -> tuple[_Moving, active.Active, Array]:
+            seen = jax.vmap(active.rows_of)(neighbors, listed)
+            words = jax.vmap(active.words_of)(_step_keys(replicas.key, moving.step), seen, drawn)
+            displacement, rule_state, info = step_rule(
+                replicas.rule, words, systems, moving.coordinates, seen, moving.rule
+            )
+            moves, after = settled(moving, info, rule_state)
+            coordinates = jax.vmap(active.moved)(
+                moving.coordinates, seen, jnp.where(moves[:, None, None], displacement, 0)
+            )
+            outdated = jax.vmap(partial(active.left, plan))(systems, coordinates, seen)
+            listed = jax.vmap(active.follow)(systems, coordinates, seen)
+            after = after._replace(
+                coordinates=coordinates,
+                stale=jnp.any(after.alive & outdated),
+                few=jnp.all(~after.alive | (listed.number <= plan.active)),
+                active=jnp.max(jnp.where(after.alive, listed.number, 0)),
+            )
+            return after, listed, words.pair
+
+        def on(moving: _Moving) -> Array:
+            return ~moving.stale & ~moving.event & (moving.made < most)
+
+        def sparse_steps(moving: _Moving) -> _Moving:
+            listed = jax.vmap(partial(active.find, plan.active))(systems, moving.coordinates, neighbors)
+            moving = moving._replace(few=jnp.all(~moving.alive | (listed.number <= plan.active)))
+            drawn = jnp.zeros(state.tags.shape, jnp.uint32)
+            return jax.lax.while_loop(lambda c: on(c[0]) & c[0].few, lambda c: sparse(*c), (moving, listed, drawn))[0]
+
+        moving = _Moving(
+            coordinates=state.coordinates,
+            rule=state.rule,
+            step=state.step,
+            alive=state.alive,
+            failed=state.failed,
+            absorbed_at=state.absorbed_at,
+            made=made,
+            stale=jnp.zeros((), bool),
+            event=~jnp.any(state.alive),
+            few=few,
+            active=jnp.zeros((), jnp.int32),
         )
-
-        def write(records: Mapping[str, Array]) -> dict[str, Array]:
-            values = jax.vmap(observe)(replicas, state, neighbors)
-            return {
-                name: jnp.where(
-                    fill.reshape(fill.shape + (1,) * (old.ndim - 2)), values[name][:, None].astype(old.dtype), old
-                )
-                for name, old in records.items()
-            }
-
-        records = jax.lax.cond(jnp.any(fill), write, dict, state.records)
-        finished = state.step >= last
-        failed = state.alive & info.failed & ~absorbed & ~finished
-        alive = state.alive & ~absorbed & ~finished & ~failed
-        keep = alive[:, None, None]
-        moved = jnp.where(keep, state.coordinates + displacement, state.coordinates)
-        return State(
-            coordinates=moved,
-            images=state.images,
-            tags=state.tags,
-            rule=jax.tree.map(
-                lambda new, old: jnp.where(alive.reshape((-1,) + (1,) * (new.ndim - 1)), new, old),
-                rule_state,
-                state.rule,
-            ),
-            step=state.step + alive.astype(jnp.int32),
-            cursor=jnp.minimum(state.cursor + due.astype(jnp.int32), schedule.shape[0] - 1),
-            alive=alive,
-            failed=state.failed | failed,
-            absorbed_at=jnp.where(absorbed, state.step, state.absorbed_at),
-            records=records,
+        moving = jax.lax.while_loop(
+            lambda c: on(c[0]) & ~c[0].few,
+            lambda c: dense(*c),
+            (moving, words_at(state.step)),
+        )[0]
+        if plan.active:
+            moving = jax.lax.cond(moving.few & on(moving), sparse_steps, lambda same: same, moving)
+        state = state._replace(
+            coordinates=moving.coordinates,
+            rule=moving.rule,
+            step=moving.step,
+            alive=moving.alive,
+            failed=moving.failed,
+            absorbed_at=moving.absorbed_at,
         )
+        return state, moving
 
-    def overflowed(needs: Needs) -> Array:
-        return (needs.row > plan.capacity) | (needs.slots > plan.slots)
+    Carry = tuple[State, nb.Neighbors, Array, Array, Array, Needs]
 
-    def between_rebuilds(carry: tuple[State, Array, Needs]) -> tuple[State, Array, Needs]:
-        state, steps, needs = carry
-        state, neighbors = each(lambda replica_and_state: sort(*replica_and_state), (replicas, state))
-        needs = Needs(
-            row=jnp.maximum(needs.row, jnp.max(neighbors.needed_row)),
-            slots=jnp.maximum(needs.slots, jnp.max(neighbors.needed_slots)),
-            rebuilds=needs.rebuilds + 1,
-        )
-        complete = ~overflowed(needs)
-
-        def more(inner: tuple[State, Array]) -> Array:
-            state, steps = inner
-            fresh = ~jnp.any(jax.vmap(stale)(replicas, state, neighbors))
-            return complete & fresh & (steps < most) & jnp.any(state.alive)
-
-        def one_step(inner: tuple[State, Array]) -> tuple[State, Array]:
-            state, steps = inner
-            return advance(state, neighbors), steps + 1
-
-        before = state.coordinates
-        state, steps = jax.lax.while_loop(more, one_step, (state, steps))
+    def between_events(carry: Carry) -> Carry:
+        state, neighbors, made, stale, few, needs = carry
         # between two rebuilds no particle moves half a box, so the two ends tell whether it crossed the boundary
-        state = state._replace(images=state.images + crossings(before, state.coordinates).astype(jnp.int32))
-        return state, steps, needs
+        crossed = crossings(neighbors.reference, state.coordinates).astype(jnp.int32)
+        state, neighbors, needs = jax.lax.cond(
+            stale,
+            lambda s, _, needs: _rebuild(plan, replicas, s._replace(images=s.images + crossed), needs),
+            lambda *same: same,
+            state,
+            neighbors,
+            needs,
+        )
+        state = _note(record, replicas, state, neighbors, schedule)
+        state, moving = run(state, neighbors, made, few)
+        return state, neighbors, moving.made, moving.stale, moving.few, needs._replace(active=moving.active)
 
-    def unfinished(carry: tuple[State, Array, Needs]) -> Array:
-        state, steps, needs = carry
-        return ~overflowed(needs) & (steps < most) & jnp.any(state.alive)
+    def unfinished(carry: Carry) -> Array:
+        state, _, made, _, _, needs = carry
+        return ~overflowed(plan, needs) & (made < most) & jnp.any(state.alive)
 
-    zero = jnp.zeros((), jnp.int32)
-    state, _, needs = jax.lax.while_loop(unfinished, between_rebuilds, (state, zero, Needs(zero, zero, zero)))
-    return state, needs
+    zero, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+    state, neighbors, _, _, _, needs = jax.lax.while_loop(
+        unfinished, between_events, (state, _unlisted(plan, state), zero, ~no, no, Needs(zero, zero, zero, zero))
+    )
+    crossed = crossings(neighbors.reference, state.coordinates).astype(jnp.int32)
+    return state._replace(images=state.images + crossed), needs

@@ -1,4 +1,4 @@
-"""The command line: run, sweep, status, rerun, report, doctor.
+"""The command line: run, sweep, status, rerun, report, doctor, bench.
 
 Exit codes: 0 done, every cell is in the store; 1 a check failed (doctor, rerun); 2 bad input or a full disk, in one
 sentence; 3 stopped by --max-walltime with cells left; 4 done, but some cells failed; 130 Ctrl-C; 143 SIGTERM. The last
@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import jax
 import tyro
 from tqdm import tqdm
 
+from packing_jax.bench import BenchCommand
 from packing_jax.errors import PackingError
 from packing_jax.grid import CouplingName, Mixture, RuleName, Sweep, recorded
 from packing_jax.progress import Clock, Stop, SweepProgress, seconds
@@ -377,6 +379,14 @@ class _Log:
         print(json.dumps({"event": event, "time": time.time(), **facts}), file=sys.stderr, flush=True)
 
 
+def _keep_compiled() -> None:
+    """Keep compiled programs for the next process in the user's cache directory, unless jax was told of another."""
+    # jax before 0.12 prints lines of errors from C++ whenever it reads what it kept for a CPU
+    if jax.config.jax_compilation_cache_dir is None and jax.__version_info__ >= (0, 12):
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "packing_jax"))
+
+
 def main(args: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     commands: dict[str, Callable[..., Any]] = {
@@ -386,6 +396,7 @@ def main(args: list[str] | None = None) -> int:
         "rerun": RerunCommand,
         "report": ReportCommand,
         "doctor": DoctorCommand,
+        "bench": BenchCommand,
     }
     try:
         command: Any = tyro.extras.subcommand_cli_from_dict(
@@ -395,6 +406,7 @@ def main(args: list[str] | None = None) -> int:
             args=args,
         )
         words = sys.argv[1:] if args is None else args
+        _keep_compiled()
         code = int(command.execute(shlex.join(["packing-jax", *words])))
         sys.stdout.flush()
         return code

@@ -151,7 +151,7 @@ class _Sample:
 
 
 def _sort_and_build(plan: nb.Plan, system: System, coordinates: Array) -> tuple[System, Array, nb.Neighbors]:
-    _, order = nb.cell_order(plan, coordinates)
+    order = nb.cell_order(plan, coordinates)
     ordered = replace(system, diameters=system.diameters[order])
     return ordered, coordinates[:, order], nb.build(plan, ordered, coordinates[:, order], order)
 
@@ -203,7 +203,8 @@ def _eager_against_jit(sample: _Sample) -> Verdict:
     }
 
     def step(key: Array, system: System, x: Array, rows: nb.Neighbors) -> dict[str, Array]:
-        return {name: x + rule.step(key, system, x, rows, rule.init(system, x))[0] for name, rule in rules.items()}
+        words = noise.particle_words(key, rows.tags)
+        return {name: x + rule.step(words, system, x, rows, rule.init(system, x))[0] for name, rule in rules.items()}
 
     # everything is an argument: the compiler would fold constants instead of compiling what works on them
     arguments = (jax.random.key(2, impl="threefry2x32"), system, coordinates, neighbors)
@@ -228,9 +229,9 @@ def _at_the_edge(sample: _Sample) -> np.ndarray:
     """Particles (N,) with a listed neighbour so close to contact that rounding decides about the overlap."""
     rows, x = np.asarray(sample.scene.neighbors.rows), np.asarray(sample.scene.coordinates)
     diameters, _ = sample.cutoff
-    distance = np.sqrt(sum(((part[rows] - part) * 2.0**-32) ** 2 for part in x))
-    gap = np.abs(distance - 0.5 * (diameters[rows] + diameters))
-    return np.asarray(np.any(gap < _EDGE * _unit(sample.scene.system), axis=0))
+    distance = np.sqrt(sum(((part[rows] - part[:, None]) * 2.0**-32) ** 2 for part in x))
+    gap = np.abs(distance - 0.5 * (diameters[rows] + diameters[:, None]))
+    return np.asarray(np.any(gap < _EDGE * _unit(sample.scene.system), axis=1))
 
 
 def _products(vectors: Array) -> float:
@@ -259,7 +260,8 @@ def _float32_against_float64(sample: _Sample) -> Verdict:
             state = rule.init(system, x)
 
             def step(t: Array, x: Array) -> Array:
-                return x + rule.step(jax.random.fold_in(key, t), system, x, rows, state)[0]
+                words = noise.particle_words(jax.random.fold_in(key, t), rows.tags)
+                return x + rule.step(words, system, x, rows, state)[0]
 
             return jax.lax.fori_loop(0, steps, step, x)
 
@@ -283,7 +285,7 @@ def _rows_against_all_pairs(sample: _Sample) -> Verdict:
     """The pairs in the rows, as a set, against those of :func:`all_pairs`."""
     n = sample.particles
     rows = np.asarray(sample.scene.neighbors.rows).astype(np.int64)
-    me = np.arange(n)
+    me = np.arange(n)[:, None]
     listed = (me * n + rows)[rows != me]
     unique = np.unique(listed)
     i, j, _, distance = sample.pairs
@@ -347,9 +349,10 @@ def _row_sums(sample: _Sample) -> Verdict:
     system, _, coordinates, neighbors = sample.scene
     rule = sgd(optax.sgd(1.0), 1.0)
     key = jax.random.key(6, impl="threefry2x32")
-    gradient = jax.jit(lambda system, x, rows: minibatch_gradient(rule, system, look(key, system, x, rows)))
+    words = noise.particle_words(key, neighbors.tags)
+    gradient = jax.jit(lambda system, x, rows: minibatch_gradient(rule, system, look(words, system, x, rows))[0])
     summed = np.asarray(gradient(system, coordinates, neighbors))
-    backwards = np.asarray(gradient(system, coordinates, replace(neighbors, rows=neighbors.rows[::-1])))
+    backwards = np.asarray(gradient(system, coordinates, replace(neighbors, rows=neighbors.rows[:, ::-1])))
 
     i, j, separation, distance = sample.pairs
     diameters, _ = sample.cutoff

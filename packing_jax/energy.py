@@ -19,7 +19,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from packing_jax.errors import PackingError
-from packing_jax.geometry import minimum_image, separation
+from packing_jax.geometry import minimum_image, separation, take
 
 if TYPE_CHECKING:
     from packing_jax.system import System
@@ -127,53 +127,64 @@ def overlap(exponent: float | Array, a0: float | Array = 0.5) -> Overlap:
 
 
 class Pairs(NamedTuple):
-    """What particle i sees of its k-th listed neighbour, with lengths in box sides."""
+    """What a particle i sees of its k-th listed neighbour, with lengths in box sides; M particles look."""
 
-    separation: Float[Array, "dim k n"]  #: x_i - x_j, minimum image
-    distance: Float[Array, "k n"]  #: |x_i - x_j|, positive even for coincident centres
-    contact: Float[Array, "..."]  #: sigma_ij, () for equal spheres, else (k, n)
-    listed: Array  #: (k, n) bool, False on padding
-
-    @property
-    def direction(self) -> Array:
-        """rhat_ij, a unit vector; zero for coincident centres that carry no tie-break."""
-        return self.separation / self.distance[None]
+    separation: tuple[Float[Array, "m k"], ...]  #: x_i - x_j, minimum image, one array per axis
+    distance: Float[Array, "m k"]  #: |x_i - x_j|, positive even for coincident centres
+    contact: Float[Array, "..."]  #: sigma_ij, () for equal spheres, else (M, K)
+    listed: Array  #: (M, K) bool, False on padding
 
     def overlapping(self, cut: float = 0.0) -> Array:
         """Mask of pairs closer than (1 - cut) sigma_ij."""
         return self.listed & (self.distance < self.contact * (1.0 - cut))
 
 
-def pair_rows(system: "System", positions: Array, rows: Int[Array, "k n"], words: Array | None = None) -> Pairs:
+def pair_rows(
+    system: "System",
+    positions: Array,
+    rows: Int[Array, "m k"],
+    own: Int[Array, " m"] | None = None,
+    words: tuple[Array, Array] | None = None,
+) -> Pairs:
     """Separations, distances and contact distances along neighbour rows of fixed-point coordinates (dim, N).
 
-    ``words`` (N,), random and different for each particle, break the tie of coincident centres: the pair gets a
-    direction along the first axis, opposite for the two partners. Without them the direction is zero.
+    Args:
+        system: box and diameters, these in the order of the coordinates.
+        positions: (dim, N) fixed point.
+        rows: (M, K) slots of neighbours, a particle's own slot as padding.
+        own: (M,) slots of the particles that look; all N in their order when None.
+        words: random and different for each particle, (M, 1) of those that look and (M, K) of their neighbours; they
+            break the tie of coincident centres: the pair gets a direction along the first axis, opposite for the two
+            partners. Without them the direction is zero.
+
+    Every rule must find the same bits in whatever program XLA makes of this, so the arithmetic leaves it no choice:
+    no sum of two products, which could be contracted in two ways, and no division by a bare square root, which becomes
+    the processor's approximate reciprocal root, different for each vector width.
     """
 
-    def of_neighbours(x: Array) -> Array:  # rows are in bounds by construction; checking costs more than the gather
-        return x.at[rows].get(mode="promise_in_bounds")
+    def mine(x: Array) -> Array:
+        own_values: Array = x if own is None else take(x, own)
+        return own_values[:, None]
 
-    parts = [separation(x[None, :], of_neighbours(x)) for x in positions]
-    listed = rows != jnp.arange(rows.shape[1], dtype=rows.dtype)[None, :]
-    r2 = sum((part * part for part in parts[1:]), parts[0] * parts[0])
-    tiny = np.asarray(2.0 ** -(8 * parts[0].dtype.itemsize), parts[0].dtype)  # one quantum
-    coincident = r2 == 0.0
+    slots = jnp.arange(rows.shape[0], dtype=rows.dtype) if own is None else own
+    parts = [separation(mine(x), take(x, rows)) for x in positions]
+    dtype = parts[0].dtype
+    quantum = np.asarray(2.0 ** -(8 * dtype.itemsize), dtype)
+    nothing = np.asarray(2.0**-100 if dtype == np.float32 else 2.0**-200, dtype)  # far below a quantum squared
+    r2 = jnp.maximum(parts[0] * parts[0], nothing)
+    for part in parts[1:]:
+        r2 = r2 + part * part
     if words is not None:
-        way = jnp.where(words[None, :] < of_neighbours(words), tiny, -tiny)
-        parts[0] = jnp.where(coincident, way, parts[0])
-    # sqrt and division are correctly rounded everywhere; rsqrt differs between vector and scalar code
-    distance = jnp.sqrt(jnp.where(coincident, tiny * tiny, r2))
-    if system.diameters.ndim == 0:
-        contact = system.diameters / system.box
-    else:
-        sigma = system.diameters / system.box
-        contact = 0.5 * (sigma[None, :] + of_neighbours(sigma))
-    return Pairs(jnp.stack(parts), distance, contact, listed)
+        way = jnp.where(words[0] < words[1], quantum, -quantum)
+        parts[0] = jnp.where(r2 == nothing, way, parts[0])
+    distance = jnp.maximum(jnp.sqrt(r2), quantum)
+    sigma = system.diameters / system.box
+    contact = sigma if sigma.ndim == 0 else 0.5 * (mine(sigma) + take(sigma, rows))
+    return Pairs(tuple(parts), distance, contact, rows != slots[:, None])
 
 
 def pair_slopes(system: "System", pairs: Pairs) -> Array:
-    """dV/dr of every listed pair (k, n), dimensionless, zero beyond contact and on padding."""
+    """dV/dr of every listed pair (M, K), dimensionless, zero beyond contact and on padding."""
     unit = system.unit / system.box
     contact = jnp.broadcast_to(pairs.contact, pairs.distance.shape)
     _, slope = jax.jvp(lambda r: system.energy(r, contact, unit), (pairs.distance,), (jnp.ones_like(pairs.distance),))
@@ -183,21 +194,21 @@ def pair_slopes(system: "System", pairs: Pairs) -> Array:
 # --- total energy of real positions ---------------------------------------------------------------------------
 
 
-def all_pairs_rows(particles: int) -> Int[Array, "k n"]:
-    """Neighbour rows that list every other particle, (N - 1, N)."""
-    shift = np.arange(1, particles, dtype=np.int32)[:, None]
-    return jnp.asarray((np.arange(particles, dtype=np.int32)[None, :] + shift) % particles, dtype=jnp.int32)
+def all_pairs_rows(particles: int) -> Int[Array, "n k"]:
+    """Neighbour rows that list every other particle, (N, N - 1)."""
+    shift = np.arange(1, particles, dtype=np.int32)[None, :]
+    return jnp.asarray((np.arange(particles, dtype=np.int32)[:, None] + shift) % particles, dtype=jnp.int32)
 
 
 def _row_geometry(system: "System", positions: Array, rows: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """Displacements (k, n, dim), distances with a zero-safe root, contact distances and listed mask."""
-    delta = minimum_image(positions[None] - positions[rows], system.box)
+    """Displacements (n, k, dim), distances with a zero-safe root, contact distances and listed mask."""
+    delta = minimum_image(positions[:, None] - positions[rows], system.box)
     r2 = jnp.sum(delta * delta, axis=-1)
     apart = r2 > 0
     r = jnp.where(apart, jnp.sqrt(jnp.where(apart, r2, 1.0)), 0.0)
     sigma = system.diameters
-    contact = sigma if sigma.ndim == 0 else 0.5 * (sigma[None, :] + sigma[rows])
-    listed = rows != jnp.arange(rows.shape[1], dtype=rows.dtype)[None, :]
+    contact = sigma if sigma.ndim == 0 else 0.5 * (sigma[:, None] + sigma[rows])
+    listed = rows != jnp.arange(rows.shape[0], dtype=rows.dtype)[:, None]
     return delta, r, jnp.broadcast_to(contact, r.shape), listed, apart
 
 
@@ -211,7 +222,7 @@ def energy_gradient(system: "System", positions: Array, rows: Array) -> Array:
     delta, r, contact, listed, apart = _row_geometry(system, positions, rows)
     slope = jax.jvp(lambda x: system.energy(x, contact, system.unit), (r,), (jnp.ones_like(r),))[1]
     weight = jnp.where(listed & apart, slope / jnp.where(apart, r, 1.0), 0.0)
-    return jnp.sum(weight[..., None] * delta, axis=0)
+    return jnp.sum(weight[..., None] * delta, axis=1)
 
 
 _total_energy = jax.custom_jvp(_energy_sum)
@@ -229,14 +240,14 @@ def _total_energy_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tu
 
 
 def total_energy(
-    system: "System", positions: Float[Array, "n dim"], rows: Int[Array, "k n"] | None = None
+    system: "System", positions: Float[Array, "n dim"], rows: Int[Array, "n k"] | None = None
 ) -> Float[Array, ""]:
     r"""E = sum_{i<j} V(|x_i - x_j|, sigma_ij), periodic, with ``jax.grad`` exact and free of scatter.
 
     Args:
         system: box, diameters and pair energy; lengths in the unit of the box side.
         positions: (N, dim), in the same unit; any periodic image.
-        rows: (K, N) neighbour indices, a particle's own index as padding; all pairs when None.
+        rows: (N, K) neighbour indices, a particle's own index as padding; all pairs when None.
 
     Returns:
         The energy, a scalar in the unit of the box side (a0 is a length: half the mean diameter by default).

@@ -10,7 +10,9 @@ Arrays of coordinates in the hot loop are (dim, N), one contiguous row per axis;
 """
 
 import math
+from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -85,6 +87,59 @@ def unwrapped(coordinates: Array, images: Array, start: Array) -> Array:
     carried = crossings(start, coordinates)  # images count from the start, separation() is the short way round
     whole = (images - carried.astype(images.dtype)).astype(float_of(coordinates))
     return whole + separation(coordinates, start)
+
+
+# --- gathers --------------------------------------------------------------------------------------------------
+
+
+@jax.custom_batching.custom_vmap
+def take(values: Array, slots: Array) -> Array:
+    """``values[slots]`` for slots (...) known to be in bounds of the one axis of ``values``.
+
+    Checking or normalising indices costs more than the gather. A batch is gathered as one long array with offset
+    slots: XLA keeps that fused with the arithmetic around it, and vmap's batched gather it does not on a CPU.
+    """
+    return values.at[slots].get(mode="promise_in_bounds")
+
+
+@take.def_vmap
+def _take_batch(size: int, batched: list[bool], values: Array, slots: Array) -> tuple[Array, bool]:
+    if not batched[0]:
+        return take(values, slots), True
+    slots = slots if batched[1] else slots[None]
+    offset = jnp.arange(size, dtype=slots.dtype).reshape((size,) + (1,) * (slots.ndim - 1)) * values.shape[1]
+    return take(values.reshape(-1), slots + offset), True
+
+
+@jax.custom_batching.custom_vmap
+def add_at(values: Array, slots: Array, amounts: Array) -> Array:
+    """``values`` (N,) with ``amounts`` added at ``slots``, both of any one shape, known to be in bounds.
+
+    For integers only: their sums do not depend on the order. A batch is one long array, as in :func:`take`.
+    """
+    return values.at[slots].add(amounts, mode="promise_in_bounds")
+
+
+@jax.custom_batching.custom_vmap
+def set_at(values: Array, slots: Array, news: Array) -> Array:
+    """``values`` (N,) with ``news`` at ``slots``, known to be in bounds; a slot that comes twice has the same value."""
+    return values.at[slots].set(news, mode="promise_in_bounds")
+
+
+def _in_batch(scatter: Callable[[Array, Array, Array], Array]) -> Callable[..., tuple[Array, bool]]:
+    def batch(size: int, batched: list[bool], *arguments: Array) -> tuple[Array, bool]:
+        values, slots, news = (
+            x if there else jnp.broadcast_to(x[None], (size, *x.shape))
+            for x, there in zip(arguments, batched, strict=True)
+        )
+        offset = jnp.arange(size, dtype=slots.dtype).reshape((size,) + (1,) * (slots.ndim - 1)) * values.shape[1]
+        return scatter(values.reshape(-1), slots + offset, news).reshape(values.shape), True
+
+    return batch
+
+
+add_at.def_vmap(_in_batch(add_at))
+set_at.def_vmap(_in_batch(set_at))
 
 
 # --- real-valued periodic geometry ----------------------------------------------------------------------------

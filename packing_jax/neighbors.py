@@ -14,6 +14,7 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ import numpy as np
 from jax import Array
 
 from packing_jax.errors import PackingError
-from packing_jax.geometry import float_of, separation
+from packing_jax.geometry import float_of, separation, take
 from packing_jax.system import Leaf, System
 
 _WORD = 32
@@ -35,6 +36,7 @@ class Plan:
     slots: int  #: candidates per run of cells
     capacity: int  #: neighbours per row
     skin: float  #: list cutoff is sigma_ij + skin, in mean diameters
+    active: int = 0  #: particles in a list of active ones, see packing_jax.active; 0: every step moves all
 
     def grown(self, needed_row: int, needed_slots: int) -> "Plan":
         """A plan that holds what was needed."""
@@ -49,18 +51,19 @@ class Plan:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["rows", "tags", "reference", "needed_row", "needed_slots"],
+    data_fields=["rows", "tags", "reference", "needed_row", "needed_slots", "own"],
     meta_fields=[],
 )
 @dataclass(frozen=True)
 class Neighbors:
     """Neighbour rows of one configuration, valid while no particle is more than half a skin from ``reference``."""
 
-    rows: Leaf  #: (K, N) int32 slots, a particle's own slot as padding
+    rows: Leaf  #: (N, K) int32 slots, a particle's own slot as padding
     tags: Leaf  #: (N,) int32 identity of the particle in each slot
     reference: Leaf  #: (dim, N) fixed-point positions when built
     needed_row: Leaf  #: () int32 longest row
     needed_slots: Leaf  #: () int32 longest run of cells
+    own: Leaf | None = None  #: (M,) int32 slots of the particles whose rows are listed; None: all N in their order
 
 
 def _round_up(n: int, multiple: int) -> int:
@@ -101,61 +104,80 @@ def _tail(mean: float) -> int:
     return math.ceil(mean + 4.5 * math.sqrt(mean) + 2)
 
 
-def cell_order(plan: Plan, coordinates: Array) -> tuple[Array, Array]:
-    """Cell coordinates (dim, N) and the order that sorts particles by cell, last axis fastest."""
-    if plan.cells == 1:
-        return jnp.zeros(coordinates.shape, jnp.int32), jnp.arange(coordinates.shape[1], dtype=jnp.int32)
+def _cells(plan: Plan, coordinates: Array) -> tuple[list[Array], Array]:
+    """Cell coordinates, one (N,) array per axis, and the index of the cell, last axis fastest."""
     unsigned = np.dtype(f"uint{8 * coordinates.dtype.itemsize}")
     # rounded down, so that the last cell is the widest: rounded up, it would be narrower by `cells` quanta
     width = (1 << 8 * unsigned.itemsize) // plan.cells
-    along = (coordinates.astype(unsigned) // np.asarray(width, unsigned)).astype(jnp.int32)
-    along = jnp.minimum(along, plan.cells - 1)
+    along = []
+    for x in coordinates:
+        cell = (x.astype(unsigned) // np.asarray(width, unsigned)).astype(jnp.int32)
+        along.append(jnp.minimum(cell, plan.cells - 1))
     index = along[0]
-    for axis in along[1:]:
-        index = index * plan.cells + axis
-    _, order = jax.lax.sort((index, jnp.arange(index.shape[0], dtype=jnp.int32)), num_keys=1)
-    return along, order
+    for cell in along[1:]:
+        index = index * plan.cells + cell
+    return along, index
 
 
-def _runs(plan: Plan, coordinates: Array) -> tuple[Array, Array, Array, Array]:
-    """Two contiguous pieces (start, length) of sorted slots for each run, all (runs, N), of sorted particles."""
+def cell_order(plan: Plan, coordinates: Array) -> Array:
+    """The order (N,) that sorts particles by cell, last axis fastest."""
+    n = coordinates.shape[1]
+    slots = jnp.arange(n, dtype=jnp.int32)
+    if plan.cells == 1:
+        return slots
+    _, index = _cells(plan, coordinates)
+    bits = (n - 1).bit_length()
+    if plan.cells ** coordinates.shape[0] << bits <= 2**32:
+        # cell and slot in one word: sorting words is several times as fast as sorting pairs
+        words = jax.lax.sort((index.astype(jnp.uint32) << np.uint32(bits)) | slots.astype(jnp.uint32))
+        return (words & np.uint32((1 << bits) - 1)).astype(jnp.int32)
+    _, order = jax.lax.sort((index, slots), num_keys=1)
+    return order
+
+
+class _Runs(NamedTuple):
+    """Each particle's runs of cells, (N, runs): two contiguous pieces of the sorted order, the second for the wrap."""
+
+    start: Array
+    length: Array
+    again: Array
+    rest: Array
+
+    def slot(self, place: Array) -> Array:
+        """The sorted slot of the ``place``-th candidate of a run."""
+        return jnp.where(place < self.length, self.start + place, self.again + place - self.length)
+
+
+def _runs(plan: Plan, coordinates: Array) -> _Runs:
+    """The runs around each of the sorted particles."""
     dim, n = coordinates.shape
     if plan.cells == 1:
-        zero = jnp.zeros((1, n), jnp.int32)
-        return zero, zero + n, zero, zero
+        zero = jnp.zeros((n, 1), jnp.int32)
+        return _Runs(zero, zero + n, zero, zero)
     cells = plan.cells
-    along, _ = cell_order(plan, coordinates)
-    index = along[0]
-    for axis in along[1:]:
-        index = index * cells + axis
+    along, index = _cells(plan, coordinates)
     starts = jnp.searchsorted(index, jnp.arange(cells**dim + 1, dtype=jnp.int32)).astype(jnp.int32)
 
-    last = along[-1]
+    last = along[-1][:, None]
     below, above = last == 0, last == cells - 1
     first = jnp.where(below, 0, last - 1)
     final = jnp.where(above, cells - 1, last + 1)
     wrapped = jnp.where(below, cells - 1, 0)
     # all runs at once: written out one by one, 3^5 of them take the compiler most of a minute
     offsets = np.array(list(itertools.product((-1, 0, 1), repeat=dim - 1)), np.int32)
-    row = jnp.zeros((len(offsets), n), jnp.int32)
+    row = jnp.zeros((n, len(offsets)), jnp.int32)
     for axis, offset in zip(along[:-1], offsets.T, strict=True):
-        moved = axis[None, :] + offset[:, None]
+        moved = axis[:, None] + offset[None, :]
         moved = jnp.where(moved < 0, cells - 1, jnp.where(moved == cells, 0, moved))
         row = row * cells + moved
     row = row * cells
-    start = starts[row + first[None]]
-    again = starts[row + wrapped[None]]
-    length = starts[row + final[None] + 1] - start
-    rest = jnp.where((below | above)[None], starts[row + wrapped[None] + 1] - again, 0)
-    return start, length, again, rest
+    start, again = take(starts, row + first), take(starts, row + wrapped)
+    length = take(starts, row + final + 1) - start
+    rest = jnp.where(below | above, take(starts, row + wrapped + 1) - again, 0)
+    return _Runs(start, length, again, rest)
 
 
-def _slot(start: Array, length: Array, again: Array, place: Array) -> Array:
-    """The sorted slot of the ``place``-th candidate of a run."""
-    return jnp.where(place < length, start + place, again + place - length)
-
-
-def _select_bit(word: Array, rank: Array) -> Array:
+def select_bit(word: Array, rank: Array) -> Array:
     """Position of the ``rank``-th set bit of each 32-bit word, by halving."""
     position = jnp.zeros_like(rank)
     for half in (16, 8, 4, 2, 1):
@@ -176,63 +198,55 @@ def build(plan: Plan, system: System, coordinates: Array, tags: Array) -> Neighb
     n = coordinates.shape[1]
     dtype = float_of(coordinates)
     me = jnp.arange(n, dtype=jnp.int32)
-    start, length, again, rest = _runs(plan, coordinates)
-    runs = start.shape[0]
+    runs = _runs(plan, coordinates)
     sigma = system.diameters / system.box
     skin = np.asarray(plan.skin, dtype) * system.unit / system.box
-
-    def test(place: Array) -> Array:
-        """Whether each run's candidate at ``place`` is a neighbour, (runs, places, N)."""
-        place = place[None, :, None]
-        slot = _slot(start[:, None], length[:, None], again[:, None], place)
-        present = place < (length + rest)[:, None]
-        slot = jnp.where(present, slot, 0)
-        r2 = jnp.zeros(slot.shape, dtype)
-        for x in coordinates:
-            part = separation(x[None, None, :], x.at[slot].get(mode="promise_in_bounds"))
-            r2 = r2 + part * part
-        contact = sigma if sigma.ndim == 0 else 0.5 * (sigma[None, None] + sigma.at[slot].get(mode="promise_in_bounds"))
-        cutoff = contact + skin
-        return present & (slot != me[None, None, :]) & (r2 < cutoff * cutoff)
-
     word_bits = min(plan.slots, _WORD)
     per_run = -(-plan.slots // word_bits)
-    bit = np.arange(word_bits, dtype=np.uint32)
+    bit = np.arange(word_bits, dtype=np.int32)
 
-    def block_words(block: Array) -> Array:
-        hits = test(block * word_bits + jnp.arange(word_bits, dtype=jnp.int32))
-        bits = jnp.where(hits, np.uint32(1) << bit[None, :, None], np.uint32(0))
-        return jnp.sum(bits, axis=1, dtype=jnp.uint32)
+    def words_of(block: Array | int) -> Array:
+        """One bit per candidate, (N, runs): set where it is a neighbour."""
+        place = jnp.asarray(block * word_bits + bit)[None, None, :]
+        wide = _Runs(*(part[:, :, None] for part in runs))
+        present = place < wide.length + wide.rest
+        slot = jnp.where(present, wide.slot(place), 0)
+        parts = [separation(x[:, None, None], take(x, slot)) for x in coordinates]
+        r2 = parts[0] * parts[0]
+        for part in parts[1:]:
+            r2 = r2 + part * part
+        contact = sigma if sigma.ndim == 0 else 0.5 * (sigma[:, None, None] + take(sigma, slot))
+        cutoff = contact + skin
+        hits = present & (slot != me[:, None, None]) & (r2 < cutoff * cutoff)
+        return jnp.sum(jnp.where(hits, np.uint32(1) << bit.astype(np.uint32), np.uint32(0)), axis=2, dtype=jnp.uint32)
 
-    blocks = jnp.arange(per_run, dtype=jnp.int32)
-    words = block_words(blocks[0])[None] if per_run == 1 else jax.lax.map(block_words, blocks)  # (per_run, runs, N)
-    masks = jnp.swapaxes(words, 0, 1).reshape(runs * per_run, n)  # (W, N)
+    if per_run == 1:
+        masks = words_of(0)
+    else:
+        blocks = jax.lax.map(words_of, jnp.arange(per_run, dtype=jnp.int32))  # (per_run, N, runs)
+        masks = jnp.moveaxis(blocks, 0, 2).reshape(n, -1)
 
-    ends = jnp.cumsum(jax.lax.population_count(masks).astype(jnp.int32), axis=0)  # (W, N), inclusive
-    k = jnp.arange(plan.capacity, dtype=jnp.int32)[:, None]
-    which = jnp.zeros((plan.capacity, n), jnp.int32)
-    for end in ends[:-1] if ends.shape[0] <= 32 else ():
-        which = which + (end[None, :] <= k).astype(jnp.int32)
-    if ends.shape[0] > 32:
-        which = jax.lax.fori_loop(
-            0, ends.shape[0] - 1, lambda w, acc: acc + (ends[w][None, :] <= k).astype(jnp.int32), which
-        )
-
-    def pick(table: Array, at: Array) -> Array:
-        return table.reshape(-1).at[at * n + me[None, :]].get(mode="promise_in_bounds")
-
-    word = pick(masks, which)
-    before = pick(ends, which) - jax.lax.population_count(word).astype(jnp.int32)
-    place = which % per_run * word_bits + _select_bit(word, k - before)
-    run = which // per_run
-    slot = _slot(pick(start, run), pick(length, run), pick(again, run), place)
-    rows = jnp.where(k < ends[-1][None, :], slot, me[None, :])
+    ends = jnp.cumsum(jax.lax.population_count(masks).astype(jnp.int32), axis=1)  # (N, W), inclusive
+    width = masks.shape[1]
+    k = jnp.arange(plan.capacity, dtype=jnp.int32)[None, :]
+    which = jnp.zeros((n, plan.capacity), jnp.int32)
+    if width <= 32:
+        for w in range(width - 1):
+            which = which + (ends[:, w, None] <= k).astype(jnp.int32)
+    else:
+        which = jax.lax.fori_loop(0, width - 1, lambda w, acc: acc + (ends[:, w, None] <= k).astype(jnp.int32), which)
+    at = me[:, None] * width + which
+    word = take(masks.reshape(-1), at)
+    before = take(ends.reshape(-1), at) - jax.lax.population_count(word).astype(jnp.int32)
+    run = me[:, None] * runs.start.shape[1] + which // per_run
+    place = which % per_run * word_bits + select_bit(word, k - before)
+    slot = _Runs(*(take(part.reshape(-1), run) for part in runs)).slot(place)
     return Neighbors(
-        rows=rows,
+        rows=jnp.where(k < ends[:, -1:], slot, me[:, None]),
         tags=tags,
         reference=coordinates,
-        needed_row=jnp.max(ends[-1]),
-        needed_slots=jnp.max(length + rest),
+        needed_row=jnp.max(ends[:, -1]),
+        needed_slots=jnp.max(runs.length + runs.rest),
     )
 
 

@@ -5,6 +5,10 @@ folded with the step and counted by the particle's tag. A pair's word mixes the 
 both rows of a pair compute the same number and nothing is stored or communicated. Tags, not array slots: sorting
 the particles, another list, batch, chunk or device changes no draw.
 
+The driver computes a step's words beforehand and carries them in its loop, because what a loop carries is stored:
+computed where they are used, XLA would inline the cipher into the gather of the neighbours' words and run it once per
+pair instead of once per particle (20 times slower on a CPU, whose compiler drops optimisation barriers).
+
 The mixer is the two-multiply 32-bit finaliser found by exhaustive search (C. Wellons, "lowbias32", bias 0.17). Its
 input, a sum of independent uniform words, is already uniform; mixing hides the linear relations between the words of
 pairs that share particles. tests/test_noise.py checks moments, uniformity, and correlations across steps, replicas,
@@ -29,29 +33,20 @@ def _stream(index: int) -> np.uint32:
 class Words(NamedTuple):
     """The random words of one step."""
 
-    pair: Array  #: (N,) uint32, combined across a pair
-    particle: Array  #: (N,) uint32, for draws of a particle on its own
+    pair: Array  #: (N,) uint32, combined across a pair; only those of overlapping particles matter
+    particle: Array  #: (M,) uint32, for draws of the moving particles on their own
 
 
 def threefry2x32(key: tuple[Array, Array], counter: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Threefry-2x32 with 20 rounds, elementwise; the same bits as jax.random's.
-
-    The rounds are a loop on purpose. XLA would inline straight-line code into the neighbour gather that reads its
-    result and run the cipher once per pair instead of once per particle (20 times slower on a CPU, whose compiler
-    drops optimisation barriers); the result of a loop has to be stored.
-    """
-    keys = jnp.stack([key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA)])
-    rotations = jnp.asarray(_ROTATIONS, dtype=jnp.uint32)
-
-    def four_rounds(block: Array | int, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        x, y = state
-        for r in range(4):
-            by = rotations[block % 2, r]
+    """Threefry-2x32 with 20 rounds, elementwise; the same bits as jax.random's."""
+    keys = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA))
+    x, y = counter[0] + keys[0], counter[1] + keys[1]
+    for block in range(5):
+        for by in _ROTATIONS[block % 2]:
             x = x + y
-            y = x ^ ((y << by) | (y >> (np.uint32(32) - by)))
-        return x + keys[(block + 1) % 3], y + keys[(block + 2) % 3] + jnp.asarray(block, jnp.uint32) + np.uint32(1)
-
-    return jax.lax.fori_loop(0, 5, four_rounds, (counter[0] + keys[0], counter[1] + keys[1]))
+            y = x ^ ((y << np.uint32(by)) | (y >> np.uint32(32 - by)))
+        x, y = x + keys[(block + 1) % 3], y + keys[(block + 2) % 3] + np.uint32(block + 1)
+    return x, y
 
 
 def particle_words(key: Array, tags: Array) -> Words:
@@ -99,9 +94,12 @@ def chosen(words: Array, probability: Array) -> Array:
     return uniform(words, np.dtype(probability.dtype)) < probability
 
 
-def unit_vectors(words: Array, dim: int, dtype: np.dtype, ways: Array | None = None) -> Array:
-    """Isotropic unit vectors (dim, ...) from one word each, reversed where ``ways`` is negative."""
+def unit_vectors(words: Array, dim: int, dtype: np.dtype) -> list[Array]:
+    """Isotropic unit vectors, one array per component, from one word each."""
     parts = [normal(mix(words + _stream(axis + 1)), dtype) for axis in range(dim)]
-    norm = jnp.sqrt(sum((part * part for part in parts[1:]), parts[0] * parts[0]))
-    vectors: Array = jnp.stack(parts) / norm[None]
-    return vectors if ways is None else vectors * ways[None]
+    # as in energy.pair_rows, no choice is left to the compiler
+    square = jnp.maximum(parts[0] * parts[0], np.asarray(1e-30, dtype))
+    for part in parts[1:]:
+        square = square + part * part
+    norm = jnp.maximum(jnp.sqrt(square), np.asarray(1e-15, dtype))
+    return [part / norm for part in parts]

@@ -18,7 +18,7 @@ from jax import Array
 
 from packing_jax import observables, tuning
 from packing_jax.batch import Batch, take
-from packing_jax.chunk import Needs, Replicas, State, chunk
+from packing_jax.chunk import Needs, Replicas, State, chunk, overflowed
 from packing_jax.errors import PackingError
 from packing_jax.geometry import to_fixed, to_positions
 from packing_jax.neighbors import Plan, plan_for
@@ -37,6 +37,9 @@ DEFAULT_RECORD: Mapping[str, Observable] = {
 
 #: Gives the states of all replicas under way, each as :class:`Result` has it.
 Snapshot = Callable[[], dict[int, State]]
+
+#: Plans and programs that this process has compiled: to go back to one costs nothing.
+_COMPILED: set[tuple[Plan, Any]] = set()
 
 _CHUNK_SECONDS = 0.5  # long enough to hide the host's work, short enough for a progress bar and Ctrl-C
 
@@ -264,6 +267,7 @@ def run(
     skin: float | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     *,
+    dense: bool = False,
     restore: Callable[[int], State | None] = lambda _: None,
     on_chunk: Callable[[Snapshot], None] = lambda _: None,
 ) -> Iterator[tuple[int, Result]]:
@@ -277,14 +281,15 @@ def run(
         chunk_steps: steps between two looks of the host.
         skin: extra reach of the neighbour rows.
         on_progress: called after every chunk, after what finished in it was yielded.
+        dense: forbid active-only steps, for comparison: they change the time and nothing else.
         restore: gives the state that a replica goes on from, None to begin at its start; asked when it is its turn.
         on_chunk: called after ``on_progress`` with a function that returns the states of all replicas under way. What
             it raises ends the run.
     """
     system = replicas.system
     n, steps = system.particles, int(times[-1])
+    local = bool(getattr(replicas.rule, "local", False)) and not dense
     plan = plan_for(system, tuning.first_skin(system.dim) if skin is None else skin)
-    used: set[tuple[Plan, int]] = set()
     observe = tuple(record.items())
     _check_pace(batch, chunk_steps)
     width = default_batch(n) if batch is None else batch
@@ -294,7 +299,7 @@ def run(
     while True:
         clock = time.perf_counter()
         after, needs, trouble = _attempt(plan, observe, group, schedule, pace)
-        if needs is not None and (needs.row > plan.capacity or needs.slots > plan.slots):
+        if needs is not None and overflowed(plan, needs):
             grown = _grow(plan, int(needs.row), int(needs.slots), system)
             if isinstance(grown, Plan):
                 plan = grown
@@ -305,13 +310,17 @@ def run(
                 continue
         else:
             moved = group.accept(after)
-            seconds = time.perf_counter() - clock
-            if (plan, len(moved)) not in used:  # the time was the compiler's
-                used.add((plan, len(moved)))
+            program = (observe, jax.tree.structure((group.here, group.state)), n, len(moved))
+            if (plan, program) not in _COMPILED:  # the time was the compiler's
+                _COMPILED.add((plan, program))
             elif moved.any():
-                pace = chunk_steps or int(np.clip(pace * np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0), 1, 2**24))
+                seconds = time.perf_counter() - clock
                 left = seconds * float((steps - group.made[~group.ended]).sum()) / float(moved.sum())
-                plan = plan if skin is not None else tuning.next_plan(plan, system, needs, int(moved.max()), left)
+                pace = chunk_steps or int(np.clip(pace * np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0), 1, 2**24))
+                if skin is None:
+                    most = int(moved.max())
+                    wanted, gain = tuning.next_plan(plan, system, needs, most, left, local, len(moved))
+                    plan = wanted if gain > tuning.COMPILE or (wanted, program) in _COMPILED else plan
         for index, one, reason in group.leave():
             yield index, _result(one, group.one(index).system, reason)
         on_progress(_progress(group, steps, n))
@@ -339,7 +348,7 @@ def _attempt(
     try:
         steps = jnp.asarray(most, jnp.int32)
         after, needs = chunk(plan, observe, group.here, group.state, schedule, steps)
-        return after, jax.device_get(needs), ""  # waits for the device
+        return after, jax.block_until_ready(needs), ""
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -357,6 +366,7 @@ def _check_pace(batch: int | None, chunk_steps: int | None) -> None:
 def _grow(plan: Plan, row: int, slots: int, system: System) -> Plan | str:
     """A plan that holds what overflowed, and any Poisson pattern: new replicas start from one. Or why there is none."""
     grown = plan_for(system, plan.skin).grown(max(row, plan.capacity), max(slots, plan.slots))
+    grown = replace(grown, active=plan.active)
     if grown.capacity > 4096 and grown.capacity > system.particles:
         return f"has a particle with {row} neighbours in reach: use a smaller skin or a lower packing fraction"
     return grown
@@ -370,7 +380,7 @@ def _begin(replicas: Replicas, times: np.ndarray, record: Mapping[str, Observabl
     tags = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (count, n))
 
     def measure(system: System, x: Array) -> dict[str, Array]:
-        rows = jnp.zeros((1, n), jnp.int32)
+        rows = jnp.zeros((n, 1), jnp.int32)
         seen = observables.Configuration(x, jnp.zeros((dim, n), jnp.int32), x, rows)
         return {name: function(system, seen) for name, function in record.items()}
 

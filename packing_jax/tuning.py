@@ -1,8 +1,9 @@
 """The shape of the next chunk's neighbour search, chosen from what the last chunk met.
 
 Rows as long as a Poisson pattern needs are twice as long as a relaxed packing needs, and the best skin depends on how
-far particles move. Neither changes a trajectory, so both follow the run. Each new plan compiles, so there are few of
-them: capacities in steps of 4, skins on a ladder, and a change must pay for its compilation.
+far particles move; below some activity a list of the active particles is shorter than all rows. None of these changes a
+trajectory, so all follow the run. Each new plan compiles, so there are few of
+them: capacities in steps of 8, skins on a ladder, and a change must pay for its compilation.
 """
 
 from dataclasses import replace
@@ -12,11 +13,16 @@ from packing_jax.neighbors import Plan, plan_for
 from packing_jax.system import System
 
 #: Skins to choose from, in mean diameters.
-LADDER = (0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8, 1.1)
+LADDER = (0.1, 0.14, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.1)
 
-_REBUILD = 3.6  # cost of a rebuild in steps, measured on two CPU cores, 32 x 1000 particles, 3D
-_COMPILE = 5.0  # seconds
-_SPARE = 2  # entries beyond what was met, so that fluctuations seldom overflow
+#: Seconds that a plan must save to be worth its compilation, one and a half times what that takes.
+COMPILE = 3.0
+
+# Measured on two CPU cores in 3D at N = 1e4 and 1e5, phi 0.61 to 0.66, in units of the dense step's time per row entry.
+_REBUILD = 9.0  # dense steps that a rebuild takes
+_ACTIVE = 3.0  # an entry of a listed particle's row: two passes, gathered
+_OVERHEAD = 5e4  # fixed cost of an active-only step, in row entries
+_SPARE = 1  # entries beyond what was met, so that fluctuations seldom overflow
 
 
 def first_skin(dim: int) -> float:
@@ -25,16 +31,20 @@ def first_skin(dim: int) -> float:
 
 
 def fitted(plan: Plan, row: int, slots: int) -> Plan:
-    """The plan with capacities for what was met and a little more, never above the plan's own."""
-    slots = slots + _SPARE
-    slots = _up(slots, 4) if slots <= 32 else _up(slots, 32)
+    """The plan with capacities for what was met and a little more, never above the plan's own.
+
+    Multiples of 8, the width of a vector: a row of 20 takes longer than one of 24.
+    """
+    slots = _up(slots + _SPARE, 8 if slots < 32 else 32)
     if plan.cells == 1:
         slots = plan.slots
-    return replace(plan, capacity=min(plan.capacity, _up(row + _SPARE, 4)), slots=min(plan.slots, slots))
+    return replace(plan, capacity=min(plan.capacity, _up(row + _SPARE, 8)), slots=min(plan.slots, slots))
 
 
-def next_plan(plan: Plan, system: System, needs: Needs, steps: int, seconds_left: float) -> Plan:
-    """The plan for the next chunk.
+def next_plan(
+    plan: Plan, system: System, needs: Needs, steps: int, seconds_left: float, local: bool = False, batch: int = 1
+) -> tuple[Plan, float]:
+    """The best plan for the next chunk, and the seconds that it would save.
 
     Args:
         plan: of the chunk that ended.
@@ -42,28 +52,40 @@ def next_plan(plan: Plan, system: System, needs: Needs, steps: int, seconds_left
         needs: what it met.
         steps: that it made.
         seconds_left: of this run at its present speed.
+        local: the rule moves nothing but what overlaps, so that steps may be active-only.
+        batch: replicas that move at a time.
     """
     row, slots, interval = int(needs.row), int(needs.slots), steps / int(needs.rebuilds)
-    best, least = fitted(plan, row, slots), _cost(row, interval)
-    now = _cost(plan.capacity, interval)
+    # Smooth energies never quite end an overlap, so that the cut calls few active while all of them still move.
+    lists = {0, _list_for(int(needs.active), system.particles)} if local and system.cut == 0 else {0}
+
+    def cost(wanted: Plan, interval: float) -> float:
+        """Relative time per step: a gather proportional to the row, and a rebuild spread over the interval."""
+        step = float(wanted.capacity)
+        if wanted.active:
+            step = _ACTIVE * wanted.active / system.particles * wanted.capacity + _OVERHEAD / (system.particles * batch)
+        return step + wanted.capacity * _REBUILD / interval
+
+    now = cost(plan, interval)
+    plans = {replace(fitted(plan, row, slots), active=some): interval for some in lists}
     for skin in LADDER:
         if not 0.6 * plan.skin < skin < 1.7 * plan.skin or skin == plan.skin:
             continue
-        # Rows lengthen with the volume within reach. The time to leave half a skin grows faster than diffusively
-        # (squared), because the first of many particles to leave makes a few large moves: 4 steps at skin 0.28 and 21
-        # at 0.4 for kick 0.05. The cube is a cautious middle.
-        longer = ((1.0 + skin) / (1.0 + plan.skin)) ** system.dim
-        cost = _cost(row * longer, max(1.0, interval * (skin / plan.skin) ** 3))
-        if cost < 0.85 * least:
-            wanted = plan_for(system, skin)
-            best, least = fitted(wanted, int(row * longer) + 1, int(slots * longer) + 1), cost
-    saved = (1.0 - least / now) * seconds_left
-    return best if best != plan and saved > 2.0 * _COMPILE else plan
+        # Rows lengthen with the volume within reach, the longest of them less. The time to leave half a skin grows
+        # faster than diffusively (squared), because the first of many particles to leave makes a few large moves:
+        # 4 steps at skin 0.28 and 21 at 0.4 for kick 0.05. The cube is a cautious middle.
+        longer = ((1.0 + skin) / (1.0 + plan.skin)) ** (system.dim if skin > plan.skin else max(system.dim - 1, 1))
+        wanted = fitted(plan_for(system, skin), round(row * longer), round(slots * longer))
+        plans |= {replace(wanted, active=some): max(1.0, interval * (skin / plan.skin) ** 3) for some in lists}
+    # another skin is a guess, and must promise more than one that was met
+    best = min(plans, key=lambda one: cost(one, plans[one]) / (1.0 if one.skin == plan.skin else 0.85))
+    return best, (1.0 - cost(best, plans[best]) / now) * seconds_left
 
 
-def _cost(row: int | float, interval: float) -> float:
-    """Relative time per step: the gather is proportional to the row, the rebuild is spread over the interval."""
-    return row * (1.0 + _REBUILD / interval)
+def _list_for(active: int, particles: int) -> int:
+    """The length of a list of active particles: a power of two with room, or 0 where they are too many for any."""
+    wanted = max(64, 1 << (4 * active // 3).bit_length())
+    return wanted if 4 * wanted <= particles else 0
 
 
 def _up(n: int, multiple: int) -> int:

@@ -18,6 +18,8 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 if len(jax.devices("cpu")) < 2:
     raise RuntimeError("the tests need two CPU devices, and XLA_FLAGS asks for fewer: unset it")
 
+# What a test compiles is not left behind in the user's cache.
+jax.config.update("jax_enable_compilation_cache", False)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

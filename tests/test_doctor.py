@@ -66,8 +66,8 @@ def test_a_compiler_that_computes_something_else_is_noticed(
 ) -> None:
     right = BRO.sum_of_kicks
 
-    def off_by_a_thousandth_when_compiled(kicks: jax.Array) -> jax.Array:
-        return right(kicks * 1.001 if isinstance(kicks, jax.core.Tracer) else kicks)
+    def off_by_a_thousandth_when_compiled(kicks: list[jax.Array], deep: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return right([kick * 1.001 if isinstance(kick, jax.core.Tracer) else kick for kick in kicks], deep)
 
     monkeypatch.setattr(BRO, "sum_of_kicks", off_by_a_thousandth_when_compiled)
     passed, detail = doctor._eager_against_jit(sample)
@@ -103,8 +103,8 @@ def test_precisions_that_draw_differently_are_noticed(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("breaks", "says"),
     [
-        (lambda rows, own: rows.at[0].set(own[0]), r"miss [1-9][\d,]*, list 0 twice and add 0 false"),
-        (lambda rows, own: jnp.where(rows == own, jnp.roll(rows, 1, axis=0), rows), r"list [1-9][\d,]* twice"),
+        (lambda rows, own: rows.at[:, 0].set(own[:, 0]), r"miss [1-9][\d,]*, list 0 twice and add 0 false"),
+        (lambda rows, own: jnp.where(rows == own, jnp.roll(rows, 1, axis=1), rows), r"list [1-9][\d,]* twice"),
         (lambda rows, own: jnp.where(rows == own, (own + PARTICLES // 2) % PARTICLES, rows), r"add [1-9][\d,]* false"),
     ],
     ids=["missing", "twice", "false"],
@@ -116,7 +116,7 @@ def test_wrong_neighbour_rows_are_noticed(
 
     def broken(*arguments: Any) -> nb.Neighbors:
         built = right(*arguments)
-        own = jnp.broadcast_to(jnp.arange(PARTICLES, dtype=jnp.int32), built.rows.shape)
+        own = jnp.broadcast_to(jnp.arange(PARTICLES, dtype=jnp.int32)[:, None], built.rows.shape)
         return replace(built, rows=breaks(built.rows, own))
 
     monkeypatch.setattr(nb, "build", broken)
@@ -149,18 +149,25 @@ def test_a_replica_that_its_batch_changes_is_noticed(monkeypatch: pytest.MonkeyP
     assert re.search(r"[1-9]\d* of the 400 coordinates", detail)
 
 
+def _sums(values: list[jax.Array], first: float) -> jax.Array:
+    """Row sums in which the first entry weighs differently, so that the order of the row matters."""
+    weight = np.ones(values[0].shape[1], np.float32)
+    weight[0] = first
+    return jnp.stack([jnp.sum(value * weight[None], axis=1) for value in values])
+
+
 @pytest.mark.parametrize(
     ("broken", "says"),
     [
-        (lambda values, _: jnp.sum(values, axis=1), r"and [1-9][\d,]* of them change"),
-        (lambda values, _: 1.0001 * jnp.sum(values, axis=1), r"by at most \d\.\de-0[345]"),
+        (lambda values, _, deep: (_sums(values, 1 + 2.0**-22), deep[:, 0]), r"and [1-9][\d,]* of them change"),
+        (lambda values, _, deep: (1.0001 * _sums(values, 1.0), deep[:, 0]), r"by at most \d\.\de-0[345]"),
     ],
     ids=["order", "value"],
 )
 def test_wrong_row_sums_are_noticed(
     monkeypatch: pytest.MonkeyPatch,
     sample: doctor._Sample,
-    broken: Callable[[jax.Array, jax.Array], jax.Array],
+    broken: Callable[..., tuple[jax.Array, jax.Array]],
     says: str,
 ) -> None:
     monkeypatch.setattr(SGD, "exact_row_sum", broken)

@@ -134,13 +134,13 @@ def test_padding_counts_for_nothing() -> None:
     system = System.from_diameters(0.2, 16, 2, energy=HARMONIC)
     x = LATTICE.copy()
     x[1] = [0.1, 0.0]
-    rows = np.tile(np.arange(16, dtype=np.int32), (15, 1))
-    rows[4, :2] = [1, 0]
-    for listed in (rows, rows[::-1]):
+    rows = np.tile(np.arange(16, dtype=np.int32)[:, None], (1, 15))
+    rows[:2, 4] = [1, 0]
+    for listed in (rows, rows[:, ::-1]):
         share, mean_energy, _ = measure(system, at_rest(system, x, listed))
         assert share == pytest.approx(2 / 16)
         assert mean_energy == pytest.approx(0.25 * 0.5**2 / 16, rel=1e-5)
-    assert measure(system, at_rest(system, x, np.tile(rows[:1], (15, 1))))[0] == 0
+    assert measure(system, at_rest(system, x, np.tile(rows[:, :1], (1, 15))))[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -176,9 +176,9 @@ def test_observables_do_not_depend_on_the_order_of_particles_or_rows() -> None:
     def reordered(order: np.ndarray, shuffle: bool) -> list[float]:
         system = System.create(0.9, n, 3, sizes=sizes[order], energy=HERTZIAN)
         slot_of = np.argsort(order)
-        listed = slot_of[rows[:, order]].astype(np.int32)
+        listed = slot_of[rows[order]].astype(np.int32)
         if shuffle:
-            listed = rng.permuted(listed, axis=0)
+            listed = rng.permuted(listed, axis=1)
         here = at_rest(system, x[order], listed)
         here = here._replace(images=jnp.asarray(images[:, order]), start=jnp.asarray(start[:, order]))
         return [float(value) for value in measure(system, here)]

@@ -14,6 +14,7 @@ import pytest
 
 import packing_jax as pj
 from packing_jax import neighbors as nb
+from packing_jax import noise
 from packing_jax.errors import PackingError
 from packing_jax.geometry import quanta
 from packing_jax.simulate import Progress, gather_replicas
@@ -64,7 +65,8 @@ def _reference() -> tuple[np.ndarray, np.ndarray]:
     @jax.jit
     def move(step: jax.Array, coordinates: jax.Array) -> jax.Array:
         neighbors = nb.build(plan, system, coordinates, tags)
-        return RULE.step(jax.random.fold_in(jax.random.fold_in(KEY, 1), step), system, coordinates, neighbors, ())[0]
+        words = noise.particle_words(jax.random.fold_in(jax.random.fold_in(KEY, 1), step), tags)
+        return RULE.step(words, system, coordinates, neighbors, ())[0]
 
     start = np.asarray(gather_replicas(system, RULE, KEY, None)[0].start[0])
     wrapped, unwrapped = [start], [start.astype(np.int64)]
@@ -138,7 +140,7 @@ def test_overflow_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_plan_that_changes_on_the_way_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver tunes skins and capacities while it runs."""
     skins = iter([0.2, 0.4] * 20)
-    monkeypatch.setattr(driver.tuning, "next_plan", lambda _, system, *__: nb.plan_for(system, next(skins)))
+    monkeypatch.setattr(driver.tuning, "next_plan", lambda _, system, *__: (nb.plan_for(system, next(skins)), np.inf))
     run = _run(record={}, times=np.array([STEPS]), chunk_steps=5)
     assert next(skins, None) is not None
     np.testing.assert_array_equal(run.positions, _every_step().positions)

@@ -1,4 +1,10 @@
-"""What is measured: pure functions of a configuration, for one system; the driver vmaps them."""
+"""What is measured, on the device and on the host.
+
+* Observables of a configuration, which a simulation records as it runs: `activity`, `energy`,
+  `mean_squared_displacement`, `recorded_structure_factor`. For one system; the driver vmaps them.
+* Structure of positions that came back: S(q), g(r), hyperuniformity, bond order, contacts.
+* Correlators between two times, of arrays that need not be positions.
+"""
 
 from packing_jax.observables.activity import (
     Configuration,
@@ -8,5 +14,54 @@ from packing_jax.observables.activity import (
     exact_mean,
     mean_squared_displacement,
 )
+from packing_jax.observables.contacts import Contacts, find_contacts, force_distribution, gap_distribution
+from packing_jax.observables.correlators import (
+    average_over_origins,
+    chi_4,
+    lag_pairs,
+    mean_squared_move,
+    self_overlap,
+    self_scattering,
+)
+from packing_jax.observables.hyperuniformity import fit_hyperuniformity, fit_zero_limit, number_variance
+from packing_jax.observables.order import hexatic_order, steinhardt_order
+from packing_jax.observables.structure import (
+    Spectrum,
+    isotropic_average,
+    pair_correlation,
+    recorded_structure_factor,
+    spectral_density,
+    structure_factor,
+    wave_vectors,
+)
 
-__all__ = ["Configuration", "Observable", "activity", "energy", "exact_mean", "mean_squared_displacement"]
+__all__ = [
+    "Configuration",
+    "Contacts",
+    "Observable",
+    "Spectrum",
+    "activity",
+    "average_over_origins",
+    "chi_4",
+    "energy",
+    "exact_mean",
+    "find_contacts",
+    "fit_hyperuniformity",
+    "fit_zero_limit",
+    "force_distribution",
+    "gap_distribution",
+    "hexatic_order",
+    "isotropic_average",
+    "lag_pairs",
+    "mean_squared_displacement",
+    "mean_squared_move",
+    "number_variance",
+    "pair_correlation",
+    "recorded_structure_factor",
+    "self_overlap",
+    "self_scattering",
+    "spectral_density",
+    "steinhardt_order",
+    "structure_factor",
+    "wave_vectors",
+]

@@ -22,7 +22,7 @@ class Configuration(NamedTuple):
     coordinates: Array  #: (dim, N) fixed point
     images: Array  #: (dim, N) int32, boxes crossed since the start
     start: Array  #: (dim, N) fixed point, where each particle started
-    rows: Array  #: (K, N) neighbour slots
+    rows: Array  #: (N, K) neighbour slots
 
 
 Observable = Callable[[System, Configuration], Array]
@@ -53,7 +53,7 @@ def exact_mean(values: Array) -> Array:
 def activity(system: System, configuration: Configuration) -> Array:
     """f_a: the fraction of particles with at least one overlap r < (1 - cut) sigma_ij."""
     pairs = pair_rows(system, configuration.coordinates, configuration.rows)
-    active = jnp.any(pairs.overlapping(system.cut), axis=0)
+    active = jnp.any(pairs.overlapping(system.cut), axis=1)
     return jnp.sum(active, dtype=jnp.int32).astype(pairs.distance.dtype) / system.particles
 
 
@@ -63,20 +63,20 @@ def energy(system: System, configuration: Configuration) -> Array:
     unit = system.unit / system.box
     contact = jnp.broadcast_to(pairs.contact, pairs.distance.shape)
     rows = jnp.where(pairs.listed, system.energy(pairs.distance, contact, unit), 0.0) / unit
-    # per particle first: all (K, N) at once could be more entries than the exact mean takes
+    # per particle first: all (N, K) at once could be more entries than the exact mean takes
     per_particle = _exact_rows(rows)
     return 0.5 * exact_mean(per_particle)
 
 
 def _exact_rows(values: Array) -> Array:
-    """Sum (K, N) over K in fixed point relative to the largest entry."""
+    """Sum (N, K) over K in fixed point relative to the largest entry."""
     largest = jnp.max(jnp.abs(values))
     exponent = jnp.frexp(largest)[1]
     digits = 23 if values.dtype == np.float32 else 48
     integer = np.dtype(np.int32 if values.dtype == np.float32 else np.int64)
     whole = jnp.rint(jnp.ldexp(values, digits - exponent)).astype(integer)
     # two limbs: a heap of particles has rows of thousands
-    low, high = (jnp.sum(limb, axis=0, dtype=integer).astype(values.dtype) for limb in (whole & 0xFFFF, whole >> 16))
+    low, high = (jnp.sum(limb, axis=1, dtype=integer).astype(values.dtype) for limb in (whole & 0xFFFF, whole >> 16))
     total = jnp.ldexp(low + jnp.ldexp(high, 16), exponent - digits)
     return jnp.where(jnp.isfinite(largest), total, largest)
 

@@ -1,5 +1,6 @@
 """What the rules share: the protocol, the exact row sums, and the checks of their arguments."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import jax
@@ -10,7 +11,7 @@ from jax import Array
 from packing_jax import noise
 from packing_jax.energy import Pairs, pair_rows
 from packing_jax.errors import PackingError
-from packing_jax.geometry import to_quanta
+from packing_jax.geometry import take, to_quanta
 from packing_jax.neighbors import Neighbors
 from packing_jax.system import System
 
@@ -21,22 +22,26 @@ Coupling = Literal["pair", "particle", "particle-normalised"]
 class Info(NamedTuple):
     """What a step reports and does not carry."""
 
-    active: Array  #: () int32, particles with at least one overlap before the move
+    active: Array  #: (M,) bool, particles with at least one overlap before the move
     failed: Array  #: () bool, the move was not finite or longer than half the box
 
 
 @runtime_checkable
 class Rule(Protocol):
-    """The algebra of a stochastic update, after optax; see the package docstring."""
+    """The algebra of a stochastic update, after optax; see the package docstring.
+
+    A rule may have a third member, ``local = True``: a particle without overlap stays where it is, and no other's move
+    needs its row. Where few particles overlap, only these are then stepped.
+    """
 
     def init(self, system: System, coordinates: Array) -> Any:
         """What the rule carries from step to step."""
         ...
 
     def step(
-        self, key: Array, system: System, coordinates: Array, neighbors: Neighbors, state: Any
+        self, words: noise.Words, system: System, coordinates: Array, neighbors: Neighbors, state: Any
     ) -> tuple[Array, Any, Info]:
-        """Displacement in quanta (dim, N), the next state, and diagnostics."""
+        """Displacement in quanta (dim, M) of the particles whose rows are listed, the next state, and diagnostics."""
         ...
 
 
@@ -44,50 +49,67 @@ class Scene(NamedTuple):
     """One configuration as every rule sees it: its pairs, its overlaps, and this step's random words."""
 
     pairs: Pairs
-    hit: Array  #: (K, N) bool, r < sigma_ij
-    words: noise.Words
-    own: Array  #: (1, N) pair words of the particle
-    other: Array  #: (K, N) pair words of its neighbours
-    active: Array  #: (N,) bool, at least one overlap deeper than the cut
+    hit: Array  #: (M, K) bool, r < sigma_ij
+    deep: Array  #: (M, K) bool, r < (1 - cut) sigma_ij
+    particle: Array  #: (M,) words of the particles themselves
+    own: Array  #: (M, 1) pair words of the particles
+    other: Array  #: (M, K) pair words of their neighbours
 
 
-def look(key: Array, system: System, coordinates: Array, neighbors: Neighbors) -> Scene:
-    """Measure the pairs of a configuration and draw the words of a step."""
-    words = noise.particle_words(key, neighbors.tags)
-    pairs = pair_rows(system, coordinates, neighbors.rows, words.pair)
+def look(words: noise.Words, system: System, coordinates: Array, neighbors: Neighbors) -> Scene:
+    """Measure the pairs of a configuration."""
+    own = (words.pair if neighbors.own is None else take(words.pair, neighbors.own))[:, None]
+    other = take(words.pair, neighbors.rows)
+    pairs = pair_rows(system, coordinates, neighbors.rows, neighbors.own, (own, other))
     hit = pairs.overlapping()
     deep = pairs.overlapping(system.cut) if system.cut else hit
-    other = words.pair.at[neighbors.rows].get(mode="promise_in_bounds")
-    return Scene(pairs, hit, words, words.pair[None, :], other, jnp.any(deep, axis=0))
+    return Scene(pairs, hit, deep, words.particle, own, other)
 
 
-def info(scene: Scene, failed: Array | None = None) -> Info:
-    """Diagnostics of a step."""
-    active = jnp.sum(scene.active, dtype=jnp.int32)
-    return Info(active=active, failed=jnp.zeros((), bool) if failed is None else failed)
+def row_sums(terms: Sequence[Array], deep: Array) -> tuple[list[Array], Array]:
+    """Sums (M,) of integer terms (M, K) over the rows, and whether a row has an overlap.
+
+    All in one reduction: XLA then computes a pair once for all of them, and stores nothing per pair.
+    """
+    operands = (*terms, deep)
+    starts = tuple(np.zeros((), operand.dtype) for operand in operands)
+
+    def add(left: tuple[Array, ...], right: tuple[Array, ...]) -> tuple[Array, ...]:
+        return (*(a + b for a, b in zip(left[:-1], right[:-1], strict=True)), left[-1] | right[-1])
+
+    *sums, active = jax.lax.reduce(operands, starts, add, (1,))
+    return sums, active
 
 
-def sum_of_kicks(kicks: Array) -> Array:
-    """Sum (dim, K, N) pair kicks in box sides to (dim, N) quanta, each rounded alone: partners stay opposite."""
-    quanta = to_quanta(kicks)
-    return jnp.sum(quanta, axis=1, dtype=quanta.dtype)
+def sum_of_kicks(kicks: Sequence[Array], deep: Array) -> tuple[Array, Array]:
+    """Sum pair kicks in box sides, (M, K) per axis, to (dim, M) quanta; each is rounded alone: partners stay opposite.
+
+    Returns the sums and the mask of active particles.
+    """
+    sums, active = row_sums([to_quanta(kick) for kick in kicks], deep)
+    return jnp.stack(sums), active
 
 
-def exact_row_sum(values: Array, bound: Array | float) -> Array:
-    """Sum (dim, K, N) floats over K exactly, in fixed point, whatever their order.
+def exact_row_sum(values: Sequence[Array], bound: Array | float, deep: Array) -> tuple[Array, Array]:
+    """Sum floats (M, K), one array per axis, over the rows exactly, in fixed point, whatever their order.
 
     Each value is at most ``bound``. The quantum is 2^-24 of the bound in float32, the resolution of the values
-    themselves, and 2^-56 in float64. High and low halves are summed apart, so that 2^15 terms cannot overflow.
+    themselves, and 2^-56 in float64. Long rows are summed in high and low halves, so that 2^15 terms cannot overflow.
+
+    Returns the sums (dim, M) and the mask of active particles.
     """
-    dtype = values.dtype
+    dtype = values[0].dtype
     bits = 8 * dtype.itemsize
     scale = np.asarray(2.0 ** (bits - 8), dtype) / jnp.asarray(bound, dtype)
-    integers = jnp.rint(values * scale).astype(np.dtype(f"int{bits}"))
-    half = np.asarray(bits // 2, integers.dtype)
-    low = integers & np.asarray(2 ** (bits // 2) - 1, integers.dtype)
-    high_sum = jnp.sum(integers >> half, axis=1, dtype=integers.dtype).astype(dtype)
-    low_sum = jnp.sum(low, axis=1, dtype=integers.dtype).astype(dtype)
-    return (high_sum * np.asarray(2.0 ** (bits // 2), dtype) + low_sum) / scale
+    whole = [jnp.rint(value * scale).astype(np.dtype(f"int{bits}")) for value in values]
+    if values[0].shape[1] < 127:
+        sums, active = row_sums(whole, deep)
+        return jnp.stack([total.astype(dtype) for total in sums]) / scale, active
+    half = np.asarray(bits // 2, whole[0].dtype)
+    lowest = np.asarray(2 ** (bits // 2) - 1, whole[0].dtype)
+    parts, active = row_sums([part for one in whole for part in (one >> half, one & lowest)], deep)
+    high, low = (jnp.stack(sums).astype(dtype) for sums in (parts[::2], parts[1::2]))
+    return (high * np.asarray(2.0 ** (bits // 2), dtype) + low) / scale, active
 
 
 def length(vectors: Array) -> Array:
@@ -96,7 +118,7 @@ def length(vectors: Array) -> Array:
 
 
 def pair_uniforms(scene: Scene, correlation: float, dtype: np.dtype) -> Array:
-    """u_ij ~ U(0, 1) with correlation p between u_ij and u_ji, (K, N).
+    """u_ij ~ U(0, 1) with correlation p between u_ij and u_ji, (M, K).
 
     p = 1: one draw for both. p = 0: two. Between: a Gaussian copula, (z_ij, z_ji) bivariate normal with
     rho = 2 sin(pi p/6), u = Phi(z), which gives exactly the correlation p of the uniforms.
@@ -109,7 +131,7 @@ def pair_uniforms(scene: Scene, correlation: float, dtype: np.dtype) -> Array:
 
 
 def pair_normals(scene: Scene, rho: float, dtype: np.dtype) -> Array:
-    """z_ij ~ N(0, 1) with correlation rho between z_ij and z_ji, (K, N)."""
+    """z_ij ~ N(0, 1) with correlation rho between z_ij and z_ji, (M, K)."""
     if rho == 1.0:
         return noise.normal(noise.pair_words(scene.own, scene.other), dtype)
     alone = noise.normal(noise.directed_words(scene.own, scene.other), dtype)

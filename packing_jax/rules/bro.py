@@ -26,7 +26,6 @@ from packing_jax.rules.base import (
     check_coupling,
     check_positive,
     exact_row_sum,
-    info,
     length,
     look,
     pair_uniforms,
@@ -45,28 +44,35 @@ class BRO:
     correlation: float
     name: str = "bro"  #: jax tells the trees of two dataclasses apart by their fields only
 
+    @property
+    def local(self) -> bool:
+        """What does not overlap does not move."""
+        return True
+
     def init(self, system: System, coordinates: Array) -> tuple[()]:
         """Nothing is carried."""
         return ()
 
     def step(
-        self, key: Array, system: System, coordinates: Array, neighbors: Neighbors, state: tuple[()]
+        self, words: noise.Words, system: System, coordinates: Array, neighbors: Neighbors, state: tuple[()]
     ) -> tuple[Array, tuple[()], Info]:
         """One synchronous kick of every overlap."""
         dtype = float_of(coordinates)
-        scene = look(key, system, coordinates, neighbors)
+        scene = look(words, system, coordinates, neighbors)
         kick = self.kick.astype(dtype) * system.unit / system.box
         pairs = scene.pairs
         if self.coupling == "pair":
             u = pair_uniforms(scene, self.correlation, dtype)
             weight = jnp.where(scene.hit, kick * u / pairs.distance, 0.0)
-            return sum_of_kicks(weight[None] * pairs.separation), state, info(scene, kick >= 0.5)
-        push = exact_row_sum(jnp.where(scene.hit[None], pairs.direction, 0.0), 1.0)
+            move, active = sum_of_kicks([weight * part for part in pairs.separation], scene.deep)
+            return move, state, Info(active, kick >= 0.5)
+        weight = jnp.where(scene.hit, 1.0 / pairs.distance, 0.0)
+        push, active = exact_row_sum([weight * part for part in pairs.separation], 1.0, scene.deep)
         if self.coupling == "particle-normalised":
             size = length(push)
             push = jnp.where(size > 0, 1.0 / jnp.where(size > 0, size, 1.0), 0.0)[None] * push
-        u = noise.uniform(scene.words.particle, dtype)
-        return to_quanta((kick * u)[None] * push), state, info(scene, kick >= 0.5)
+        u = noise.uniform(scene.particle, dtype)
+        return to_quanta((kick * u)[None] * push), state, Info(active, kick >= 0.5)
 
 
 def bro(kick: ArrayLike, coupling: Coupling = "pair", correlation: float = 1.0) -> BRO:

@@ -31,7 +31,6 @@ from packing_jax.rules.base import (
     check_coupling,
     check_positive,
     exact_row_sum,
-    info,
     look,
     pair_normals,
     sum_of_kicks,
@@ -49,27 +48,35 @@ class Langevin:
     correlation: float
     name: str = "langevin"  #: jax tells the trees of two dataclasses apart by their fields only
 
+    @property
+    def local(self) -> bool:
+        """What does not overlap does not move."""
+        return True
+
     def init(self, system: System, coordinates: Array) -> tuple[()]:
         """Nothing is carried."""
         return ()
 
     def step(
-        self, key: Array, system: System, coordinates: Array, neighbors: Neighbors, state: tuple[()]
+        self, words: noise.Words, system: System, coordinates: Array, neighbors: Neighbors, state: tuple[()]
     ) -> tuple[Array, tuple[()], Info]:
         """One step of the map at unit time step in units of eps."""
         dtype = float_of(coordinates)
-        scene = look(key, system, coordinates, neighbors)
+        scene = look(words, system, coordinates, neighbors)
+        pairs = scene.pairs
         kick = self.kick.astype(dtype) * system.unit / system.box
-        slope = pair_slopes(system, scene.pairs)
+        slope = pair_slopes(system, pairs)
         amplitude = np.asarray(1.0 / np.sqrt(3.0), dtype)
         if self.coupling == "pair":
             z = pair_normals(scene, self.correlation, dtype)
-            weight = -kick * slope * (1.0 + amplitude * z) / scene.pairs.distance
-            return sum_of_kicks(weight[None] * scene.pairs.separation), state, info(scene, kick >= 0.5)
+            weight = -kick * slope * (1.0 + amplitude * z) / pairs.distance
+            move, active = sum_of_kicks([weight * part for part in pairs.separation], scene.deep)
+            return move, state, Info(active, kick >= 0.5)
         bound = system.energy.largest_slope(system.diameters, system.unit)
-        gradient = exact_row_sum(jnp.clip(slope, -bound, bound)[None] * scene.pairs.direction, bound)
-        z = noise.normal(scene.words.particle, dtype)
-        return to_quanta(-kick * (1.0 + amplitude * z)[None] * gradient), state, info(scene, kick >= 0.5)
+        weight = jnp.clip(slope, -bound, bound) / pairs.distance
+        gradient, active = exact_row_sum([weight * part for part in pairs.separation], bound, scene.deep)
+        z = noise.normal(scene.particle, dtype)
+        return to_quanta(-kick * (1.0 + amplitude * z)[None] * gradient), state, Info(active, kick >= 0.5)
 
 
 def langevin(kick: ArrayLike, coupling: Coupling = "pair", correlation: float = 1.0) -> Langevin:

@@ -23,9 +23,9 @@ from packing_jax.rules.base import (
     Info,
     check_coupling,
     check_positive,
-    info,
     look,
     pair_uniforms,
+    row_sums,
     sum_of_kicks,
 )
 from packing_jax.system import Leaf, System
@@ -41,27 +41,37 @@ class RandomOrganization:
     correlation: float
     name: str = "random organization"  #: jax tells the trees of two dataclasses apart by their fields only
 
+    @property
+    def local(self) -> bool:
+        """What does not overlap does not move."""
+        return True
+
     def init(self, system: System, coordinates: Array) -> tuple[()]:
         """Nothing is carried."""
         return ()
 
     def step(
-        self, key: Array, system: System, coordinates: Array, neighbors: Neighbors, state: tuple[()]
+        self, words: noise.Words, system: System, coordinates: Array, neighbors: Neighbors, state: tuple[()]
     ) -> tuple[Array, tuple[()], Info]:
         """One random move of everything that overlaps."""
         dtype = float_of(coordinates)
-        scene = look(key, system, coordinates, neighbors)
+        scene = look(words, system, coordinates, neighbors)
         kick = self.kick.astype(dtype) * system.unit / system.box
         dim = coordinates.shape[0]
         if self.coupling == "pair":
             u = pair_uniforms(scene, self.correlation, dtype)
             way = jnp.where(scene.own < scene.other, 1.0, -1.0).astype(dtype)
-            n = noise.unit_vectors(noise.pair_words(scene.own, scene.other, stream=1), dim, dtype, way)
-            return sum_of_kicks(jnp.where(scene.hit, kick * u, 0.0)[None] * n), state, info(scene, kick >= 0.5)
-        u = noise.uniform(scene.words.particle, dtype)
-        n = noise.unit_vectors(scene.words.particle, dim, dtype)
-        moving = jnp.any(scene.hit, axis=0)
-        return to_quanta(jnp.where(moving, kick * u, 0.0)[None] * n), state, info(scene, kick >= 0.5)
+            n = noise.unit_vectors(noise.pair_words(scene.own, scene.other, stream=1), dim, dtype)
+            weight = jnp.where(scene.hit, kick * u, 0.0) * way
+            move, active = sum_of_kicks([weight * part for part in n], scene.deep)
+            return move, state, Info(active, kick >= 0.5)
+        u = noise.uniform(scene.particle, dtype)
+        n = noise.unit_vectors(scene.particle, dim, dtype)
+        _, active = row_sums([], scene.deep)
+        # what is called active is deeper than the cut; what moves is every overlap
+        moving = active if scene.deep is scene.hit else row_sums([], scene.hit)[1]
+        weight = jnp.where(moving, kick * u, 0.0)
+        return to_quanta(jnp.stack([weight * part for part in n])), state, Info(active, kick >= 0.5)
 
 
 def random_organization(

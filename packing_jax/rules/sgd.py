@@ -24,7 +24,7 @@ from jax.typing import ArrayLike
 from packing_jax import noise
 from packing_jax.energy import pair_slopes
 from packing_jax.errors import PackingError
-from packing_jax.geometry import float_of, quanta, to_quanta
+from packing_jax.geometry import float_of, quanta, take, to_quanta
 from packing_jax.neighbors import Neighbors
 from packing_jax.rules.base import (
     Coupling,
@@ -33,8 +33,8 @@ from packing_jax.rules.base import (
     check_coupling,
     check_fraction,
     exact_row_sum,
-    info,
     look,
+    row_sums,
 )
 from packing_jax.system import Leaf, System
 
@@ -64,7 +64,7 @@ class _Switched:
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["optimizer", "batch_fraction"],
-    meta_fields=["coupling", "correlation", "selective"],
+    meta_fields=["coupling", "correlation", "selective", "local"],
 )
 @dataclass(frozen=True)
 class SGD:
@@ -75,43 +75,45 @@ class SGD:
     coupling: Coupling
     correlation: float
     selective: bool
+    local: bool  #: the optimizer moves each particle by its own gradient alone, and not at all where that is zero
 
     def init(self, system: System, coordinates: Array) -> optax.OptState:
         """The optimizer's own state."""
         return self.optimizer().init(_parameters(system, coordinates))
 
     def step(
-        self, key: Array, system: System, coordinates: Array, neighbors: Neighbors, state: optax.OptState
+        self, words: noise.Words, system: System, coordinates: Array, neighbors: Neighbors, state: optax.OptState
     ) -> tuple[Array, optax.OptState, Info]:
         """One optax update with the minibatch gradient."""
         dtype = float_of(coordinates)
-        scene = look(key, system, coordinates, neighbors)
-        gradient = minibatch_gradient(self, system, scene)
-        updates, state = self.optimizer().update(gradient, state, _parameters(system, coordinates))
+        scene = look(words, system, coordinates, neighbors)
+        gradient, active = minibatch_gradient(self, system, scene)
+        own = coordinates if neighbors.own is None else jnp.stack([take(x, neighbors.own) for x in coordinates])
+        updates, state = self.optimizer().update(gradient, state, _parameters(system, own))
         move = updates * system.unit / system.box
         failed = ~jnp.all(jnp.abs(move) < 0.5)  # true for NaN as well
-        return to_quanta(move.astype(dtype)), state, info(scene, failed)
+        return to_quanta(move.astype(dtype)), state, Info(active, failed)
 
 
-def minibatch_gradient(rule: SGD, system: System, scene: Scene) -> Array:
-    """The sampled gradient (dim, N), dimensionless, summed in fixed point."""
-    dtype = scene.pairs.distance.dtype
-    fraction = rule.batch_fraction.astype(dtype)
-    slope = pair_slopes(system, scene.pairs)
+def minibatch_gradient(rule: SGD, system: System, scene: Scene) -> tuple[Array, Array]:
+    """The sampled gradient (dim, M), dimensionless, summed in fixed point, and the mask of active particles."""
+    pairs = scene.pairs
+    fraction = rule.batch_fraction.astype(pairs.distance.dtype)
     bound = system.energy.largest_slope(system.diameters, system.unit)
-    slope = jnp.clip(slope, -bound, bound)
+    weight = jnp.clip(pair_slopes(system, pairs), -bound, bound) / pairs.distance
+    if rule.coupling == "pair":
+        weight = jnp.where(_pair_choice(rule, scene, fraction), weight, 0.0)
+    total, active = exact_row_sum([weight * part for part in pairs.separation], bound, scene.deep)
     if rule.coupling == "particle":
-        words = scene.words.particle
-        active = jnp.any(scene.hit, axis=0)
-        theta = _select(words, active, fraction, copies=1) if rule.selective else noise.chosen(words, fraction)
-        total = exact_row_sum(slope[None] * scene.pairs.direction, bound)
-        return jnp.where(theta[None], total, 0.0)
-    theta = _pair_choice(rule, scene, fraction)
-    return exact_row_sum(jnp.where(theta, slope, 0.0)[None] * scene.pairs.direction, bound)
+        words = scene.particle
+        overlapping = active if scene.deep is scene.hit else row_sums([], scene.hit)[1]
+        theta = _select(words, overlapping, fraction, copies=1) if rule.selective else noise.chosen(words, fraction)
+        total = jnp.where(theta[None], total, 0.0)
+    return total, active
 
 
 def _pair_choice(rule: SGD, scene: Scene, fraction: Array) -> Array:
-    """theta_ij (K, N): which pairs are in the minibatch."""
+    """theta_ij (M, K): which pairs are in the minibatch."""
     shared = noise.pair_words(scene.own, scene.other)
     if rule.selective:
         return _select(shared, scene.hit, fraction, copies=2)
@@ -188,4 +190,26 @@ def sgd(
         numbers = {name: value for name, value in optimizer.keywords.items() if not isinstance(value, bool)}
         if switches:
             optimizer = jax.tree_util.Partial(_Switched(optimizer.func, switches), *optimizer.args, **numbers)
-    return SGD(optimizer, check_fraction("the batch fraction", batch_fraction), coupling, correlation, selective)
+    fraction = check_fraction("the batch fraction", batch_fraction)
+    return SGD(optimizer, fraction, coupling, correlation, selective, _is_local(optimizer))
+
+
+def _is_local(optimizer: Any) -> bool:
+    """Whether updates are local, by trial: momentum, weight decay and clipping by the global norm are not."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(optimizer)):
+        return False
+    one = jax.tree.map(lambda leaf: jnp.asarray(leaf).reshape(-1)[0], optimizer)  # of any replica
+    rng = np.random.default_rng(0)
+    with jax.ensure_compile_time_eval(), jax.numpy_dtype_promotion("standard"):
+        places = jnp.asarray(rng.uniform(1.0, 2.0, (2, 6)), np.float32)
+        for size in (1e-6, 1.0, 1e6):
+            gradient = jnp.asarray(size * rng.normal(size=(2, 6)), np.float32).at[:, 3:].set(0.0)
+            moves = []
+            for few in (6, 1):  # the first particle among others and alone
+                state = one().init(places[:, :few])
+                if any(jnp.ndim(leaf) for leaf in jax.tree.leaves(state)):
+                    return False
+                moves.append(np.asarray(one().update(gradient[:, :few], state, places[:, :few])[0]))
+            if moves[0][:, 3:].any() or not np.array_equal(moves[0][:, :1], moves[1]):
+                return False
+    return True

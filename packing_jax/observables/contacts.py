@@ -1,0 +1,187 @@
+r"""Contacts of a packing: their number without rattlers, isostaticity, forces and gaps.
+
+A contact is a pair whose gap h = r / sigma_ij - 1 is at most a tolerance: 0 counts overlaps, as in a jammed packing;
+an absorbed packing has none, and its near contacts are counted at a tolerance of the order of the kick.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+
+from packing_jax.errors import PackingError
+from packing_jax.observables.periodic import Float, minimum_image, one_configuration
+from packing_jax.system import System
+
+
+@dataclass(frozen=True)
+class Contacts:
+    """The pairs of one configuration up to some gap, and the contact network among them."""
+
+    pairs: NDArray[np.int64]  #: (C, 2) particles i < j
+    gap: Float  #: (C,) h = r / sigma_ij - 1, negative for overlaps
+    direction: Float  #: (C, dim) unit vector from j to i; zero for coincident centres
+    force: Float  #: (C,) -dV/dr, positive when repulsive, dimensionless: energies and lengths in mean diameters
+    touching: NDArray[np.bool_]  #: (C,) the gap is at most the tolerance: the pair is a contact
+    rattler: NDArray[np.bool_]  #: (N,) particles with fewer than dim + 1 contacts, removed again and again
+
+    @property
+    def backbone(self) -> NDArray[np.bool_]:
+        """Mask (C,) of the contacts between particles that are not rattlers."""
+        return self.touching & ~self.rattler[self.pairs].any(axis=1)
+
+    @property
+    def number(self) -> float:
+        """Z = 2 N_c / N_0: contacts per particle, rattlers removed. NaN when every particle is a rattler."""
+        kept = int(np.sum(~self.rattler))
+        return 2.0 * int(np.sum(self.backbone)) / kept if kept else float("nan")
+
+    @property
+    def excess(self) -> int:
+        """N_c - (dim (N_0 - 1) + 1): contacts beyond isostaticity, rattlers removed.
+
+        Zero is the fewest with which a packing in a periodic box can be rigid and bear a pressure: dim (N_0 - 1)
+        constraints fix the positions, one more the density. Source: Goodrich, Liu and Nagel, PRL 109, 095704 (2012).
+
+        Raises:
+            PackingError: every particle is a rattler, so that nothing is left to count.
+        """
+        kept = int(np.sum(~self.rattler))
+        if not kept:
+            raise PackingError("every particle is a rattler: there is no packing whose contacts could be counted")
+        dim = self.direction.shape[1]
+        return int(np.sum(self.backbone)) - (dim * (kept - 1) + 1)
+
+
+class Histogram(NamedTuple):
+    """A density in bins, with Poisson errors; each (bins,)."""
+
+    middle: Float
+    density: Float
+    stderr: Float
+
+
+def find_contacts(
+    system: System, positions: np.ndarray | Array, tolerance: float = 0.0, reach: float = 0.0
+) -> Contacts:
+    """The pairs with r <= (1 + tolerance) sigma_ij: their gaps, directions and forces, and who is a rattler.
+
+    Distances and forces are computed in float64 from positions and diameters as they are stored.
+
+    Args:
+        system: box, diameters and pair energy; one system, not a stack.
+        positions: (N, dim), any periodic image, in the unit of the box side.
+        tolerance: largest gap of a contact.
+        reach: pairs with a gap up to here are listed too, for the distribution of gaps; they are no contacts.
+
+    Raises:
+        PackingError: positions that do not fit the system, a tolerance of -1 or less, or a reach past half the box.
+    """
+    if np.ndim(system.box):
+        raise PackingError("this is a stack of systems; contacts are found in one system at a time")
+    box = float(system.box)
+    diameters = np.broadcast_to(np.asarray(system.diameters, dtype=np.float64), (system.particles,))
+    array = one_configuration(positions, box)
+    if array.shape != (system.particles, system.dim):
+        raise PackingError(f"positions have shape {array.shape}; this system's are ({system.particles}, {system.dim})")
+    farthest = (1.0 + max(tolerance, reach)) * float(diameters.max())
+    if not (tolerance > -1 and farthest < box / 2):
+        raise PackingError(
+            f"a tolerance of {tolerance} and a reach of {reach} diameters; the first must be above -1, and the longest "
+            f"contact, {farthest:.3g}, below half the box, {box / 2:.3g}"
+        )
+    pairs = KDTree(array, boxsize=box).query_pairs(farthest, output_type="ndarray").astype(np.int64)
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    i, j = pairs.T
+    bond = minimum_image(array[i] - array[j], box)
+    distance = np.linalg.norm(bond, axis=1)
+    contact = 0.5 * (diameters[i] + diameters[j])
+    gap = distance / contact - 1.0
+    near = gap <= max(tolerance, reach)
+    pairs, bond, distance, contact, gap = pairs[near], bond[near], distance[near], contact[near], gap[near]
+    touching = gap <= tolerance
+    return Contacts(
+        pairs=pairs,
+        gap=gap,
+        direction=bond / np.where(distance > 0, distance, 1.0)[:, None],
+        force=_forces(system, distance, contact),
+        touching=touching,
+        rattler=_rattlers(pairs[touching], system.particles, system.dim),
+    )
+
+
+def _forces(system: System, distance: Float, contact: Float) -> Float:
+    """-dV/dr in float64: in float32 1 - r / sigma would lose the small overlaps of a jammed packing."""
+    with jax.enable_x64(True):
+        energy, unit = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (system.energy, system.unit))
+        r, sigma = jnp.asarray(distance), jnp.asarray(contact)
+        slope = jax.jvp(lambda x: energy(x, sigma, unit), (r,), (jnp.ones_like(r),))[1]
+        return -np.asarray(slope)
+
+
+def _rattlers(contacts: NDArray[np.int64], particles: int, dim: int) -> NDArray[np.bool_]:
+    """Particles that fewer than dim + 1 others hold, when those that are not held themselves do not count."""
+    loose = np.zeros(particles, dtype=bool)
+    while True:
+        held = contacts[~loose[contacts].any(axis=1)]
+        now = np.bincount(held.reshape(-1), minlength=particles) < dim + 1
+        if np.array_equal(now, loose):
+            return loose
+        loose = now
+
+
+def force_distribution(packings: Sequence[Contacts], edges: np.ndarray) -> Histogram:
+    """P(f / <f>): density of contact forces over the mean of their own packing, rattlers left out.
+
+    Args:
+        packings: from :func:`find_contacts`.
+        edges: (bins + 1,) increasing.
+
+    Raises:
+        PackingError: no contact with a force in some packing, or edges that do not increase.
+    """
+    scaled = []
+    for packing in packings:
+        force = packing.force[packing.backbone]
+        if not (len(force) and force.mean() > 0):
+            raise PackingError("a packing has no contact that bears a force; compress it, or leave it out")
+        scaled.append(force / force.mean())
+    values = np.concatenate(scaled) if scaled else np.zeros(0)
+    return _histogram(values, edges, float(len(values)))
+
+
+def gap_distribution(packings: Sequence[Contacts], edges: np.ndarray) -> Histogram:
+    """Density of neighbours with a gap h: how many a particle has per unit of h, rattlers left out.
+
+    Its integral from the tolerance to h is the number of neighbours that nearly touch. In a jammed packing the density
+    falls as h^-0.413 (Charbonneau et al., Phys. Rev. Lett. 114, 125504 (2015)).
+
+    Args:
+        packings: from :func:`find_contacts`, with a ``reach`` of at least the last edge.
+        edges: (bins + 1,) increasing.
+
+    Raises:
+        PackingError: nothing but rattlers, or edges that do not increase.
+    """
+    kept = sum(int(np.sum(~packing.rattler)) for packing in packings)
+    if not kept:
+        raise PackingError("every particle is a rattler: no gaps are left to count; use a larger tolerance")
+    gaps = [packing.gap[~packing.rattler[packing.pairs].any(axis=1)] for packing in packings]
+    return _histogram(np.concatenate(gaps), edges, 0.5 * kept)  # both particles of a pair see its gap
+
+
+def _histogram(values: Float, edges: np.ndarray, norm: float) -> Histogram:
+    edges = np.asarray(edges, dtype=np.float64)
+    if edges.ndim != 1 or len(edges) < 2 or not np.all(np.diff(edges) > 0):
+        raise PackingError("the edges of the bins must be two or more increasing numbers")
+    if not norm:
+        raise PackingError("there is no packing to count in; give at least one")
+    count = np.histogram(values, edges)[0]
+    per_count = 1.0 / (norm * np.diff(edges))
+    return Histogram(0.5 * (edges[1:] + edges[:-1]), count * per_count, np.sqrt(np.maximum(count, 1)) * per_count)

@@ -1,0 +1,233 @@
+r"""How far things have moved between two times: squared displacement, self-scattering, overlap and chi_4.
+
+These take arrays (time, ..., units, components) and nothing else: a unit is a particle with its unwrapped coordinates,
+or a weight with one component. Axes between time and units are samples, kept apart in what comes back. Each function
+compares the records ``start`` with the records ``end``, index arrays that broadcast together as in numpy:
+
+* ``start=0, end=np.arange(T)``: since the first record;
+* ``start=np.arange(T)[:, None], end=np.arange(T)``: the two-time function, (T, T, ...), which ages if it is not a
+  function of the difference;
+* ``start, end = lag_pairs(times)`` and then :func:`average_over_origins`: a stationary run's function of the lag.
+
+Wrapped snapshots no more than half a box apart are unwrapped by ``np.unwrap(positions, period=box, axis=0)``.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from numpy.typing import NDArray
+
+from packing_jax.errors import PackingError
+from packing_jax.observables.activity import exact_mean
+
+Float = NDArray[np.float64]
+
+_MEAN_SIZE = 2**22
+_PAIR_SIZE = 2**20  # numbers in flight: pairs of times are taken together until they make this many
+
+
+class LagAverage(NamedTuple):
+    """A correlator as a function of the time between its two records."""
+
+    lag: NDArray[Any]  #: (lags,) increasing, in the unit of the times
+    value: Float  #: (lags, ...) mean over origins
+    origins: NDArray[np.int64]  #: (lags,) how many were averaged; overlapping ones are not independent
+
+
+class Estimate(NamedTuple):
+    """A value with its standard error."""
+
+    value: Float
+    stderr: Float
+
+
+def mean_squared_move(x: ArrayLike, start: ArrayLike, end: ArrayLike) -> Array:
+    """MSD(s, t) = <|x(t) - x(s)|^2> over units.
+
+    Args:
+        x: (time, ..., units, components), unwrapped.
+        start: indices of the earlier records, any shape.
+        end: indices of the later ones; broadcast against ``start``.
+
+    Returns:
+        (pairs..., ...): the broadcast shape of the indices, then the samples.
+
+    Raises:
+        PackingError: fewer than three axes, or indices that are not whole numbers or point at no record.
+    """
+    return _over_pairs(_square, (), x, start, end)
+
+
+def self_scattering(x: ArrayLike, q: ArrayLike, start: ArrayLike, end: ArrayLike) -> Array:
+    """F_s(q; s, t) = <cos(q (x_c(t) - x_c(s)))> over units and components c: q along each axis in turn.
+
+    The self-intermediate scattering function of an isotropic system, in any number of components.
+
+    Args:
+        x: (time, ..., units, components), unwrapped.
+        q: (waves,) or (), in inverse units of ``x``.
+        start: as in :func:`mean_squared_move`.
+        end: likewise.
+
+    Returns:
+        (pairs..., ..., waves), without the last axis for a single q.
+    """
+    return _over_pairs(_cosine, (q,), x, start, end)
+
+
+def self_overlap(x: ArrayLike, reach: ArrayLike, start: ArrayLike, end: ArrayLike) -> Array:
+    """Q(s, t): the fraction of units that are less than ``reach`` from where they were, |x(t) - x(s)| < reach.
+
+    Args:
+        x: (time, ..., units, components), unwrapped.
+        reach: (reaches,) or (), in the unit of ``x``; 0.3 mean diameters is usual for glasses.
+        start: as in :func:`mean_squared_move`.
+        end: likewise.
+
+    Returns:
+        (pairs..., ..., reaches), without the last axis for a single reach.
+
+    Source: Lacevic, Starr, Schroder and Glotzer, J. Chem. Phys. 119, 7372 (2003).
+    """
+    return _over_pairs(_within, (reach,), x, start, end)
+
+
+def chi_4(overlap: ArrayLike, units: int, axis: int = -1) -> Estimate:
+    """chi_4 = units (<Q^2> - <Q>^2), the variance of the overlap between independent samples, and its jackknife error.
+
+    It counts the units that move together: independent ones that stay with probability p give p (1 - p).
+
+    Args:
+        overlap: Q from :func:`self_overlap`, with samples along ``axis``.
+        units: number of units that Q is a mean over.
+        axis: of the samples, three or more.
+
+    Returns:
+        chi_4 (unbiased) and its standard error, without that axis.
+    """
+    q = np.moveaxis(np.asarray(overlap, dtype=np.float64), axis, -1)
+    n = q.shape[-1]
+    if n < 3:
+        raise PackingError(f"{n} samples; the variance between samples and its error need three or more")
+    if units < 1:
+        raise PackingError(f"{units} units; there must be at least one")
+    deviation = q - q.mean(axis=-1, keepdims=True)
+    squares = np.sum(deviation**2, axis=-1)
+    without = (squares[..., None] - deviation**2 * (n / (n - 1))) / (n - 2)  # the variance with one sample left out
+    spread = np.sum((without - without.mean(axis=-1, keepdims=True)) ** 2, axis=-1)
+    return Estimate(units * squares / (n - 1), units * np.sqrt((n - 1) / n * spread))
+
+
+# --- pairs of times -------------------------------------------------------------------------------------------
+
+
+def lag_pairs(times: ArrayLike, lags: ArrayLike | None = None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Indices (start, end) of all pairs of records with times[end] - times[start] in ``lags``; all lags when None.
+
+    Raises:
+        PackingError: times that do not increase, or a lag that no two records are apart.
+    """
+    t = _check_times(times)
+    apart = t[None, :] - t[:, None]
+    wanted = apart >= 0
+    if lags is not None:
+        asked = np.unique(np.asarray(lags))
+        missing = asked[~np.isin(asked, apart[wanted])]
+        if len(missing):
+            raise PackingError(f"no two records are {missing[0]} apart; choose lags among the differences of the times")
+        wanted &= np.isin(apart, asked)
+    start, end = np.nonzero(wanted)
+    return start, end
+
+
+def average_over_origins(times: ArrayLike, start: ArrayLike, end: ArrayLike, values: ArrayLike) -> LagAverage:
+    """The mean of a correlator (pairs, ...) over all pairs of records that are equally far apart.
+
+    Right for a stationary run; where the two-time function ages, this hides it.
+    """
+    t = _check_times(times)
+    first, last, array = np.asarray(start), np.asarray(end), np.asarray(values, dtype=np.float64)
+    if first.ndim != 1 or first.shape != last.shape or array.shape[:1] != first.shape:
+        raise PackingError(
+            f"start {first.shape}, end {last.shape} and values {array.shape} must have the same first axis, the pairs"
+        )
+    lag, which, origins = np.unique(t[last] - t[first], return_inverse=True, return_counts=True)
+    order = np.argsort(which, kind="stable")
+    sums = np.add.reduceat(array[order], np.concatenate([[0], np.cumsum(origins)[:-1]]), axis=0)
+    return LagAverage(lag, sums / origins.reshape(-1, *[1] * (array.ndim - 1)), origins)
+
+
+def _check_times(times: ArrayLike) -> NDArray[Any]:
+    t = np.asarray(times)
+    if t.ndim != 1 or not len(t) or np.any(np.diff(t) <= 0):
+        raise PackingError("the times of the records must be a list of increasing numbers")
+    return t
+
+
+# --- the compiled part ----------------------------------------------------------------------------------------
+
+
+def _square(move: Array) -> Array:
+    return _mean(jnp.sum(move * move, axis=-1))
+
+
+def _cosine(move: Array, q: Array) -> Array:
+    return _mean(jnp.cos(q * move).reshape(*move.shape[:-2], -1))
+
+
+def _within(move: Array, reach: Array) -> Array:
+    stayed = jnp.sum(move * move, axis=-1) < reach * reach
+    return jnp.sum(stayed, axis=-1, dtype=jnp.int32).astype(move.dtype) / move.shape[-2]
+
+
+def _mean(values: Array) -> Array:
+    """Mean over the last axis: a float32 sum of a million numbers in a row would keep four digits."""
+    rows, n = values.reshape(-1, values.shape[-1]), values.shape[-1]
+    # in blocks that exact_mean can take
+    blocks = [rows[:, k : k + _MEAN_SIZE] for k in range(0, n, _MEAN_SIZE)]
+    means = [jax.vmap(exact_mean)(block) * np.asarray(block.shape[1] / n, values.dtype) for block in blocks]
+    return sum(means[1:], means[0]).reshape(values.shape[:-1])
+
+
+def _over_pairs(
+    statistic: Callable[..., Array], scales: tuple[ArrayLike, ...], x: ArrayLike, start: ArrayLike, end: ArrayLike
+) -> Array:
+    if np.ndim(x) < 3 or 0 in np.shape(x):
+        raise PackingError(f"x has shape {np.shape(x)}; it must be (time, ..., units, components), none of them empty")
+    # from the first record on, so that float64 on the host keeps its small moves on a float32 device
+    array = jnp.asarray(x - x[:1] if isinstance(x, np.ndarray) else x)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise PackingError(f"x has entries of type {array.dtype}; it must be real numbers")
+    first, last = np.broadcast_arrays(np.asarray(start), np.asarray(end))
+    for index in (first, last):
+        if not np.issubdtype(index.dtype, np.integer):
+            raise PackingError("start and end are indices of records; they must be whole numbers")
+        if index.size and (index.min() < 0 or index.max() >= len(array)):
+            raise PackingError(f"start and end must be indices of the {len(array)} records, 0 to {len(array) - 1}")
+    sizes = tuple(jnp.asarray(scale, array.dtype) for scale in scales)
+    if any(size.ndim > 1 for size in sizes):
+        raise PackingError("the wave numbers or reaches must be one number or a list of them")
+    flat = first.reshape(-1).astype(np.int32), last.reshape(-1).astype(np.int32)
+    values = _compiled_over_pairs(statistic, array, jnp.asarray(flat[0]), jnp.asarray(flat[1]), sizes)
+    return values.reshape(*first.shape, *values.shape[1:])
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled_over_pairs(
+    statistic: Callable[..., Array], x: Array, start: Array, end: Array, scales: tuple[Array, ...]
+) -> Array:
+    def one(pair: tuple[Array, Array]) -> Array:
+        move = x[pair[1]] - x[pair[0]]
+        if not scales or not scales[0].ndim:
+            return statistic(move, *scales)
+        # one scale after the other: all at once would be so many copies of the moves
+        return jnp.moveaxis(jax.lax.map(lambda scale: statistic(move, scale), scales[0]), 0, -1)
+
+    together = max(1, _PAIR_SIZE // max(1, x[0].size))
+    return jax.lax.map(one, (start, end), batch_size=min(together, max(1, len(start))))
