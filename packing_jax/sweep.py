@@ -1,7 +1,7 @@
 """From a specification to a store: run every cell of a grid, and go on where a sweep was stopped.
 
 A cell is one replica at one phi, kick and batch fraction. Its trajectory does not depend on what else runs, so cells
-can be computed in any order, batch, session or place;.
+can be computed in any order, batch, session or place.
 """
 
 import contextlib
