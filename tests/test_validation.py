@@ -1,28 +1,16 @@
 """Long physics checks, run by hand with ``pytest -m validation``; results go to tests/validation/results.json."""
 
-import json
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from results import keep
 
 from packing_jax.criticality import estimate_phi_c, zero_kick_limit
-from packing_jax.store import provenance
 from packing_jax.sweep import Sweep, run_sweep
 
-RESULTS = Path(__file__).parent / "validation" / "results.json"
-
 pytestmark = pytest.mark.validation
-
-
-def keep(name: str, row: dict) -> None:
-    """Write one row of the results, leaving the others as they are."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    rows[name] = {**row, "versions": provenance()}
-    RESULTS.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 # phi from where every replica is absorbed within 400/eps steps to well above the transition, 0.005 apart
@@ -52,6 +40,7 @@ def test_zero_kick_limit_of_3d_bro(tmp_path):
         np.array([p.stderr for _, p in power]),
     )
     keep(
+        "results.json",
         "3D BRO pair, zero-kick limit",
         {
             "target": "0.640 +- 0.01",
@@ -106,6 +95,7 @@ def test_bro_sgd_and_langevin_give_the_same_curves(tmp_path):
                 rows.append({"observable": name, "phi": phi, "pair": [a, b], "rms_z": rms, "last": last})
     pooled = float(np.sqrt(np.mean([row["rms_z"] ** 2 for row in rows])))
     keep(
+        "results.json",
         "BRO = SGD(4 eps/3, 3/4) = Langevin, 3D, kick 0.01",
         {
             "target": "rms z < 2 over all curves, < 3 for each pair, observable and phi",

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jax import Array
-from scipy.optimize import brentq
 from scipy.spatial import KDTree
 from scipy.special import chdtri, digamma, gammaincc
 
@@ -157,6 +156,8 @@ def _cost(mu: Float, s: Float, count: Float) -> float:
 
 def _crossing(function: Callable[[float], float], start: float, step: float) -> float:
     """Where a function, negative at the start, crosses zero in the direction of the step."""
+    from scipy.optimize import brentq  # imported here: it takes a tenth of a second
+
     near, far = start, start + 2 * step
     while function(far) < 0:
         near, far = far, far + 2 * (far - near)

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import NDArray
-from scipy.interpolate import BarycentricInterpolator
 from scipy.spatial import KDTree
 from scipy.special import hyp0f1
 
@@ -256,6 +255,8 @@ def _size_nodes(radii: Float, q_max: float) -> tuple[Float, list[Float]]:
     One transform per radius would be one per particle in a continuous mixture. m is smooth in R: interpolation on
     Chebyshev nodes converges faster than exponentially once there are more of them than q (R_max - R_min) / 2.
     """
+    from scipy.interpolate import BarycentricInterpolator  # imported here: it takes a fifth of a second
+
     distinct, which = np.unique(radii, return_inverse=True)
     half = 0.5 * (distinct[-1] - distinct[0])
     count = 20 + int(np.ceil(q_max * half))

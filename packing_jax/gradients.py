@@ -1,0 +1,135 @@
+r"""Derivatives of what a packing is, in what it is made of.
+
+At an energy minimum the forces vanish, g(x, theta) = dE/dx = 0, for diameters, box side, deformation or any other
+parameter theta of the energy. Moving theta moves the minimum by the implicit function theorem,
+
+    dx/dtheta = -H^+ dg/dtheta,     H = d2E/dx2,
+
+with one matrix-free conjugate-gradient solve for each direction (forward mode) or for each quantity (reverse mode).
+:func:`equilibrium` gives jax the minimum as a function of theta with this derivative, and everything built on it,
+energies, pressure, contact forces, is differentiated by ``jax.grad``, ``jax.jvp`` and the rest, to any order.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+from packing_jax.errors import PackingError
+from packing_jax.landscape.contacts import net_forces, require_jammed
+from packing_jax.landscape.minima import Minimum, check_differentiable_force
+from packing_jax.system import Leaf, System
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["system", "positions", "rows"], meta_fields=[])
+@dataclass(frozen=True)
+class Equilibrium:
+    """A minimum as a differentiable function of its parameters; see :func:`equilibrium`."""
+
+    system: System
+    positions: Leaf  #: (N, dim)
+    rows: Leaf  #: (N, K) force-bearing contacts
+
+    def __call__(self, system: System, deformation: Float[Array, "dim dim"] | None = None) -> Float[Array, "n dim"]:
+        """Positions of the minimum of ``system`` under ``deformation``, at the values that they have here.
+
+        Args:
+            system: the minimum's own system, with the leaves to be differentiated put in their places
+                (``dataclasses.replace(system, diameters=d)``).
+            deformation: F, the identity when None; its derivative is that under strain and shear.
+
+        Returns:
+            (N, dim) positions with the implicit derivative; rattlers do not move, and the mean of the others stays.
+            Derivatives are NaN where the solve did not converge: a state that is not stable to first order.
+
+        Raises:
+            PackingError: a system of other values than the minimum's: this follows a minimum, it does not find one.
+        """
+        if deformation is None:
+            deformation = jnp.eye(self.system.dim, dtype=self.positions.dtype)
+        elif not _traced(deformation) and not np.array_equal(np.asarray(deformation), np.eye(self.system.dim)):
+            raise PackingError("the deformation is not the identity; a minimum is followed from the undeformed box")
+        leaves, shape = jax.tree.flatten(system)
+        own_leaves, own_shape = jax.tree.flatten(self.system)
+        same = shape == own_shape and all(  # type: ignore[operator]  # jax types a treedef as unknown
+            _traced(new) or _traced(own) or np.array_equal(np.asarray(new), np.asarray(own))
+            for new, own in zip(leaves, own_leaves, strict=True)
+        )
+        if not same:
+            raise PackingError(
+                "this system is not the one of the minimum; derivatives are taken at the minimum's own values, "
+                "and for other values the packing must be minimised again"
+            )
+        return _followed(system, deformation, self.positions, self.rows)
+
+
+def equilibrium(minimum: Minimum) -> Equilibrium:
+    """A minimum as a function of its system, with dx/dtheta = -H^+ dg/dtheta as its derivative.
+
+    Contacts are those of the minimum: the derivative is exact up to the next contact that opens or closes. Global
+    translations are projected out, rattlers stay where they are. The energy scale ``system.unit`` is a leaf of its
+    own: replacing the diameters alone keeps it, and the pair energy's amplitude with it.
+
+    Example:
+        >>> at = equilibrium(minimum)
+        >>> def p(diameters):
+        ...     system = replace(minimum.system, diameters=diameters)
+        ...     return pressure(system, at(system), at.rows, jnp.eye(system.dim))
+        >>> jax.grad(p)(minimum.system.diameters)
+
+    Raises:
+        PackingError: the forces do not balance, nothing presses on anything (an absorbing state, where every
+            derivative is zero), or the energy is linear and has no Hessian at contact.
+    """
+    check_differentiable_force(minimum.system)
+    network = require_jammed(minimum)
+    return Equilibrium(minimum.system, minimum.positions, network.rows)
+
+
+def _traced(leaf: Any) -> bool:
+    return isinstance(leaf, jax.core.Tracer)
+
+
+@jax.custom_jvp
+def _followed(system: System, deformation: Array, positions: Array, rows: Int[Array, "n k"]) -> Array:
+    del system, deformation, rows  # they matter to the derivative only
+    return positions
+
+
+@_followed.defjvp
+def _followed_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+    system, deformation, positions, rows = primals
+    system_dot, deformation_dot, _, _ = tangents
+    # the function itself, not its value, so that second derivatives see the minimum move too
+    x = _followed(system, deformation, positions, rows)
+    _, pull = jax.jvp(lambda s, f: net_forces(s, x, rows, f), (system, deformation), (system_dot, deformation_dot))
+
+    # linearised once: the solve repeats only what is linear in the move
+    _, forces_moved = jax.linearize(lambda y: net_forces(system, y, rows, deformation), x)
+
+    def stiffness(v: Array) -> Array:
+        return -forces_moved(v)
+
+    held = jnp.any(rows != jnp.arange(rows.shape[0], dtype=rows.dtype)[:, None], axis=1)
+    solve = partial(_solve, held)
+    return x, jax.lax.custom_linear_solve(stiffness, pull, solve, symmetric=True)
+
+
+def _solve(held: Array, stiffness: Callable[[Array], Array], pull: Array) -> Array:
+    """H^+ b by conjugate gradients, which stay in the range of H when b is in it; NaN when they do not converge."""
+
+    def centred(v: Array) -> Array:
+        mean = jnp.mean(v, axis=0, keepdims=True, where=held[:, None])
+        return jnp.where(held[:, None], v - mean, 0.0)
+
+    pull = centred(pull)
+    moved, _ = jax.scipy.sparse.linalg.cg(stiffness, pull, tol=1e-12, maxiter=10 * pull.size)
+    moved = centred(moved)
+    residual = jnp.linalg.norm(stiffness(moved) - pull)
+    return jnp.where(residual <= 1e-8 * jnp.linalg.norm(pull), moved, jnp.nan)
