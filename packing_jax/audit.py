@@ -9,9 +9,9 @@ import numpy as np
 from packing_jax.checkpoint import Checkpoints
 from packing_jax.errors import PackingError
 from packing_jax.grid import Sweep, layout_of, recorded
+from packing_jax.layout import Finished, Index, Layout, description, read_cell
 from packing_jax.manifest import Manifest, is_locked
 from packing_jax.progress import guess_phi_c, read_progress
-from packing_jax.store import Finished, Index, Layout, description, read_cell
 from packing_jax.sweep import finished_cell, run_cells
 
 

@@ -22,8 +22,8 @@ from tqdm import tqdm
 from packing_jax.bench import BenchCommand
 from packing_jax.errors import PackingError
 from packing_jax.grid import CouplingName, Mixture, RuleName, Sweep, recorded
+from packing_jax.layout import description
 from packing_jax.progress import Clock, Stop, SweepProgress, seconds
-from packing_jax.store import description
 from packing_jax.sweep import Outcome, run_sweep
 
 _BEGAN = time.monotonic()  # what --max-walltime counts from

@@ -24,7 +24,7 @@ from packing_jax.criticality import (
     zero_kick_limit,
 )
 from packing_jax.errors import PackingError
-from packing_jax.store import check_memory, check_metadata
+from packing_jax.layout import check_memory, check_metadata
 
 if TYPE_CHECKING:
     import xarray as xr

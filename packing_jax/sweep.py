@@ -15,11 +15,12 @@ import numpy as np
 from packing_jax.checkpoint import Checkpoints
 from packing_jax.errors import PackingError
 from packing_jax.grid import Sweep, checked, extended, layout_of, record_times, recorded, replicas_of
+from packing_jax.layout import Finished, Index, Layout, description
 from packing_jax.manifest import Name, digest_of
 from packing_jax.manifest import State as CellState
 from packing_jax.progress import Clock, Stop, SweepProgress, guess_phi_c, stopping, write_progress
 from packing_jax.simulate import Progress, Result, Snapshot, default_batch, run, state_like
-from packing_jax.store import Finished, Index, Layout, Store, cannot_write, description
+from packing_jax.store import Store, cannot_write
 
 _AT_ONCE = 256  # cells whose records are in memory while a sweep is extended
 

@@ -21,7 +21,7 @@ import xarray as xr
 from jax.tree_util import Partial
 
 import packing_jax
-from packing_jax import files, store
+from packing_jax import files, layout, store
 from packing_jax.audit import rerun, status
 from packing_jax.checkpoint import Checkpoints
 from packing_jax.errors import PackingError
@@ -490,7 +490,7 @@ def test_a_store_that_would_run_code_or_take_all_memory_is_refused(copy, change,
     ],
 )
 def test_a_description_from_elsewhere(whole, change, words):
-    attributes = store.description(whole)
+    attributes = layout.description(whole)
     with pytest.raises(PackingError, match=words):
         recorded({**attributes, **change})
 

@@ -14,8 +14,9 @@ import packing_jax as pj
 from packing_jax import files
 from packing_jax.errors import PackingError
 from packing_jax.grid import Sweep
+from packing_jax.layout import Finished, Layout
 from packing_jax.report import report
-from packing_jax.store import Finished, Layout, Store
+from packing_jax.store import Store
 from packing_jax.sweep import run_sweep
 
 CELLS = ("phi", "kick", "batch_fraction", "replica")
