@@ -422,12 +422,13 @@ def test_diverged_replicas_are_said(packing, tmp_path):
 def test_a_disk_that_fills_up_in_the_middle(packing, tmp_path, monkeypatch):
     """The third replica does not fit."""
 
-    write = files_module._replace
+    write, one_at_a_time = files_module._replace, threading.Lock()
 
     def full(scratch, path, data):
-        if path.parent.name == "positions" and len(list(path.parent.glob("[0-9]*"))) >= 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        write(scratch, path, data)
+        with one_at_a_time:
+            if path.parent.name == "positions" and len(list(path.parent.glob("[0-9]*"))) >= 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(scratch, path, data)
 
     with monkeypatch.context() as patch:
         patch.setattr(files_module, "_replace", full)

@@ -277,7 +277,7 @@ def test_a_power_cut_at_any_write(whole, tmp_path, monkeypatch):
         go(tmp_path / "count", chunk_steps=300)
     assert tree(tmp_path / "count") == tree(whole)
     random.seed(1)
-    moments = sorted(random.sample(range(1, calls[0] + 1), 8))
+    moments = sorted(random.sample(range(1, calls[0] + 1), 6))
     for moment in moments:
         directory = tmp_path / str(moment)
         with monkeypatch.context() as patch:
@@ -571,6 +571,6 @@ def test_killed_at_random_moments(unkilled, tmp_path, kills):
     killed = sweeps = 0
     while killed < kills:
         directory = tmp_path / str(sweeps)
-        killed += kill_and_resume(directory, cache, [random.uniform(0.2, 3.0) for _ in range(3)])
+        killed += kill_and_resume(directory, cache, [random.uniform(0.2, 2.0) for _ in range(3)])
         assert tree(directory) == tree(whole)
         sweeps += 1
