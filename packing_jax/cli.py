@@ -1,17 +1,19 @@
-"""The command line: run, sweep, report, doctor, bench.
+"""The command line: run, sweep, status, rerun, report, doctor, bench.
 
-Bad input and full disks end with one sentence and exit code 2, Ctrl-C with 130 after saying what was kept, and a
-failed self-check with 1.
+Exit codes: 0 done, every cell is in the store; 1 a check failed (doctor, rerun); 2 bad input or a full disk, in one
+sentence; 3 stopped by --max-walltime with cells left; 4 done, but some cells failed; 130 Ctrl-C; 143 SIGTERM. The last
+line says how many cells are done, failed and missing.
 """
 
-import contextlib
+import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import tyro
@@ -19,8 +21,12 @@ from tqdm import tqdm
 
 from packing_jax.bench import BenchCommand
 from packing_jax.errors import PackingError
-from packing_jax.simulate import Progress
-from packing_jax.sweep import CouplingName, Mixture, RuleName, Sweep, run_sweep
+from packing_jax.grid import CouplingName, Mixture, RuleName, Sweep, recorded
+from packing_jax.layout import description
+from packing_jax.progress import Clock, Stop, SweepProgress, seconds
+from packing_jax.sweep import Outcome, run_sweep
+
+_BEGAN = time.monotonic()  # what --max-walltime counts from
 
 _MAIN_PHI = "0.59:0.6075:8"  # across the transition of the main job: 3D pairwise BRO at kick 0.05, phi_c near 0.597
 
@@ -29,6 +35,9 @@ OptionalGrid = Annotated[str | None, tyro.conf.arg(metavar="LIST|LO:HI:N", help_
 OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
 OptionalDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
+OptionalText = Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="")]
+Log = Literal["bar", "json", "quiet"]
+OptionalLog = Annotated[Log | None, tyro.conf.arg(help_behavior_hint="")]
 OptionalCoupling = Annotated[CouplingName | None, tyro.conf.arg(help_behavior_hint="")]
 
 
@@ -60,6 +69,12 @@ class _Words:
     """Seed of everything random; the same seed gives the same bits."""
     out: OptionalDir = None
     """Directory for the results. Default: packing-run or packing-sweep, or the first free packing-sweep-2, -3, ..."""
+    max_walltime: OptionalText = None
+    """Stop in time for this limit of a queue system, counted from the start of the command: seconds, MM:SS, HH:MM:SS or
+    D-HH:MM:SS."""
+    log: OptionalLog = None
+    """What is said on the way, on stderr: a progress bar, one JSON object a line, or nothing but the last line.
+    Default: bar on a terminal, else quiet."""
 
     def specification(
         self, phi: tuple[float, ...], kick: tuple[float, ...], batch_fraction: tuple[float, ...] | None, replicas: int
@@ -90,8 +105,16 @@ class SweepCommand(_Words):
     - With no options: 3D pairwise BRO at kick 0.05 across its transition,
       a minute or two on two CPU cores.
     - Ends with the report: phi_c with its error, and figures.
-    - Ctrl-C keeps every finished replica.
+    - Ctrl-C and SIGTERM end it after the present steps; nothing is lost.
+    - --resume DIR goes on from there, and adds what is asked for beyond:
+      more --steps, more --replicas, further values of --phi or --kick.
+    - Exit code 0: all cells done; 3: stopped by --max-walltime; 4: some
+      cells failed; 130 or 143: stopped by a signal. The last line counts.
     """
+
+    resume: OptionalDir = None
+    """Go on with the sweep in DIR. Words that are not given are as they were; those that differ are refused, except for
+    more steps, replicas and values of phi, kick and batch fraction."""
 
     phi: OptionalGrid = None
     """Packing fractions: a list 0.6,0.62 or a range 0.58:0.62:9 (both ends included)."""
@@ -104,6 +127,8 @@ class SweepCommand(_Words):
 
     def execute(self, command: str) -> int:
         """Run the sweep, then the report."""
+        if self.resume is not None:
+            return self._go_on(self.resume, command)
         phi = self.phi
         if phi is None:
             asked = (self.rule, self.coupling or "pair", self.correlation, self.dim, self.mixture, self.kick)
@@ -112,7 +137,38 @@ class SweepCommand(_Words):
             phi = _MAIN_PHI
         fractions = None if self.batch_fraction is None else numbers("batch-fraction", self.batch_fraction)
         spec = self.specification(numbers("phi", phi), numbers("kick", self.kick), fractions, self.replicas)
-        return _simulate(spec, self.out or free_directory("packing-sweep"), command)
+        return _simulate(spec, self.out or free_directory("packing-sweep"), self, command)
+
+    def _go_on(self, directory: Path, command: str) -> int:
+        """The sweep in a directory, with what else the command asks for."""
+        if self.out is not None:
+            raise PackingError(f"--resume writes into {directory}; leave --out away")
+        stored = recorded(description(directory))
+        # The words once more, with the store's values in the place of the defaults.
+        before = SweepCommand(
+            rule=stored.rule,
+            coupling=stored.coupling,
+            correlation=stored.correlation,
+            dim=stored.dim,
+            particles=stored.particles,
+            mixture=stored.mixture,
+            exponent=stored.exponent,
+            steps=stored.steps,
+            record_every=stored.record_every,
+            seed=stored.seed,
+            phi=_listed(stored.phi),
+            kick=_listed(stored.kick),
+            batch_fraction=_listed(stored.batch_fraction or (1.0,)),
+            replicas=stored.replicas,
+        )
+        asked = tyro.cli(SweepCommand, args=shlex.split(command)[2:], default=before, prog="packing-jax sweep")
+        spec = asked.specification(
+            numbers("phi", asked.phi or ""),
+            numbers("kick", asked.kick),
+            numbers("batch-fraction", asked.batch_fraction or ""),
+            asked.replicas,
+        )
+        return _simulate(spec, directory, self, command, resume=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +191,7 @@ class RunCommand(_Words):
         """Run it, then the report."""
         fractions = None if self.batch_fraction is None else (self.batch_fraction,)
         spec = self.specification((self.phi,), (self.kick,), fractions, self.replicas)
-        return _simulate(spec, self.out or free_directory("packing-run"), command)
+        return _simulate(spec, self.out or free_directory("packing-run"), self, command)
 
 
 @dataclass(frozen=True)
@@ -152,6 +208,45 @@ class ReportCommand:
         print(format_summary(report(self.directory)))
         print(f"\nfigures: {self.directory / 'figures'}\nsummary: {self.directory / 'summary.json'}")
         return 0
+
+
+@dataclass(frozen=True)
+class StatusCommand:
+    """Where a running or stopped sweep stands; from any terminal, at any time."""
+
+    directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """What run or sweep writes with --out."""
+    log: Literal["text", "json"] = "text"
+    """For a person, or one JSON object."""
+
+    def execute(self, command: str) -> int:
+        """Look and tell."""
+        from packing_jax.audit import format_status, status
+
+        facts = status(self.directory)
+        print(json.dumps(facts) if self.log == "json" else format_status(self.directory, facts))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RerunCommand:
+    """Compute one cell of a sweep again, and say whether the bytes agree.
+
+    Exit code 0 if every byte does, 1 if not.
+    """
+
+    directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """What run or sweep wrote with --out."""
+    cell: int
+    """Number of the cell, from 0, along (phi, kick, batch fraction, replica), the replica fastest."""
+
+    def execute(self, command: str) -> int:
+        """Compute and compare."""
+        from packing_jax.audit import rerun
+
+        same, sentence = rerun(self.directory, self.cell)
+        print(sentence)
+        return 0 if same else 1
 
 
 @dataclass(frozen=True)
@@ -200,42 +295,88 @@ def free_directory(name: str) -> Path:
     return path
 
 
-def _simulate(spec: Sweep, out: Path, command: str) -> int:
-    with _progress_bar() as show:
-        outcome = run_sweep(spec, out, on_progress=show, command=command)
-    if outcome.interrupted:
-        print(
-            f"interrupted: {outcome.done} of {outcome.total} replicas are finished and kept in {out}; "
-            f"packing-jax report {out} reads them",
-            file=sys.stderr,
+def _listed(values: tuple[float, ...]) -> str:
+    return ",".join(map(repr, values))
+
+
+def _simulate(spec: Sweep, out: Path, words: _Words, command: str, resume: bool = False) -> int:
+    limit = None if words.max_walltime is None else seconds(words.max_walltime)
+    log = _Log(words.log or ("bar" if sys.stderr.isatty() else "quiet"))
+    try:
+        outcome = run_sweep(
+            spec,
+            out,
+            resume=resume,
+            on_progress=log.progress,
+            on_note=log.note,
+            command=command,
+            stop=Stop(limit, _BEGAN),
         )
-        return 130
-    if outcome.failed:
-        print(
-            f"{outcome.failed} of {outcome.total} replicas diverged and are marked failed in {out}; use a smaller kick",
-            file=sys.stderr,
-        )
-    return ReportCommand(out).execute(command)
+    finally:
+        log.close()
+    if outcome.stopped is None:
+        ReportCommand(out).execute(command)
+        sys.stdout.flush()
+    log.end(out, outcome)
+    if outcome.stopped is not None:
+        return {"SIGINT": 130, "SIGTERM": 143}.get(outcome.stopped, 3)
+    return 4 if outcome.failed else 0
 
 
-@contextlib.contextmanager
-def _progress_bar() -> Iterator[Callable[[Progress], None]]:
-    with contextlib.ExitStack() as stack:
-        bar: Any = None
+class _Log:
+    """What is said on stderr while a sweep runs."""
 
-        def show(progress: Progress) -> None:
-            nonlocal bar
-            if bar is None:  # not sooner: bad input gets a sentence and no bar
-                bar = stack.enter_context(
-                    tqdm(total=1.0, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}", file=sys.stderr)
-                )
-                bar.set_postfix_str("compiling")
-                return
-            bar.update(progress.share - bar.n)
-            speed = progress.particle_steps / max(bar.format_dict["elapsed"], 1e-9)
-            bar.set_postfix_str(f"{progress.done}/{progress.total} done, {speed / 1e6:.2g} M particle-steps/s")
+    def __init__(self, form: Log) -> None:
+        self._form = form
+        self._bar: Any = None
+        self._clock = Clock()
 
-        yield show
+    def progress(self, now: SweepProgress) -> None:
+        if self._form == "json" and (self._clock.due() or now.done == now.total):
+            self._json("progress", {**now._asdict(), "phi_c": [guess._asdict() for guess in now.phi_c]})
+        if self._form != "bar":
+            return
+        if self._bar is None:  # not sooner: bad input gets a sentence and no bar
+            self._bar = tqdm(total=1.0, bar_format="{l_bar}{bar}| {elapsed}{postfix}", file=sys.stderr)
+            self._bar.set_postfix_str(f"{now.done}/{now.total} done, compiling")
+            return
+        from packing_jax.audit import duration
+
+        self._bar.update(now.share - self._bar.n)
+        parts = [f"{now.done}/{now.total} done", f"{now.absorbed} absorbed", f"{now.running} under way"]
+        parts += [f"{now.failed} failed"] if now.failed else []
+        parts += [f"{now.speed / 1e6:.2g} M particle-steps/s"]
+        parts += [f"{duration(now.seconds_left)} left"] if now.seconds_left is not None else []
+        parts += [f"phi_c {guess.low:g} to {guess.high:g}" for guess in now.phi_c[:1]]
+        self._bar.set_postfix_str(", ".join(parts))
+
+    def note(self, text: str) -> None:
+        if self._form == "json":
+            self._json("note", {"text": text})
+        else:
+            tqdm.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def end(self, out: Path, outcome: Outcome) -> None:
+        missing = outcome.total - outcome.done
+        line = f"{out}: {outcome.done - outcome.failed} of {outcome.total} cells are done"
+        line += f", {outcome.failed} failed" if outcome.failed else ""
+        line += f", {missing} are missing" if missing else ""
+        if outcome.failed:
+            line += f" (one {outcome.reasons[0]})"
+        if outcome.stopped is not None:
+            line = f"stopped by {outcome.stopped}; {line}; packing-jax sweep --resume {out} goes on"
+        if self._form == "json":
+            facts = outcome._asdict() | {"missing": missing, "directory": str(out), "text": line}
+            self._json("end", facts)
+        else:
+            print(line, file=sys.stderr)
+
+    def _json(self, event: str, facts: dict[str, Any]) -> None:
+        print(json.dumps({"event": event, "time": time.time(), **facts}), file=sys.stderr, flush=True)
 
 
 def _keep_compiled() -> None:
@@ -251,6 +392,8 @@ def main(args: list[str] | None = None) -> int:
     commands: dict[str, Callable[..., Any]] = {
         "run": RunCommand,
         "sweep": SweepCommand,
+        "status": StatusCommand,
+        "rerun": RerunCommand,
         "report": ReportCommand,
         "doctor": DoctorCommand,
         "bench": BenchCommand,

@@ -72,7 +72,9 @@ class Overlap:
         """V(r) with lengths and energies in the units of ``unit``, the mean diameter."""
         inside = r < sigma
         # the branch not taken must have a finite derivative too: 0^(a-1) is not one for a traced a
-        depth = jnp.where(inside, 1.0 - r / sigma, 0.5)
+        # Not 1 - r/sigma: for equal spheres XLA makes 1 - r (1/sigma) of it, and whether that rounds once or twice
+        # depends on the program, and so on the length of the neighbour rows.
+        depth = jnp.where(inside, (sigma - r) * (1.0 / sigma), 0.5)
         if is_number(self.exponent):
             power = depth if self.exponent == 1 else depth ** float(self.exponent)
         else:

@@ -25,6 +25,7 @@ from packing_jax.criticality import (
     zero_kick_limit,
 )
 from packing_jax.errors import PackingError
+from packing_jax.layout import check_memory, check_metadata
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -140,10 +141,18 @@ def open_results(directory: str | os.PathLike[str]) -> xr.Dataset:
         what = "has no results.zarr" if place else "is not a directory"
         raise PackingError(f"{root} {what}: give the directory that packing-jax run or sweep wrote")
     try:
+        check_metadata(store)
         results = xr.open_zarr(store, chunks=None, consolidated=False, decode_times=False, decode_timedelta=False)
         check_results(results)
-        for name in {"activity", "absorbed_at", "steps_done", "failed"} & set(results.data_vars):
+        needed = {"activity", "absorbed_at", "steps_done", "failed"} & set(results.data_vars)
+        check_memory(sum(results[name].nbytes for name in needed))
+        for name in needed:
             results[name].load()
+        # a cell that an extension to more steps has not reached yet is not done
+        late = (results["steps_done"] > 0) & (results["steps_done"] < int(results["time"][-1]))
+        if "failed" in results:
+            late &= results["failed"] == 0
+        results["steps_done"] = results["steps_done"].where(~late, 0)
     except PackingError as error:
         raise PackingError(f"{store} is not a sweep: {error}") from error
     except Exception as error:  # a damaged store makes zarr, its codecs and xarray raise anything

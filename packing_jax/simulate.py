@@ -17,7 +17,8 @@ import numpy as np
 from jax import Array
 
 from packing_jax import observables, tuning
-from packing_jax.chunk import Replicas, State, chunk, overflowed
+from packing_jax.batch import Batch, take
+from packing_jax.chunk import Needs, Replicas, State, chunk, overflowed
 from packing_jax.errors import PackingError
 from packing_jax.geometry import to_fixed, to_positions
 from packing_jax.neighbors import Plan, plan_for
@@ -34,6 +35,9 @@ DEFAULT_RECORD: Mapping[str, Observable] = {
     "msd": observables.mean_squared_displacement,
 }
 
+#: Gives the states of all replicas under way, each as :class:`Result` has it.
+Snapshot = Callable[[], dict[int, State]]
+
 #: Plans and programs that this process has compiled: to go back to one costs nothing.
 _COMPILED: set[tuple[Plan, Any]] = set()
 
@@ -47,7 +51,9 @@ class Result(NamedTuple):
     positions: np.ndarray  #: (N, dim) final positions in [0, box), particles in their original order
     absorbed_at: int  #: first step without an overlap, -1 if still active
     steps: int  #: moves made; fewer than asked for when absorbed
-    failed: bool  #: a move was not finite or longer than half the box
+    failed: bool  #: a move was not finite or longer than half the box, or the replica does not fit in memory
+    reason: str  #: why it failed, else empty
+    state: State  #: where it stands, without the replica axis, particles in their original order
 
 
 class Progress(NamedTuple):
@@ -110,7 +116,7 @@ def simulate(
     batch: int | None = None,
     chunk_steps: int | None = None,
     skin: float | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Trajectory:
     """Run a rule on a system, or on a batch of them, and record observables on a schedule.
 
@@ -143,10 +149,7 @@ def simulate(
     results: dict[int, Result] = {}
     for index, result in run(replicas, times, record, batch, chunk_steps, skin, on_progress):
         if result.failed:
-            raise PackingError(
-                f"replica {index} diverged at step {result.steps}: a move was not finite or longer than half the box; "
-                "use a smaller kick or learning rate"
-            )
+            raise PackingError(f"replica {index} {result.reason}")
         results[index] = result
     ordered = [results[r] for r in range(len(results))]
     sides = np.broadcast_to(np.asarray(system.box), len(ordered))
@@ -262,81 +265,95 @@ def run(
     batch: int | None = None,
     chunk_steps: int | None = None,
     skin: float | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    *,
     dense: bool = False,
+    restore: Callable[[int], State | None] = lambda _: None,
+    on_chunk: Callable[[Snapshot], None] = lambda _: None,
 ) -> Iterator[tuple[int, Result]]:
     """Yield (replica, result) as replicas finish, in no particular order; see :func:`simulate`.
 
-    ``dense`` forbids active-only steps, for comparison: they change the time and nothing else.
+    Args:
+        replicas: see :func:`gather_replicas`.
+        times: steps to record at.
+        record: name -> observable.
+        batch: replicas that move at the same time.
+        chunk_steps: steps between two looks of the host.
+        skin: extra reach of the neighbour rows.
+        on_progress: called after every chunk, after what finished in it was yielded.
+        dense: forbid active-only steps, for comparison: they change the time and nothing else.
+        restore: gives the state that a replica goes on from, None to begin at its start; asked when it is its turn.
+        on_chunk: called after ``on_progress`` with a function that returns the states of all replicas under way. What
+            it raises ends the run.
     """
     system = replicas.system
-    total, n = len(replicas.start), system.particles
-    steps = int(times[-1])
+    n, steps = system.particles, int(times[-1])
     local = bool(getattr(replicas.rule, "local", False)) and not dense
     plan = plan_for(system, tuning.first_skin(system.dim) if skin is None else skin)
     observe = tuple(record.items())
-    host = jax.device_get(replicas)
     _check_pace(batch, chunk_steps)
-    width = min(total, default_batch(n) if batch is None else batch)
-    slots = np.arange(width)  # which replica each place of the batch holds
-    waiting = list(range(width, total))
-    here = jax.device_put(_take(host, slots))
-    state = _begin(here, times, record)
+    width = default_batch(n) if batch is None else batch
+    group = Batch(replicas, width, lambda who: _begin(who, times, record), restore)
     schedule = jnp.asarray(times)
-    reported = np.zeros(total, dtype=bool)
-    made = np.zeros(total, dtype=np.int64)
     pace = chunk_steps or 16
     while True:
         clock = time.perf_counter()
-        after, needs = chunk(plan, observe, here, state, schedule, jnp.asarray(pace, jnp.int32))
-        alive, step = np.asarray(after.alive), np.asarray(after.step)  # waits for the device
-        if overflowed(plan, needs):
-            plan = _grow(plan, int(needs.row), int(needs.slots), system)
-            continue
-        state = after
-        moved = step.astype(np.int64) - made[slots]
-        made[slots] = step
-        program = (observe, jax.tree.structure((here, state)), n, len(slots))
-        if (plan, program) not in _COMPILED:  # the time was the compiler's
-            _COMPILED.add((plan, program))
-        elif moved.any():
-            seconds = time.perf_counter() - clock
-            left = seconds * float((steps - made[~reported]).sum()) / float(moved.sum())
-            pace = chunk_steps or int(np.clip(pace * np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0), 1, 2**24))
-            if skin is None:
-                wanted, gain = tuning.next_plan(plan, system, needs, int(moved.max()), left, local, len(slots))
-                plan = wanted if gain > tuning.COMPILE or (wanted, program) in _COMPILED else plan
-        leaving = np.flatnonzero(~alive & ~reported[slots])
-        if len(leaving):
-            final = jax.device_get(state)
-            for place in leaving:
-                reported[slots[place]] = True
-                yield int(slots[place]), _result(final, place, _take(host.system, slots[place]))
-        if on_progress is not None:
-            share = np.where(reported, 1.0, made / max(steps, 1)).mean()
-            on_progress(Progress(int(reported.sum()), total, float(share), int(made.sum()) * n))
-        if reported.all():
+        after, needs, trouble = _attempt(plan, observe, group, schedule, pace)
+        if needs is not None and overflowed(plan, needs):
+            grown = _grow(plan, int(needs.row), int(needs.slots), system)
+            if isinstance(grown, Plan):
+                plan = grown
+                continue
+            trouble = grown
+        if needs is None or trouble:
+            if not group.give_up(trouble):
+                continue
+        else:
+            moved = group.accept(after)
+            program = (observe, jax.tree.structure((group.here, group.state)), n, len(moved))
+            if (plan, program) not in _COMPILED:  # the time was the compiler's
+                _COMPILED.add((plan, program))
+            elif moved.any():
+                seconds = time.perf_counter() - clock
+                left = seconds * float((steps - group.made[~group.ended]).sum()) / float(moved.sum())
+                pace = chunk_steps or int(np.clip(pace * np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0), 1, 2**24))
+                if skin is None:
+                    most = int(moved.max())
+                    wanted, gain = tuning.next_plan(plan, system, needs, most, left, local, len(moved))
+                    plan = wanted if gain > tuning.COMPILE or (wanted, program) in _COMPILED else plan
+        for index, one, reason in group.leave():
+            yield index, _result(one, group.one(index).system, reason)
+        on_progress(_progress(group, steps, n))
+        on_chunk(group.snapshot)
+        if group.ended.all():
             return
-        if len(leaving):
-            state, slots = _exchange(final, slots, alive, waiting, lambda who: _begin(_take(host, who), times, record))
-            here = jax.device_put(_take(host, slots))
+        group.refill()
 
 
-def _exchange(
-    state: State, slots: np.ndarray, alive: np.ndarray, waiting: list[int], begin: Callable[[np.ndarray], State]
-) -> tuple[State, np.ndarray]:
-    """Put waiting replicas in the places of those that left, or close the ranks when none waits."""
-    free = np.flatnonzero(~alive)
-    if waiting:
-        enter = free[: len(waiting)]
-        slots = slots.copy()
-        slots[enter] = [waiting.pop(0) for _ in enter]
-        state = _put(state, enter, jax.device_get(begin(slots[enter])))
-    elif alive.sum() <= len(slots) // 4:
-        # A quarter is left: move these alone. Each width compiles once, hence not for every replica that leaves.
-        stay = np.concatenate([np.flatnonzero(alive), free])[: max(1, len(slots) // 4)]
-        slots, state = slots[stay], _take(state, stay)
-    return jax.device_put(state), slots
+def _progress(group: Batch, steps: int, particles: int) -> Progress:
+    share = float(np.where(group.ended, 1.0, group.made / max(steps, 1)).mean())
+    return Progress(int(group.ended.sum()), group.total, share, int((group.made - group.found).sum()) * particles)
+
+
+def state_like(replicas: Replicas, times: np.ndarray, record: Mapping[str, Observable] = DEFAULT_RECORD) -> State:
+    """Shapes and dtypes of one replica's state."""
+    shapes = jax.eval_shape(lambda: _begin(take(replicas, slice(0, 1)), times, record))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shapes)
+
+
+def _attempt(
+    plan: Plan, observe: tuple[tuple[str, Observable], ...], group: Batch, schedule: Array, most: int
+) -> tuple[State, Needs | None, str]:
+    """One chunk on the device: its end and what its search met, or, where memory does not suffice, a sentence."""
+    try:
+        steps = jnp.asarray(most, jnp.int32)
+        after, needs = chunk(plan, observe, group.here, group.state, schedule, steps)
+        return after, jax.block_until_ready(needs), ""
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = "does not fit in memory, even alone: use fewer particles or a machine with more memory"
+        return group.state, None, reason
 
 
 def _check_pace(batch: int | None, chunk_steps: int | None) -> None:
@@ -346,25 +363,12 @@ def _check_pace(batch: int | None, chunk_steps: int | None) -> None:
         raise PackingError(f"chunks of {chunk_steps} steps; at least 1 is needed")
 
 
-def _take(tree: Any, index: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[index], tree)
-
-
-def _put(tree: Any, index: np.ndarray, new: Any) -> Any:
-    def put(old: np.ndarray, values: np.ndarray) -> np.ndarray:
-        old = np.array(old)
-        old[index] = values
-        return old
-
-    return jax.tree.map(put, tree, new)
-
-
-def _grow(plan: Plan, row: int, slots: int, system: System) -> Plan:
-    """A plan that holds what overflowed, and any Poisson pattern: new replicas start from one."""
+def _grow(plan: Plan, row: int, slots: int, system: System) -> Plan | str:
+    """A plan that holds what overflowed, and any Poisson pattern: new replicas start from one. Or why there is none."""
     grown = plan_for(system, plan.skin).grown(max(row, plan.capacity), max(slots, plan.slots))
     grown = replace(grown, active=plan.active)
     if grown.capacity > 4096 and grown.capacity > system.particles:
-        raise PackingError(f"a particle has {row} neighbours in reach; use a smaller skin or a lower packing fraction")
+        return f"has a particle with {row} neighbours in reach: use a smaller skin or a lower packing fraction"
     return grown
 
 
@@ -401,13 +405,18 @@ def _begin(replicas: Replicas, times: np.ndarray, record: Mapping[str, Observabl
     )
 
 
-def _result(state: State, i: int | np.integer, system: System) -> Result:
-    positions = np.empty((system.particles, system.dim), dtype=system.box.dtype)
-    positions[state.tags[i]] = np.asarray(to_positions(jnp.asarray(state.coordinates[i]), jnp.asarray(system.box)))
+def _result(one: State, system: System, reason: str) -> Result:
+    if one.failed:
+        reason = (
+            f"diverged at step {one.step}: a move was not finite or longer than half the box; use a smaller kick or "
+            "learning rate"
+        )
     return Result(
-        records={name: np.asarray(values[i]) for name, values in state.records.items()},
-        positions=positions,
-        absorbed_at=int(state.absorbed_at[i]),
-        steps=int(state.step[i]),
-        failed=bool(state.failed[i]),
+        records={name: np.asarray(values) for name, values in one.records.items()},
+        positions=np.asarray(to_positions(jnp.asarray(one.coordinates), jnp.asarray(system.box))),
+        absorbed_at=int(one.absorbed_at),
+        steps=int(one.step),
+        failed=bool(reason),
+        reason=reason,
+        state=one,
     )

@@ -1,281 +1,306 @@
-"""Grids of (phi, kick, batch fraction, replica) in one batch, from a specification to a store.
+"""From a specification to a store: run every cell of a grid, and go on where a sweep was stopped.
 
-A replica's random key is a function of the seed, its own phi, kick, batch fraction and replica number, and not of its
-place in the grid: the same replica is the same trajectory in any sweep that contains it.
+A cell is one replica at one phi, kick and batch fraction. Its trajectory does not depend on what else runs, so cells
+can be computed in any order, batch, session or place.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jax import Array
-from jax.tree_util import Partial
 
-from packing_jax.energy import overlap
+from packing_jax.checkpoint import Checkpoints
 from packing_jax.errors import PackingError
-from packing_jax.geometry import MAX_DIM, mixture_1_to_1_4
-from packing_jax.rules import Rule, bro, langevin, random_organization, sgd
-from packing_jax.simulate import DEFAULT_RECORD, STEP_LIMIT, Progress, gather_replicas, linear_times, log_times, run
-from packing_jax.store import Store, provenance
-from packing_jax.system import System, stack
+from packing_jax.grid import Sweep, checked, extended, layout_of, record_times, recorded, replicas_of
+from packing_jax.layout import Finished, Index, Layout, description
+from packing_jax.manifest import Name, digest_of
+from packing_jax.manifest import State as CellState
+from packing_jax.progress import Clock, Stop, SweepProgress, guess_phi_c, stopping, write_progress
+from packing_jax.simulate import Progress, Result, Snapshot, default_batch, run, state_like
+from packing_jax.store import Store, cannot_write
 
-RuleName = Literal["bro", "sgd", "ro", "langevin"]
-CouplingName = Literal["pair", "pair-independent", "particle", "particle-normalised"]
-Mixture = Literal["mono", "1:1.4"]
-
-_LARGEST_STORE = 2**40  # bytes; a slip in a range should not fill a disk
-_MOST_RECORDS = 10**6
-_MOST_REPLICAS = 10**6  # each is a file for every variable
-_MOST_PARTICLES = 10**8  # 32-bit indices
-_SHORTEST_KICK = 2.0**-24  # box sides, 256 quanta of the coordinates
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What to sweep; every field is recorded in the store."""
-
-    rule: RuleName = "bro"
-    coupling: CouplingName | None = None  #: None: particle for ro, else pair
-    correlation: float = 1.0
-    dim: int = 3
-    particles: int = 1000
-    phi: tuple[float, ...] = ()
-    kick: tuple[float, ...] = (0.05,)
-    batch_fraction: tuple[float, ...] | None = None  #: None: 3/4 for sgd, where alpha = 4 eps/3 matches BRO
-    exponent: float = 1.0
-    mixture: Mixture = "mono"
-    steps: int | None = None  #: None: 500 over the smallest kick
-    record_every: int | None = None  #: None: 40 logarithmic and 100 linear times
-    replicas: int = 4
-    seed: int = 0
+_AT_ONCE = 256  # cells whose records are in memory while a sweep is extended
 
 
 class Outcome(NamedTuple):
     """How a sweep ended."""
 
-    done: int
+    done: int  #: cells finished, failed ones included
     total: int
     failed: int
-    interrupted: bool
+    stopped: str | None  #: SIGINT, SIGTERM or walltime; None when nothing is left to do
+    reasons: tuple[str, ...] = ()  #: why cells failed, each reason once
+    notes: tuple[str, ...] = ()  #: damage that was found, and what was done about it
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was stopped before its end."""
+        return self.stopped is not None
 
 
-def checked(spec: Sweep) -> Sweep:
-    """The specification with its defaults filled in.
-
-    Raises:
-        PackingError: a field out of range, in one sentence.
-    """
-    _check_numbers(spec)
-    if spec.batch_fraction is not None and spec.rule != "sgd":
-        raise PackingError(f"a batch fraction belongs to the rule sgd; {spec.rule} has none")
-    coupling = spec.coupling or ("particle" if spec.rule == "ro" else "pair")
-    fractions = spec.batch_fraction or ((0.75,) if spec.rule == "sgd" else (1.0,))
-    steps = spec.steps
-    if steps is None:
-        wanted = 500 / min(spec.kick)
-        if not wanted <= STEP_LIMIT:
-            raise PackingError(
-                f"a kick of {min(spec.kick):g} takes {wanted:g} steps; give --steps, at most {STEP_LIMIT}"
-            )
-        steps = int(np.ceil(wanted))
-    filled = Sweep(
-        **{
-            **asdict(spec),
-            "coupling": coupling,
-            "correlation": 0.0 if coupling == "pair-independent" and spec.correlation == 1.0 else spec.correlation,
-            "phi": tuple(sorted(spec.phi)),
-            "kick": tuple(sorted(spec.kick)),
-            "batch_fraction": tuple(sorted(fractions)),
-            "steps": steps,
-        }
-    )
-    record_times(filled)
-    overlap(filled.exponent)
-    _check_size(filled)
-    _check_reach(filled)
-    make_rule(filled, jnp.asarray(filled.kick), jnp.asarray(fractions))
-    return filled
-
-
-def _check_reach(spec: Sweep) -> None:
-    widest, narrowest = (float(_system(spec, phi).unit) for phi in (spec.phi[-1], spec.phi[0]))
-    if spec.kick[-1] * widest > 0.25:
-        raise PackingError(
-            f"a kick of {spec.kick[-1]:g} diameters is {spec.kick[-1] * widest:.3g} box sides for {spec.particles} "
-            "particles; it must be below a quarter of a side: use more particles or a smaller kick"
-        )
-    if spec.kick[0] * narrowest < _SHORTEST_KICK:
-        raise PackingError(
-            f"at phi = {spec.phi[0]:g} a kick of {spec.kick[0]:g} diameters is {spec.kick[0] * narrowest:.2g} box "
-            f"sides; it must be at least {_SHORTEST_KICK:.2g}, well above the resolution of the coordinates"
-        )
-
-
-def _check_numbers(spec: Sweep) -> None:
-    if spec.rule not in ("bro", "sgd", "ro", "langevin"):
-        raise PackingError(f"the rule is {spec.rule!r}; it must be bro, sgd, ro or langevin")
-    if not 1 <= spec.dim <= MAX_DIM:
-        raise PackingError(f"the dimension is {spec.dim}; it must be from 1 to {MAX_DIM}")
-    if spec.particles < 2:
-        raise PackingError(f"{spec.particles} particles; at least 2 are needed for a pair")
-    if spec.replicas < 1:
-        raise PackingError(f"{spec.replicas} replicas; at least 1 is needed")
-    if not 0 <= spec.seed < 2**32:
-        raise PackingError(f"the seed is {spec.seed}; it must be from 0 to {2**32 - 1}")
-    for name, values in (("phi", spec.phi), ("kick", spec.kick), ("batch fraction", spec.batch_fraction)):
-        if values is None:
-            continue
-        if not values:
-            raise PackingError(f"there is no {name}; give at least one value")
-        if not all(np.isfinite(values)) or min(values) <= 0:
-            raise PackingError(f"the {name} is {_shown(values)}; every value must be a positive number")
-        if len(set(values)) < len(values):
-            raise PackingError(f"the {name} is {_shown(values)}; no value may be listed twice")
-
-
-def _shown(values: tuple[float, ...]) -> str:
-    return ",".join(f"{value:g}" for value in values[:6]) + (",..." if len(values) > 6 else "")
-
-
-def _check_size(spec: Sweep) -> None:
-    replicas = len(spec.phi) * len(spec.kick) * len(spec.batch_fraction or (1.0,)) * spec.replicas
-    size = replicas * 4 * (spec.particles * spec.dim + 3 * len(record_times(spec)))
-    if spec.particles > _MOST_PARTICLES:
-        raise PackingError(f"{spec.particles} particles; at most {_MOST_PARTICLES} can be indexed")
-    if size > _LARGEST_STORE or replicas > _MOST_REPLICAS:
-        raise PackingError(
-            f"the sweep has {replicas} replicas of {spec.particles} particles and would store {size / 2**30:.0f} GiB; "
-            f"the limits are {_MOST_REPLICAS} replicas and {_LARGEST_STORE // 2**30} GiB, ask for fewer replicas, "
-            "particles or records"
-        )
-
-
-def record_times(spec: Sweep) -> np.ndarray:
-    """When a sweep records: every so many steps, or logarithmic early and linear late."""
-    steps = spec.steps or 0
-    if steps < 1:
-        raise PackingError(f"{spec.steps} steps; at least 1 is needed")
-    if spec.record_every is not None:
-        if steps > _MOST_RECORDS * max(spec.record_every, 1):
-            raise PackingError(
-                f"recording every {spec.record_every} of {steps} steps makes more than {_MOST_RECORDS} records; "
-                "record less often"
-            )
-        return linear_times(steps, spec.record_every)
-    return np.union1d(log_times(steps, 40), linear_times(steps, max(1, steps // 100)))
-
-
-def make_rule(spec: Sweep, kick: Array, batch_fraction: Array) -> Rule:
-    """The rule of a specification, with one kick and batch fraction per replica."""
-    correlation = spec.correlation
-    if spec.coupling == "pair-independent":
-        if correlation not in (0.0, 1.0):
-            raise PackingError(f"pair-independent means correlation 0; for {correlation} use the coupling pair")
-        correlation = 0.0
-    coupling: Any = "pair" if spec.coupling == "pair-independent" else spec.coupling
-    match spec.rule:
-        case "sgd":
-            return sgd(Partial(optax.sgd, learning_rate=kick), batch_fraction, coupling, correlation)
-        case "bro":
-            return bro(kick, coupling, correlation)
-        case "ro":
-            return random_organization(kick, coupling, correlation)
-        case "langevin":
-            return langevin(kick, coupling, correlation)
-
-
-def _system(spec: Sweep, phi: float) -> System:
-    sizes = mixture_1_to_1_4(spec.particles) if spec.mixture == "1:1.4" else None
-    return System.create(phi, spec.particles, spec.dim, sizes=sizes, energy=overlap(spec.exponent))
-
-
-def replica_key(seed: int, phi: float, kick: float, batch_fraction: float, replica: int) -> Array:
-    """The key of one replica: the seed folded with what the replica is."""
-    key = jax.random.key(seed)
-    for value in (phi, kick, batch_fraction):
-        bits = int(np.float64(value).view(np.uint64))
-        key = jax.random.fold_in(jax.random.fold_in(key, bits & 0xFFFFFFFF), bits >> 32)
-    return jax.random.fold_in(key, replica)
+class Stopped(Exception):  # noqa: N818 - not an error
+    """The sweep ends after the present chunk; everything is written."""
 
 
 def run_sweep(
-    spec: Sweep,
+    spec: Sweep | None,
     directory: Path | str,
     *,
+    resume: bool = False,
     batch: int | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    chunk_steps: int | None = None,
+    on_progress: Callable[[SweepProgress], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
     command: str = "",
+    stop: Stop | None = None,
+    checkpoint_seconds: float = 5.0,
 ) -> Outcome:
-    """Run every replica of a grid and store each as it finishes.
+    """Run every cell of a grid that is not done, and store each as it finishes.
 
     Args:
-        spec: what to sweep; missing fields get their defaults, see :func:`checked`.
-        directory: ``results.zarr`` is made here.
+        spec: what to sweep; missing fields get their defaults, see :func:`packing_jax.grid.checked`. With ``resume``,
+            None goes on as it was, and more steps, replicas or values of phi, kick and batch fraction are added.
+        directory: ``results.zarr`` is made here, or gone on with.
+        resume: go on with the sweep in ``directory``.
         batch: replicas that move at a time; chosen from N when None.
+        chunk_steps: steps between two looks of the host; about half a second's worth when None.
         on_progress: called after every chunk.
+        on_note: called with a sentence about each damage that is found.
         command: recorded in the store.
+        stop: ends the sweep after a chunk; Ctrl-C and SIGTERM do so in any case.
+        checkpoint_seconds: between two records of where unfinished replicas stand; longer where writing one is slow.
 
     Returns:
-        How many replicas are done. A KeyboardInterrupt ends the sweep; finished replicas are in the store.
+        How many cells are done, how many failed and why it ended. All that is finished is in the store, and where the
+        other cells stand in ``checkpoints``.
 
     Raises:
-        PackingError: bad input, an existing store, a full disk.
+        PackingError: bad input, an existing store or, with ``resume``, none or another, a full disk.
     """
-    spec = checked(spec)
-    fractions = spec.batch_fraction or (1.0,)
-    times = record_times(spec)
-    shape = (len(spec.phi), len(spec.kick), len(fractions), spec.replicas)
-    # dense systems run to the end, so they come first; dilute ones are absorbed and fill the gaps
-    cells = sorted(np.ndindex(*shape), key=lambda cell: -cell[0])
-    systems = {i: _system(spec, phi) for i, phi in enumerate(spec.phi)}
-    values: list[tuple[Any, ...]] = [(spec.phi[i], spec.kick[j], fractions[k], r) for i, j, k, r in cells]
-    keys = jnp.stack([replica_key(spec.seed, *value) for value in values])
-    rule = make_rule(spec, jnp.array([v[1] for v in values]), jnp.array([v[2] for v in values]))
-    replicas, _ = gather_replicas(stack([systems[cell[0]] for cell in cells]), rule, keys, None)
+    directory = Path(directory)
+    stop = stop or Stop()
+    with stopping(stop):
+        if resume:
+            store = _reopened(spec, directory)
+        else:
+            if spec is None:
+                raise PackingError("there is nothing to sweep: give a specification, or resume a store")
+            spec = checked(spec)
+            store = Store.create(directory, layout_of(spec, command))
+        with contextlib.closing(store):
+            spec = recorded(store.layout.attributes)
+            store.begin_session(command)
+            session = _Session(spec, store, on_progress, on_note, stop)
+            try:
+                return session.run(batch, chunk_steps, checkpoint_seconds)
+            except OSError as error:
+                raise cannot_write(directory, error) from error
 
-    attributes = {
-        **asdict(spec),
-        "energy": f"(a0/a) (1 - r/sigma)^a, a = {spec.exponent:g}, a0 = 1/2 mean diameter",
-        "activity_cut": systems[0].cut,
-        "precision": "float32 forces on int32 fixed-point coordinates",
-        "start": "independent uniform positions",
-        "command": command,
-        "versions": provenance(),
-    }
-    diameters = np.stack(
-        [np.broadcast_to(np.asarray(systems[i].diameters), (spec.particles,)) for i in range(len(spec.phi))]
+
+def _reopened(asked: Sweep | None, directory: Path) -> Store:
+    attributes = description(directory)
+    stored = recorded(attributes)
+    wanted = stored if asked is None else extended(stored, asked)
+    store = Store.open(directory, layout_of(stored, "")._replace(attributes=attributes))
+    if wanted != stored:
+        grown = layout_of(wanted, "")
+        kept = {name: attributes[name] for name in ("command", "versions")}
+        try:
+            store.grow(grown._replace(attributes={**attributes, **grown.attributes, **kept}))
+        except BaseException:
+            store.close()
+            raise
+    return store
+
+
+class _Session:
+    """One process at work on a store, from its first look to its last."""
+
+    def __init__(
+        self,
+        spec: Sweep,
+        store: Store,
+        on_progress: Callable[[SweepProgress], None] | None,
+        on_note: Callable[[str], None] | None,
+        stop: Stop,
+    ) -> None:
+        self.spec = spec
+        self.store = store
+        self.stop = stop
+        self.notes: list[str] = []
+        self._on_progress = on_progress
+        self._on_note = on_note
+        self._clock = Clock()
+        self._began = time.monotonic()
+        self._share_at_start: float | None = None
+
+    def run(self, batch: int | None, chunk_steps: int | None, checkpoint_seconds: float) -> Outcome:
+        """Finish what is unfinished."""
+        store = self.store
+        self._tell(store.notes)
+        self._fill_ended()
+        # dense systems run to the end, so they come first; dilute ones are absorbed and fill the gaps
+        todo = sorted(store.missing(), key=lambda cell: -cell[0])
+        checkpoints = Checkpoints(store.directory, made_by(store.layout, store.versions), checkpoint_seconds)
+        checkpoints.tidy(store.names_done())
+        stopped = None
+        try:
+            self.report(todo[:0], 0.0, 0)
+            if todo:
+                self._run_here(todo, checkpoints, batch, chunk_steps)
+        except Stopped as why:
+            stopped = str(why)
+        except KeyboardInterrupt:
+            stopped = "SIGINT"
+        checkpoints.tidy(store.names_done())
+        self._tell(checkpoints.notes)
+        ended = store.manifest.entries.values()
+        return Outcome(
+            done=int(store.ended.sum()),
+            total=store.ended.size,
+            failed=int(store.mark_of("failed").sum()),
+            stopped=stopped,
+            reasons=tuple(dict.fromkeys(entry.reason for entry in ended if entry.state in ("diverged", "failed"))),
+            notes=tuple(self.notes),
+        )
+
+    def _run_here(
+        self, todo: Sequence[Index], checkpoints: Checkpoints, batch: int | None, chunk_steps: int | None
+    ) -> None:
+        names = [self.store.layout.name(cell) for cell in todo]
+        width = default_batch(self.spec.particles) if batch is None else batch
+        finished: list[tuple[int, Result]] = []
+        over = 0
+
+        def keep(progress: Progress) -> None:
+            nonlocal over
+            if finished:
+                over += len(finished)
+                checkpoints.save_final({names[i]: state_to_keep(result) for i, result in finished})
+                self.store.write([finished_cell(self.store.layout, todo[i], result) for i, result in finished])
+                finished.clear()
+            under_way = [cell for cell in todo[: width + over] if not self.store.ended[cell]]
+            self.report(under_way, progress.share, progress.particle_steps, progress.total)
+
+        def look(snapshot: Snapshot) -> None:
+            def states() -> dict[Name, Any]:
+                return {names[i]: state for i, state in snapshot().items()}
+
+            if reason := self.stop.reason():
+                checkpoints.save(states())
+                raise Stopped(reason)
+            checkpoints.save_if_due(states)
+
+        for index, result in run_cells(self.spec, names, checkpoints, batch, chunk_steps, keep, look):
+            finished.append((index, result))
+
+    def _fill_ended(self) -> None:
+        """Carry cells that ended before the last step, absorbed or diverged, to the end of an extended schedule."""
+        layout, entries = self.store.layout, self.store.manifest.entries
+        ended = [
+            cell
+            for cell in self.store.missing()
+            if (entry := entries.get(layout.name(cell))) is not None and entry.state in ("absorbed", "diverged")
+        ]
+        for start in range(0, len(ended), _AT_ONCE):
+            filled = []
+            for cell in ended[start : start + _AT_ONCE]:
+                one = self.store.read(cell)
+                if one.state == "absorbed":
+                    known = int(np.searchsorted(layout.coordinates["time"], entries[layout.name(cell)].covers)) + 1
+                    for values in one.records.values():
+                        values[known:] = values[known - 1]
+                    one = one._replace(steps=self.store.last)
+                filled.append(one)
+            self.store.write(filled)
+
+    def report(self, under_way: Sequence[Index], share: float, particle_steps: int, of: int = 0) -> None:
+        """Say where the sweep stands; ``share`` is of the ``of`` cells that were unfinished when the session began."""
+        ended = self.store.ended
+        absorbed = ended & (self.store.mark_of("absorbed_at") >= 0)
+        failed = self.store.mark_of("failed") > 0
+        active = ended & ~absorbed & ~failed
+        going = np.zeros_like(ended)
+        if under_way:
+            going[tuple(np.array(under_way).T)] = True
+        elapsed = time.monotonic() - self._began
+        if self._share_at_start is None:
+            self._share_at_start, self._began = share, time.monotonic()  # the clock starts with the first chunk
+        gained = share - self._share_at_start
+        progress = SweepProgress(
+            done=int(ended.sum()),
+            total=ended.size,
+            failed=int(failed.sum()),
+            absorbed=int(absorbed.sum()),
+            active=int(active.sum()),
+            running=int(going.sum()),
+            share=1.0 - (1.0 - share) * of / ended.size if of else float(ended.mean()),
+            particle_steps=particle_steps,
+            speed=particle_steps / max(elapsed, 1e-9),
+            seconds_left=elapsed * (1.0 - share) / gained if gained > 0 else None,
+            phi_c=guess_phi_c(dict(self.store.layout.coordinates), absorbed, active | going),
+        )
+        if self._clock.due() or progress.done == progress.total:
+            write_progress(self.store.directory, progress)
+        if self._on_progress is not None:
+            self._on_progress(progress)
+
+    def _tell(self, notes: list[str]) -> None:
+        self.notes += notes
+        if self._on_note is not None:
+            for note in notes:
+                self._on_note(note)
+
+
+def run_cells(
+    spec: Sweep,
+    names: Sequence[Name],
+    checkpoints: Checkpoints,
+    batch: int | None,
+    chunk_steps: int | None,
+    on_progress: Callable[[Progress], None],
+    on_chunk: Callable[[Snapshot], None],
+) -> Iterator[tuple[int, Result]]:
+    """Run some cells on this process's devices, from their checkpoints where there are any."""
+    replicas = replicas_of(spec, names)
+    times = record_times(spec)
+    like = state_like(replicas, times)
+    yield from run(
+        replicas,
+        times,
+        batch=batch,
+        chunk_steps=chunk_steps,
+        on_progress=on_progress,
+        on_chunk=on_chunk,
+        restore=lambda i: checkpoints.restore(names[i], like),
     )
-    store = Store.create(
-        Path(directory),
-        {
-            "phi": np.array(spec.phi),
-            "kick": np.array(spec.kick),
-            "batch_fraction": np.array(fractions),
-            "replica": np.arange(spec.replicas),
-            "time": times,
-        },
-        diameters,
-        tuple(DEFAULT_RECORD),
-        attributes,
+
+
+def made_by(layout: Layout, versions: str) -> str:
+    """What must agree for a state to be gone on with."""
+    return digest_of([layout.attributes["configuration"], versions])
+
+
+def state_to_keep(result: Result) -> Any:
+    """The last state of a replica that more steps would move."""
+    return None if result.failed or result.absorbed_at >= 0 else result.state
+
+
+def finished_cell(layout: Layout, cell: Index, result: Result) -> Finished:
+    """What is stored of a result. An absorbed replica is accounted for to the end, a failed one to where it broke."""
+    if result.failed:
+        state: CellState = "diverged" if result.state.failed else "failed"
+    else:
+        state = "absorbed" if result.absorbed_at >= 0 else "active"
+    return Finished(
+        cell=cell,
+        records=result.records,
+        positions=result.positions,
+        state=state,
+        steps=result.steps if result.failed else int(layout.coordinates["time"][-1]),
+        absorbed_at=result.absorbed_at,
+        reason=result.reason,
     )
-    done = failed = 0
-    interrupted = False
-    try:
-        if on_progress is not None:
-            on_progress(Progress(0, len(cells), 0.0, 0))
-        for index, result in run(replicas, times, batch=batch, on_progress=on_progress):
-            # an absorbed replica is accounted for to the end; a diverged one only to where it broke
-            steps = result.steps if result.failed else int(times[-1])
-            store.write(
-                cells[index], result.records, result.positions, result.absorbed_at, max(steps, 1), result.failed
-            )
-            done += 1
-            failed += result.failed
-    except KeyboardInterrupt:
-        interrupted = True
-    return Outcome(done, len(cells), failed, interrupted)

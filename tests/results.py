@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from packing_jax.store import provenance
+from packing_jax.layout import provenance
 
 FOLDER = Path(__file__).parent / "validation"
 

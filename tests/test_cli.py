@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -19,12 +18,11 @@ import pytest
 import xarray as xr
 from hypothesis import strategies as st
 from synthetic import sweep as synthetic_sweep
-from zarr.storage import LocalStore
 
 import packing_jax
+from packing_jax import files as files_module
 from packing_jax.cli import free_directory, main, numbers
 from packing_jax.errors import PackingError
-from packing_jax.report import report
 
 # `packing_jax.simulate` is the function as well; the module is what a test patches
 driver = sys.modules["packing_jax.simulate"]
@@ -147,6 +145,10 @@ BAD = [
     (RUN, ["--exponent=0.5"], ["exponent is 0.5", "at least 1"]),
     (RUN, ["--exponent=nan"], ["exponent is nan"]),
     (RUN, ["--exponent=1e9"], ["exponent is 1", "100"]),
+    (RUN, ["--max-walltime=soon"], ["--max-walltime", "'soon'", "HH:MM:SS"]),
+    (RUN, ["--max-walltime=-5"], ["--max-walltime"]),
+    (RUN, ["--max-walltime=1-30"], ["--max-walltime"]),
+    (["sweep"], ["--resume=nowhere"], ["leave --out away"]),
     (RUN, ["--seed=-1"], ["seed is -1"]),
     (RUN, ["--seed=4294967296"], ["seed is 4294967296"]),
     *[(SWEEP, [f"--phi={text}"], ["--phi", repr(text)]) for text in NEITHER_LIST_NOR_RANGE],
@@ -318,6 +320,13 @@ def test_a_report_of_a_name_that_is_too_long(packing):
     one_sentence(packing("report", "a" * 260))
 
 
+@pytest.mark.parametrize("command", [["sweep", "--resume"], ["status"], ["rerun", "--cell=0"]], ids=" ".join)
+def test_going_on_with_nothing(packing, tmp_path, command):
+    one_sentence(packing(*command, "nowhere"), "nowhere has no results.zarr")
+    one_sentence(packing(*command, "a" * 260))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_report_of_a_sweep_that_was_absorbed_before_its_first_record(packing, tmp_path):
     results = synthetic_sweep()
     results["activity"][..., 1:] = 0.0
@@ -337,10 +346,11 @@ def opened(directory):
 
 
 def test_a_sweep_across_a_transition(packing, tmp_path):
-    arguments = ["sweep", *TRANSITION, "--out", "my results"]
+    arguments = ["sweep", *TRANSITION, "--out", "my results", "--log", "bar"]
     done = packing(*arguments)
     assert done.code == 0
     assert "10/10 done" in done.err  # the progress bar
+    assert done.err.splitlines()[-1] == "my results: 10 of 10 cells are done"
     assert "threshold" in done.out
     assert "my results/summary.json" in done.out
     summary = json.loads((tmp_path / "my results" / "summary.json").read_text())
@@ -362,6 +372,29 @@ def test_a_sweep_across_a_transition(packing, tmp_path):
     told = packing("report", "my results")
     assert (told.code, told.err) == (0, "")
     assert told.out == done.out
+    # and where it stands
+    look = packing("status", "my results")
+    assert (look.code, look.err) == (0, "")
+    assert look.out.startswith("my results: complete, 10 of 10 cells done (")
+    assert "phi_c so far: between" in look.out
+    facts = json.loads(packing("status", "my results", "--log", "json").out)
+    gone = int((results["absorbed_at"] >= 0).sum())
+    assert (facts["absorbed"], facts["active"], facts["missing"], facts["running"]) == (gone, 10 - gone, 0, False)
+    assert [session["command"] for session in facts["sessions"]] == [results.attrs["command"]]
+    # one cell again
+    fine = packing("rerun", "my results", "--cell", "9")
+    assert (fine.code, fine.err) == (0, "")
+    assert "cell 9 (phi 0.9, kick 0.3, batch fraction 1, replica 1) comes out again with the same bytes" in fine.out
+    one_sentence(packing("rerun", "my results", "--cell", "10"), "no cell 10", "0 to 9")
+    # other words than those of the store
+    refused = packing("sweep", "--resume", "my results", "--seed", "1", "--steps", "200", "--rule", "ro")
+    one_sentence(refused, "rule is bro there and ro here", "seed is 0 there and 1 here", "300 steps there and 200 here")
+    one_sentence(packing("sweep", "--resume", "my results", "--out", "x"), "leave --out away")
+    # nothing is left to do
+    again = packing("sweep", "--resume", "my results", "--log", "json")
+    assert again.code == 0
+    last = json.loads(again.err.splitlines()[-1])
+    assert (last["event"], last["done"], last["missing"], last["failed"]) == ("end", 10, 0, 0)
 
 
 def test_a_run(packing, tmp_path):
@@ -380,8 +413,8 @@ def test_diverged_replicas_are_said(packing, tmp_path):
     done = packing(
         "sweep", *SYSTEM, "--rule", "sgd", "--phi", "0.1,8", "--kick", "0.6", "--replicas", "2", "--out", "there"
     )
-    assert done.code == 0
-    assert "2 of 4 replicas diverged and are marked failed in there" in done.err.splitlines()[-1]
+    assert done.code == 4
+    assert "there: 2 of 4 cells are done, 2 failed (one diverged at step" in done.err.splitlines()[-1]
     assert opened(tmp_path / "there")["failed"].values.ravel().tolist() == [0, 0, 1, 1]
     assert json.loads((tmp_path / "there" / "summary.json").read_text())["failed"] == 2
 
@@ -389,31 +422,29 @@ def test_diverged_replicas_are_said(packing, tmp_path):
 def test_a_disk_that_fills_up_in_the_middle(packing, tmp_path, monkeypatch):
     """The third replica does not fit."""
 
-    def refuse(name):
-        if "positions/" in name and len(list((tmp_path / "there" / "results.zarr" / "positions").glob("[0-9]*"))) >= 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
+    write, one_at_a_time = files_module._replace, threading.Lock()
 
-    put = LocalStore.set
-
-    async def full(self, name, value):
-        refuse(name)
-        await put(self, name, value)
+    def full(scratch, path, data):
+        with one_at_a_time:
+            if path.parent.name == "positions" and len(list(path.parent.glob("[0-9]*"))) >= 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(scratch, path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalStore, "set", full)
-        if hasattr(LocalStore, "set_sync"):  # newer zarr
-            put_now = LocalStore.set_sync
-            patch.setattr(LocalStore, "set_sync", lambda self, name, value: (refuse(name), put_now(self, name, value)))
+        patch.setattr(files_module, "_replace", full)
         done = packing("sweep", *TRANSITION, "--out", "there")
     last = done.err.splitlines()[-1]
     one_sentence(SimpleNamespace(code=done.code, out=done.out, err=last), "No space left on device", "is kept")
     assert "Traceback" not in done.err
     results = opened(tmp_path / "there")
     ran = results["steps_done"] > 0
-    assert int(ran.sum()) == 2
+    assert int(ran.sum()) <= 2
     assert np.all(np.isfinite(results["activity"].where(ran, 0.0)))
     assert np.all(np.isfinite(results["positions"].where(ran, 0.0)))
-    assert report(tmp_path / "there")["missing"] == 8
+    resumed = packing("sweep", "--resume", "there")  # space was made
+    assert resumed.code == 0
+    assert resumed.err.splitlines()[-1] == "there: 10 of 10 cells are done"
+    assert json.loads((tmp_path / "there" / "summary.json").read_text())["missing"] == 0
 
 
 # --- Ctrl-C ---------------------------------------------------------------------------------------------------
@@ -428,31 +459,49 @@ def ctrl_c():
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_ctrl_c_keeps_what_is_finished(packing, tmp_path):
+@pytest.mark.parametrize(("number", "code", "name"), [(signal.SIGINT, 130, "SIGINT"), (signal.SIGTERM, 143, "SIGTERM")])
+def test_a_signal_keeps_what_is_finished(packing, tmp_path, number, code, name):
     """Two dilute replicas are absorbed at once, two dense ones would run for hours."""
     arguments = ["--dim=2", "--particles=64", "--phi=0.1,1.2", "--kick=0.3", "--replicas=2", "--steps=1000000000"]
-    process = child("-m", "packing_jax.cli", "sweep", *arguments, "--out=there", cwd=tmp_path)
+    process = child("-m", "packing_jax.cli", "sweep", *arguments, "--out=there", "--log=json", cwd=tmp_path)
     guard = threading.Timer(120, process.kill)
     guard.start()
     seen = b""
-    while b"2/4 done" not in seen and (more := process.stderr.read1()):
+    while b'"done": 2' not in seen and (more := process.stderr.read1()):
         seen += more
-    process.send_signal(signal.SIGINT)
+    looked = json.loads(packing("status", "there", "--log", "json").out)
+    assert (looked["running"], looked["done"], looked["missing"], looked["under_way"]) == (True, 2, 2, 2)
+    one_sentence(packing("sweep", "--resume", "there"), "another process is writing there")
+    process.send_signal(number)
     out, err = process.communicate()
     guard.cancel()
-    assert process.returncode == 130, seen + err
+    assert process.returncode == code, seen + err
     assert out == b""
     assert b"Traceback" not in seen + err
-    last = err.decode().splitlines()[-1]
-    assert re.search("interrupted: 2 of 4 replicas are finished and kept in there", last)
+    last = json.loads(err.decode().splitlines()[-1])
+    assert (last["event"], last["stopped"], last["done"], last["missing"]) == ("end", name, 2, 2)
+    assert f"stopped by {name}; there: 2 of 4 cells are done, 2 are missing" in last["text"]
     results = opened(tmp_path / "there")
     np.testing.assert_array_equal(results["steps_done"].squeeze(), [[10**9, 10**9], [0, 0]])
     assert np.all(results["absorbed_at"].sel(phi=0.1) > 0)
     assert np.all(np.isfinite(results["activity"].sel(phi=0.1)))
     assert np.all(np.isnan(results["activity"].sel(phi=1.2)))
+    assert len(list((tmp_path / "there" / "checkpoints").iterdir())) == 1
     done = packing("report", "there")
     assert done.code == 0
     assert "2 of 4 runs are not done" in done.out
+    assert "there: stopped, 2 of 4 cells done" in packing("status", "there").out
+
+
+def test_a_time_limit(packing, tmp_path):
+    """It has to stop before its limit, and did."""
+    arguments = ["--dim=2", "--particles=64", "--phi=1.2", "--kick=0.3", "--replicas=3", "--steps=1000000000"]
+    clock = time.monotonic()
+    process = child("-m", "packing_jax.cli", "sweep", *arguments, "--out=there", "--max-walltime=0:20", cwd=tmp_path)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 3, err
+    assert time.monotonic() - clock < 25  # the interpreter itself starts before the clock does
+    assert b"stopped by walltime; there: 0 of 3 cells are done, 3 are missing" in err.splitlines()[-1]
 
 
 def test_ctrl_c_before_anything_is_finished(packing, tmp_path, monkeypatch):
@@ -462,7 +511,7 @@ def test_ctrl_c_before_anything_is_finished(packing, tmp_path, monkeypatch):
     monkeypatch.setattr("packing_jax.sweep.run", stop)
     done = packing(*SWEEP, "--out", "there")
     assert done.code == 130
-    assert "interrupted: 0 of 6 replicas are finished" in done.err.splitlines()[-1]
+    assert "stopped by SIGINT; there: 0 of 6 cells are done, 6 are missing" in done.err.splitlines()[-1]
     assert not np.any(opened(tmp_path / "there")["steps_done"])
     monkeypatch.setattr("packing_jax.cli.run_sweep", stop)
     done = packing(*SWEEP, "--out", "elsewhere")
@@ -474,20 +523,22 @@ def test_ctrl_c_before_anything_is_finished(packing, tmp_path, monkeypatch):
 WORDS = [
     "--rule {bro,sgd,ro,langevin}", "pair,pair-independent,particle,particle-normalised}", "--coupling",
     "--correlation", "--dim", "--particles", "--phi", "--kick", "--batch-fraction", "--exponent", "--mixture",
-    "--steps", "--record-every", "--replicas", "--seed", "--out DIR",
+    "--steps", "--record-every", "--replicas", "--seed", "--out DIR", "--max-walltime TIME", "--log", "bar,json,quiet",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ([], ["run", "sweep", "report", "doctor"]),
+        ([], ["run", "sweep", "status", "rerun", "report", "doctor"]),
         (["run"], WORDS),
-        (["sweep"], [*WORDS, "LIST|LO:HI:N", "0.58:0.62:9"]),
+        (["sweep"], [*WORDS, "LIST|LO:HI:N", "0.58:0.62:9", "--resume DIR", "143"]),
+        (["status"], ["DIR", "json"]),
+        (["rerun"], ["DIR", "--cell INT"]),
         (["report"], ["DIR", "summary.json"]),
         (["doctor"], ["versions", "devices"]),
     ],
-    ids=["packing-jax", "run", "sweep", "report", "doctor"],
+    ids=["packing-jax", "run", "sweep", "status", "rerun", "report", "doctor"],
 )
 def test_help(packing, command, words):
     done = packing(*command, "--help")

@@ -1,5 +1,6 @@
 """The store: laid out as promised, readable at any moment by xarray alone, and honest about what was not run."""
 
+import contextlib
 import errno
 import json
 import warnings
@@ -10,10 +11,13 @@ import xarray as xr
 from zarr.storage import LocalStore
 
 import packing_jax as pj
+from packing_jax import files
 from packing_jax.errors import PackingError
+from packing_jax.grid import Sweep
+from packing_jax.layout import Finished, Layout
 from packing_jax.report import report
 from packing_jax.store import Store
-from packing_jax.sweep import Sweep, run_sweep
+from packing_jax.sweep import run_sweep
 
 CELLS = ("phi", "kick", "batch_fraction", "replica")
 DIMS = {
@@ -42,7 +46,9 @@ def finished(tmp_path_factory):
     directory = tmp_path_factory.mktemp("finished")
     outcome = run_sweep(TINY, directory, batch=3, command="packing-jax sweep")
     assert (outcome.done, outcome.total, outcome.failed, outcome.interrupted) == (6, 6, 0, False)
-    assert [path.name for path in directory.iterdir()] == ["results.zarr"]
+    assert {path.name for path in directory.iterdir()} == {
+        "results.zarr", "manifest.jsonl", "progress.json", "checkpoints"
+    }  # fmt: skip
     return opened(directory)
 
 
@@ -110,7 +116,7 @@ def test_attributes_say_what_was_run(finished):
 
 def test_the_correlation_is_that_of_the_coupling():
     """Independent partners have correlation 0, whatever the default of the field."""
-    from packing_jax.sweep import checked
+    from packing_jax.grid import checked
 
     assert checked(Sweep(phi=(0.3,), coupling="pair-independent")).correlation == 0.0
 
@@ -183,33 +189,40 @@ def test_an_unfinished_sweep_can_be_reported(interrupted):
 # --- writing --------------------------------------------------------------------------------------------------
 
 
+LAYOUT = Layout(
+    {
+        "phi": np.array([0.5]),
+        "kick": np.array([0.1]),
+        "batch_fraction": np.array([1.0]),
+        "replica": np.arange(2),
+        "time": np.array([0, 5], np.int32),
+    },
+    np.full((1, 4), 0.25),
+    ("activity", "energy"),
+    {"dim": 3, "rule": "bro", "configuration": "", "versions": {}},
+)
+"""A store of two replicas at one point, four particles in 3D."""
+
+
 def create(directory):
-    """A store of two replicas at one point, four particles in 3D."""
-    return Store.create(
-        directory,
-        {
-            "phi": np.array([0.5]),
-            "kick": np.array([0.1]),
-            "batch_fraction": np.array([1.0]),
-            "replica": np.arange(2),
-            "time": np.array([0, 5], np.int32),
-        },
-        np.full((1, 4), 0.25),
-        ("activity", "energy"),
-        {"dim": 3, "rule": "bro"},
-    )
+    with contextlib.closing(Store.create(directory, LAYOUT)) as store:
+        return store
 
 
-def write(store, replica):
-    records = {"activity": np.array([1, 0.5], np.float32), "energy": np.array([2, 1], np.float32)}
-    store.write((0, 0, 0, replica), records, np.full((4, 3), 0.5, np.float32), -1, 5, failed=replica == 1)
+def write(directory, replica):
+    with contextlib.closing(Store.open(directory, LAYOUT)) as store:
+        records = {"activity": np.array([1, 0.5], np.float32), "energy": np.array([2, 1], np.float32)}
+        positions = np.full((4, 3), 0.5, np.float32)
+        state = "diverged" if replica else "active"
+        store.write([Finished((0, 0, 0, replica), records, positions, state, 5, -1)])
+        return store
 
 
 def full_disk(monkeypatch, key):
     """No space left as soon as something is written whose name contains ``key``."""
 
     def refuse(name):
-        if key in name:
+        if key in str(name):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     original = LocalStore.set
@@ -227,6 +240,8 @@ def full_disk(monkeypatch, key):
             sync(self, name, value)
 
         monkeypatch.setattr(LocalStore, "set_sync", put_now)
+    replace = files._replace
+    monkeypatch.setattr(files, "_replace", lambda scratch, path, data: (refuse(path), replace(scratch, path, data)))
 
 
 def test_an_empty_store_is_complete_in_its_layout(tmp_path):
@@ -241,29 +256,31 @@ def test_an_empty_store_is_complete_in_its_layout(tmp_path):
 
 
 def test_an_existing_store_is_left_alone(tmp_path):
-    write(create(tmp_path), 0)
+    create(tmp_path)
+    write(tmp_path, 0)
     before = opened(tmp_path)
     with pytest.raises(PackingError, match=r"results\.zarr exists already; choose another --out"):
         create(tmp_path)
     assert opened(tmp_path).identical(before)
-    assert [path.name for path in tmp_path.iterdir()] == ["results.zarr"]
+    assert {path.name for path in tmp_path.iterdir()} == {"results.zarr", "manifest.jsonl"}
 
 
 @pytest.mark.parametrize("key", ["activity", "positions", "absorbed_at", "failed", "steps_done"])
 def test_a_disk_that_fills_up(tmp_path, monkeypatch, key):
     """Whatever cannot be written, the replica is not marked as done and those before it are complete."""
-    store = create(tmp_path)
-    write(store, 0)
+    create(tmp_path)
+    write(tmp_path, 0)
     before = opened(tmp_path).isel(replica=0)
     with monkeypatch.context() as patch:
-        full_disk(patch, f"/{key}/")
+        full_disk(patch, f"/{key}/0")
         with pytest.raises(PackingError, match="No space left on device; what was finished before is kept"):
-            write(store, 1)
+            write(tmp_path, 1)
     results = opened(tmp_path)
     assert results["steps_done"].values.ravel().tolist() == [5, 0]
     assert results.isel(replica=0).identical(before)
-    write(store, 1)  # space was made
+    write(tmp_path, 1)  # space was made
     assert opened(tmp_path)["steps_done"].values.ravel().tolist() == [5, 5]
+    assert opened(tmp_path)["failed"].values.ravel().tolist() == [0, 1]
 
 
 def test_a_disk_that_is_full_from_the_start(tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ import xarray as xr
 
 import packing_jax as pj
 from packing_jax.errors import PackingError
-from packing_jax.sweep import Sweep, checked, make_rule, record_times, replica_key, run_sweep
+from packing_jax.grid import Sweep, checked, make_rule, record_times, replica_key
+from packing_jax.sweep import run_sweep
 
 N, STEPS = 64, 300
 KICK = 0.3

@@ -1,0 +1,223 @@
+"""The manifest of a sweep: ``DIR/manifest.jsonl``, one line for everything that was finished, found damaged or begun.
+
+Lines are only ever appended, and each starts with a checksum of the rest: a line that was cut off or changed is known
+and left out, with what it said. The newest line of a cell counts. A process that writes holds a lock on the file,
+which the operating system takes back when the process ends, however it ends.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from packing_jax.errors import PackingError
+
+#: What a cell is, whatever its place in the grid: (phi, kick, batch fraction, replica).
+Name = tuple[float, float, float, int]
+
+State = Literal["active", "absorbed", "diverged", "failed", "damaged"]
+
+_LONGEST_LINE = 2**16
+_LOCK_PATIENCE = 1.0  # seconds; `packing-jax status` holds the lock for an instant
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How one cell ended.
+
+    ``active``: still active at its last step; ``absorbed``; ``diverged``: a move was not finite; ``failed``: for a
+    reason outside the physics, such as memory, so it is worth another try; ``damaged``: what was finished is not to be
+    trusted and has to be computed again.
+    """
+
+    cell: Name
+    state: State
+    covers: int  #: last step of the schedule that the records of this cell fill
+    steps: int  #: steps accounted for; fewer than ``covers`` where it failed
+    absorbed_at: int
+    checksum: str  #: of records, positions and the numbers above
+    configuration: str  #: hash of the physics that made it
+    versions: str  #: hash of the versions that made it
+    reason: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do up to step ``covers``."""
+        return self.state in ("active", "absorbed", "diverged")
+
+
+def digest(*parts: bytes) -> str:
+    """32 hexadecimal digits that change with any bit of the parts."""
+    total = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        total.update(len(part).to_bytes(8, "little"))
+        total.update(part)
+    return total.hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """The digest of JSON-able data."""
+    return digest(json.dumps(value, sort_keys=True, allow_nan=False).encode())
+
+
+class Manifest:
+    """The lines of ``manifest.jsonl``, open for appending or only read."""
+
+    def __init__(self, path: Path, handle: int | None = None) -> None:
+        self.path = path
+        self.entries: dict[Name, Entry] = {}
+        self.sessions: list[dict[str, Any]] = []
+        self.damaged_lines = 0
+        self._handle = handle
+
+    @classmethod
+    def read(cls, path: Path, handle: int | None = None) -> "Manifest":
+        """What the file says now; empty where there is none.
+
+        Raises:
+            PackingError: it cannot be read.
+        """
+        manifest = cls(path, handle)
+        try:
+            with path.open("rb") as file:
+                while line := file.readline(_LONGEST_LINE):
+                    manifest._take(line)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise PackingError(f"cannot read {path}: {error.strerror or error}") from error
+        return manifest
+
+    @classmethod
+    def lock(cls, path: Path) -> "Manifest":
+        """The same, made if absent, for the one process that appends to it.
+
+        Raises:
+            PackingError: another process writes there, or the disk says no.
+        """
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        except OSError as error:
+            raise PackingError(f"cannot write {path}: {error.strerror or error}") from error
+        try:
+            _wait_for_lock(handle, path)
+            manifest = cls.read(path, handle)
+            size = os.fstat(handle).st_size
+            if size and os.pread(handle, 1, size - 1) != b"\n":
+                os.write(handle, b"\n")  # the last line was cut off
+        except BaseException:
+            os.close(handle)
+            raise
+        return manifest
+
+    def _take(self, line: bytes) -> None:
+        text = line.strip()
+        if not text:
+            return
+        try:
+            checksum, content = text[:32], text[33:]
+            if digest(content).encode() != checksum:
+                raise ValueError
+            kind, value = json.loads(content)
+            if kind == "cell":
+                entry = _entry(value)
+                self.entries[entry.cell] = entry
+            elif kind == "session" and isinstance(value, dict):
+                self.sessions.append(value)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            self.damaged_lines += 1
+
+    def append(self, entries: Iterable[Entry]) -> None:
+        """Add a line for each cell; on return they are on the disk.
+
+        Raises:
+            OSError: the disk says no; none of them counts then.
+        """
+        new = list(entries)
+        self._append(*(("cell", asdict(entry)) for entry in new))
+        self.entries |= {entry.cell: entry for entry in new}
+
+    def begin_session(self, facts: dict[str, Any]) -> None:
+        """Say who goes on from here: versions, device, command line."""
+        self._append(("session", facts))
+        self.sessions.append(facts)
+
+    def clear(self) -> None:
+        """Begin anew."""
+        if self._handle is not None:
+            os.ftruncate(self._handle, 0)
+        self.entries, self.sessions, self.damaged_lines = {}, [], 0
+
+    def _append(self, *values: tuple[str, Any]) -> None:
+        if self._handle is None:
+            raise PackingError(f"{self.path} is open for reading only")
+        lines = []
+        for value in values:
+            content = json.dumps(value, allow_nan=False).encode()
+            lines.append(digest(content).encode() + b" " + content + b"\n")
+        data, size = b"".join(lines), os.fstat(self._handle).st_size
+        try:
+            while data:
+                data = data[os.write(self._handle, data) :]
+            os.fsync(self._handle)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._handle, size)
+            raise
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process writes there at this moment."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _wait_for_lock(handle: int, path: Path) -> None:
+    deadline = time.monotonic() + _LOCK_PATIENCE
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise PackingError(
+                    f"another process is writing {path.parent}; wait until it ends, or stop it"
+                ) from error
+            time.sleep(0.05)
+        except OSError as error:
+            raise PackingError(f"cannot lock {path}: {error.strerror or error}") from error
+
+
+def _entry(value: dict[str, Any]) -> Entry:
+    """An entry from JSON, or ValueError: nothing else may come out of a file from elsewhere."""
+    phi, kick, fraction, replica = value["cell"]
+    numbers = (value["covers"], value["steps"], value["absorbed_at"], replica)
+    texts = (value["checksum"], value["configuration"], value["versions"], value["reason"])
+    if (
+        len(value) != len(fields(Entry))
+        or not all(type(number) is int and -1 <= number < 2**31 for number in numbers)
+        or not all(isinstance(text, str) for text in texts)
+        or value["state"] not in get_args(State)
+    ):
+        raise ValueError("not an entry")
+    return Entry(**value | {"cell": (float(phi), float(kick), float(fraction), replica)})

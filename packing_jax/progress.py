@@ -1,0 +1,181 @@
+"""What a person wants to know of a sweep under way, and when it has to stop."""
+
+import contextlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from packing_jax.errors import PackingError
+
+_WRITE_EVERY = 2.0  # seconds
+
+
+class Guess(NamedTuple):
+    """phi_c of one kick and batch fraction so far: most replicas are absorbed at ``low`` and active at ``high``."""
+
+    kick: float
+    batch_fraction: float
+    low: float
+    high: float
+
+
+class SweepProgress(NamedTuple):
+    """Where a sweep stands after a chunk."""
+
+    done: int  #: replicas finished, those of earlier sessions included
+    total: int
+    failed: int  #: of them, diverged or beyond memory
+    absorbed: int  #: of them
+    active: int  #: of them, still active at their last step
+    running: int  #: under way
+    share: float  #: of the work, 0 to 1; absorbed replicas count as done
+    particle_steps: int  #: moves times particles made in this session
+    speed: float  #: particle-steps per second of this session
+    seconds_left: float | None  #: None as long as nothing has moved
+    phi_c: tuple[Guess, ...]  #: one for each kick and batch fraction with a transition in sight
+
+
+def guess_phi_c(coordinates: dict[str, np.ndarray], absorbed: np.ndarray, active: np.ndarray) -> tuple[Guess, ...]:
+    """Neighbouring phi between which half of the replicas known so far turn from absorbed to active.
+
+    Args:
+        coordinates: phi, kick and batch_fraction.
+        absorbed: (phi, kick, batch fraction, replica), True where absorbed.
+        active: likewise, True where under way or still active at the last step.
+    """
+    guesses = []
+    order = np.argsort(coordinates["phi"])
+    phis = coordinates["phi"][order]
+    for k, b in np.ndindex(absorbed.shape[1:3]):
+        gone, going = absorbed[order, k, b].sum(axis=1), active[order, k, b].sum(axis=1)
+        known = np.flatnonzero(gone + going > 0)
+        below = known[gone[known] > going[known]]
+        above = known[known > below[-1]] if len(below) else []
+        if len(above):
+            guesses.append(
+                Guess(
+                    float(coordinates["kick"][k]),
+                    float(coordinates["batch_fraction"][b]),
+                    float(phis[below[-1]]),
+                    float(phis[above[0]]),
+                )
+            )
+    return tuple(guesses)
+
+
+def write_progress(directory: Path, progress: SweepProgress) -> None:
+    """Leave word for `packing-jax status` in DIR/progress.json."""
+    value = {**progress._asdict(), "phi_c": [guess._asdict() for guess in progress.phi_c], "time": time.time()}
+    scratch = directory / ".tmp"
+    scratch.mkdir(exist_ok=True)
+    draft = scratch / "progress.json"
+    draft.write_text(json.dumps(value) + "\n")  # worth nothing after a power cut, so not flushed
+    draft.replace(directory / "progress.json")
+
+
+def read_progress(directory: Path) -> dict[str, Any] | None:
+    """What the last or present session left there, None if nothing."""
+    try:
+        with (directory / "progress.json").open("rb") as file:
+            value = json.loads(file.read(2**24))
+        numbers = ("done", "total", "running", "share", "speed", "time")
+        if not all(isinstance(value[name], int | float) for name in numbers):
+            raise ValueError
+        return {
+            **{name: value[name] for name in numbers},
+            "seconds_left": value["seconds_left"] if isinstance(value["seconds_left"], int | float) else None,
+        }
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+class Clock:
+    """Calls a function at most every two seconds."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def due(self) -> bool:
+        """Whether it is time; if so, not again for two seconds."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + _WRITE_EVERY
+        return True
+
+
+# --- stopping -------------------------------------------------------------------------------------------------
+
+
+class Stop:
+    """Why a sweep should end after the present chunk: a signal, or too little time left."""
+
+    def __init__(self, max_seconds: float | None = None, since: float | None = None) -> None:
+        self.signal: int | None = None
+        self._began = time.monotonic() if since is None else since
+        self._deadline = None if max_seconds is None else self._began + max_seconds
+        self._last = time.monotonic()
+        self._longest = 0.0
+
+    def reason(self) -> str | None:
+        """``SIGINT``, ``SIGTERM``, ``walltime``, or None to go on; asked once after every chunk."""
+        now = time.monotonic()
+        self._longest = max(self._longest, now - self._last)
+        self._last = now
+        if self.signal is not None:
+            return signal.Signals(self.signal).name
+        # A chunk may be half as long again as the longest so far, compilation included, and its end has to be written.
+        if self._deadline is not None and now + 1.5 * self._longest + 1.0 > self._deadline:
+            return "walltime"
+        return None
+
+
+@contextlib.contextmanager
+def stopping(stop: Stop) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the sweep after the present chunk; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+
+    before: dict[int, Any] = {}
+
+    def remember(number: int, _: FrameType | None) -> None:
+        if stop.signal is not None:
+            raise KeyboardInterrupt
+        stop.signal = number
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        if handler not in (signal.SIG_IGN, None):  # a shell's background jobs ignore Ctrl-C, and so do we
+            before[number] = signal.signal(number, remember)
+    try:
+        yield
+    finally:
+        for ours, handler in before.items():
+            signal.signal(ours, handler)
+
+
+def seconds(text: str) -> float:
+    """A time limit as queue systems write it: seconds, MM:SS, HH:MM:SS or D-HH:MM:SS.
+
+    Raises:
+        PackingError: anything else.
+    """
+    days, dash, clock = text.rpartition("-")
+    try:
+        parts = [float(part) for part in clock.split(":")]
+        total = int(days if dash else 0) * 86400 + sum(part * 60.0**i for i, part in enumerate(reversed(parts)))
+        if len(parts) > 3 or not (np.isfinite(total) and total > 0) or min(parts) < 0 or (dash and len(parts) < 3):
+            raise ValueError
+    except ValueError as error:
+        raise PackingError(
+            f"--max-walltime is {text!r}; it must be seconds, MM:SS, HH:MM:SS or D-HH:MM:SS, such as 23:30:00"
+        ) from error
+    return total
