@@ -19,7 +19,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from packing_jax.errors import PackingError
-from packing_jax.geometry import minimum_image, separation, take
+from packing_jax.geometry import minimum_image, separation, sum_of_squares, take
 
 if TYPE_CHECKING:
     from packing_jax.system import System
@@ -159,9 +159,9 @@ def pair_rows(
             break the tie of coincident centres: the pair gets a direction along the first axis, opposite for the two
             partners. Without them the direction is zero.
 
-    Every rule must find the same bits in whatever program XLA makes of this, so the arithmetic leaves it no choice:
-    no sum of two products, which could be contracted in two ways, and no division by a bare square root, which becomes
-    the processor's approximate reciprocal root, different for each vector width.
+    Every rule must find the same bits in whatever program XLA makes of this, so the arithmetic leaves it no choice: no
+    sum of products, see :func:`packing_jax.geometry.sum_of_squares`, and no division by a bare square root, which
+    becomes the processor's approximate reciprocal root, different for each vector width.
     """
 
     def mine(x: Array) -> Array:
@@ -172,13 +172,10 @@ def pair_rows(
     parts = [separation(mine(x), take(x, rows)) for x in positions]
     dtype = parts[0].dtype
     quantum = np.asarray(2.0 ** -(8 * dtype.itemsize), dtype)
-    nothing = np.asarray(2.0**-100 if dtype == np.float32 else 2.0**-200, dtype)  # far below a quantum squared
-    r2 = jnp.maximum(parts[0] * parts[0], nothing)
-    for part in parts[1:]:
-        r2 = r2 + part * part
+    r2 = sum_of_squares(parts)
     if words is not None:
         way = jnp.where(words[0] < words[1], quantum, -quantum)
-        parts[0] = jnp.where(r2 == nothing, way, parts[0])
+        parts[0] = jnp.where(r2 == 0, way, parts[0])
     distance = jnp.maximum(jnp.sqrt(r2), quantum)
     sigma = system.diameters / system.box
     contact = sigma if sigma.ndim == 0 else 0.5 * (mine(sigma) + take(sigma, rows))

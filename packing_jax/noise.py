@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from packing_jax.geometry import sum_of_squares
+
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
@@ -97,9 +99,6 @@ def chosen(words: Array, probability: Array) -> Array:
 def unit_vectors(words: Array, dim: int, dtype: np.dtype) -> list[Array]:
     """Isotropic unit vectors, one array per component, from one word each."""
     parts = [normal(mix(words + _stream(axis + 1)), dtype) for axis in range(dim)]
-    # as in energy.pair_rows, no choice is left to the compiler
-    square = jnp.maximum(parts[0] * parts[0], np.asarray(1e-30, dtype))
-    for part in parts[1:]:
-        square = square + part * part
-    norm = jnp.maximum(jnp.sqrt(square), np.asarray(1e-15, dtype))
+    # the maximum, which no draw reaches, keeps XLA from dividing by an approximate root
+    norm = jnp.maximum(jnp.sqrt(sum_of_squares(parts)), np.asarray(1e-10, dtype))
     return [part / norm for part in parts]

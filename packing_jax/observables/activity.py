@@ -1,20 +1,18 @@
 """Activity, energy and mean squared displacement of a configuration.
 
 Particles are stored in cell order, which depends on when lists were rebuilt; a float sum in that order would not be
-reproducible. Counts are integers, and means go through :func:`exact_mean`. Squares go through :func:`_square`, which
-rounds alike in every program.
+reproducible. Counts are integers, and means go through :func:`exact_mean`.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from packing_jax.energy import pair_rows
-from packing_jax.geometry import unwrapped
+from packing_jax.geometry import sum_of_squares, unwrapped
 from packing_jax.system import System
 
 
@@ -63,10 +61,8 @@ def energy(system: System, configuration: Configuration) -> Array:
     """E/N in mean diameters: a0 is 1/2 there unless given otherwise."""
     pairs = pair_rows(system, configuration.coordinates, configuration.rows)
     unit = system.unit / system.box
-    distance = jnp.sqrt(_square(pairs.separation, configuration.rows))
-    distance = jnp.maximum(distance, np.asarray(2.0 ** -(8 * distance.dtype.itemsize), distance.dtype))  # a quantum
-    contact = jnp.broadcast_to(pairs.contact, distance.shape)
-    rows = jnp.where(pairs.listed, system.energy(distance, contact, unit), 0.0) / unit
+    contact = jnp.broadcast_to(pairs.contact, pairs.distance.shape)
+    rows = jnp.where(pairs.listed, system.energy(pairs.distance, contact, unit), 0.0) / unit
     # per particle first: all (N, K) at once could be more entries than the exact mean takes
     per_particle = _exact_rows(rows)
     return 0.5 * exact_mean(per_particle)
@@ -89,25 +85,4 @@ def mean_squared_displacement(system: System, configuration: Configuration) -> A
     """<|x(t) - x(0)|^2> over particles in squared mean diameters, through the periodic boundary."""
     moved = unwrapped(configuration.coordinates, configuration.images, configuration.start)
     sides = system.box / system.unit
-    return exact_mean(_square(tuple(moved), configuration.rows[:, 0])) * (sides * sides)
-
-
-def _square(parts: tuple[Array, ...], slots: Array) -> Array:
-    """The sum of squares, each rounded before it is added.
-
-    Where one program has a product and a sum, another has one instruction that rounds once, and which it is changes
-    with the length of the rows. An operation on the bits that changes none, as no compiler can know of ``slots`` >= 0,
-    stands between the two.
-    """
-    bits = np.dtype(f"int{8 * parts[0].dtype.itemsize}")
-    nothing = (slots >> np.asarray(31, slots.dtype)).astype(bits)
-
-    def square(part: Array) -> Array:
-        whole = jax.lax.bitcast_convert_type(part * part, bits)
-        rounded: Array = jax.lax.bitcast_convert_type(whole | nothing, part.dtype)
-        return rounded
-
-    total = square(parts[0])
-    for part in parts[1:]:
-        total = total + square(part)
-    return total
+    return exact_mean(sum_of_squares(moved)) * (sides * sides)

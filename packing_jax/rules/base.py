@@ -11,7 +11,7 @@ from jax import Array
 from packing_jax import noise
 from packing_jax.energy import Pairs, pair_rows
 from packing_jax.errors import PackingError
-from packing_jax.geometry import take, to_quanta
+from packing_jax.geometry import sum_of_squares, take, to_quanta
 from packing_jax.neighbors import Neighbors
 from packing_jax.system import System
 
@@ -113,8 +113,8 @@ def exact_row_sum(values: Sequence[Array], bound: Array | float, deep: Array) ->
 
 
 def length(vectors: Array) -> Array:
-    """Euclidean norm over the leading axis; a fixed order of additions."""
-    return jnp.sqrt(sum((part * part for part in vectors[1:]), vectors[0] * vectors[0]))
+    """Euclidean norm over the leading axis."""
+    return jnp.sqrt(sum_of_squares(vectors))
 
 
 def pair_uniforms(scene: Scene, correlation: float, dtype: np.dtype) -> Array:
