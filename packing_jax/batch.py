@@ -139,7 +139,7 @@ def canonical(state: State, place: int | np.integer) -> State:
     order = np.argsort(one.tags)
     shape = one.coordinates.shape
 
-    def sort(leaf: np.ndarray) -> np.ndarray:
+    def sort(leaf: Any) -> Any:  # a count is a number without axes
         return leaf[..., order] if leaf.shape[-2:] == shape else leaf
 
     return one._replace(
