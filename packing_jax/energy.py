@@ -19,7 +19,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from packing_jax.errors import PackingError
-from packing_jax.geometry import minimum_image, separation, sum_of_squares, take
+from packing_jax.geometry import Placed, minimum_image, separation, sum_of_squares, take
 
 if TYPE_CHECKING:
     from packing_jax.system import System
@@ -144,7 +144,7 @@ class Pairs(NamedTuple):
 def pair_rows(
     system: "System",
     positions: Array,
-    rows: Int[Array, "m k"],
+    rows: Int[Array, "m k"] | Placed,
     own: Int[Array, " m"] | None = None,
     words: tuple[Array, Array] | None = None,
 ) -> Pairs:
@@ -168,7 +168,7 @@ def pair_rows(
         own_values: Array = x if own is None else take(x, own)
         return own_values[:, None]
 
-    slots = jnp.arange(rows.shape[0], dtype=rows.dtype) if own is None else own
+    slots = jnp.arange(rows.shape[0], dtype=jnp.int32) if own is None else own
     parts = [separation(mine(x), take(x, rows)) for x in positions]
     dtype = parts[0].dtype
     quantum = np.asarray(2.0 ** -(8 * dtype.itemsize), dtype)
@@ -179,7 +179,8 @@ def pair_rows(
     distance = jnp.maximum(jnp.sqrt(r2), quantum)
     sigma = system.diameters / system.box
     contact = sigma if sigma.ndim == 0 else 0.5 * (mine(sigma) + take(sigma, rows))
-    return Pairs(tuple(parts), distance, contact, rows != slots[:, None])
+    others = take(slots, rows) if isinstance(rows, Placed) else rows
+    return Pairs(tuple(parts), distance, contact, others != slots[:, None])
 
 
 def pair_slopes(system: "System", pairs: Pairs) -> Array:

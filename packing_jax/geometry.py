@@ -11,6 +11,8 @@ Arrays of coordinates in the hot loop are (dim, N), one contiguous row per axis;
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -107,23 +109,63 @@ def unwrapped(coordinates: Array, images: Array, start: Array) -> Array:
 # --- gathers --------------------------------------------------------------------------------------------------
 
 
-@jax.custom_batching.custom_vmap
-def take(values: Array, slots: Array) -> Array:
+@partial(jax.tree_util.register_dataclass, data_fields=["slots"], meta_fields=[])
+@dataclass(frozen=True)
+class Placed:
+    """Slots that count through the whole batch, N for each replica before: gathers need not add them at every use.
+
+    Kept as one long array, they are read as they lie: XLA splits each place of a batched array of rows into replica,
+    row and column by divisions, which on a CPU take as long as the gather.
+    """
+
+    slots: Array  #: (..., N, K)
+
+    @classmethod
+    def of(cls, rows: Array) -> "Placed":
+        """Those of the rows (B, N, K) of a batch; to be made where they are kept, outside the loop that uses them."""
+        batch, n, _ = rows.shape
+        first = (jnp.arange(batch, dtype=rows.dtype) * np.asarray(n, rows.dtype))[:, None, None]
+        return cls(jax.lax.optimization_barrier((rows + first).reshape(-1)).reshape(rows.shape))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the rows."""
+        return self.slots.shape
+
+
+def take(values: Array, slots: "Array | Placed") -> Array:
     """``values[slots]`` for slots (...) known to be in bounds of the one axis of ``values``.
 
     Checking or normalising indices costs more than the gather. A batch is gathered as one long array with offset
     slots: XLA keeps that fused with the arithmetic around it, and vmap's batched gather it does not on a CPU.
     """
-    return values.at[slots].get(mode="promise_in_bounds")
+    found: Array = _take_placed(values, slots.slots) if isinstance(slots, Placed) else _take(values, slots)
+    return found
 
 
-@take.def_vmap
+@jax.custom_batching.custom_vmap
+def _take(values: Array, slots: Array) -> Array:
+    return values.at[slots].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+@_take.def_vmap
 def _take_batch(size: int, batched: list[bool], values: Array, slots: Array) -> tuple[Array, bool]:
     if not batched[0]:
-        return take(values, slots), True
+        return _take(values, slots), True
     slots = slots if batched[1] else slots[None]
     offset = jnp.arange(size, dtype=slots.dtype).reshape((size,) + (1,) * (slots.ndim - 1)) * values.shape[1]
-    return take(values.reshape(-1), slots + offset), True
+    return _take(values.reshape(-1), slots + offset), True
+
+
+@jax.custom_batching.custom_vmap
+def _take_placed(values: Array, slots: Array) -> Array:
+    return _take(values, slots)
+
+
+@_take_placed.def_vmap
+def _take_placed_batch(size: int, batched: list[bool], values: Array, slots: Array) -> tuple[Array, bool]:
+    values = values if batched[0] else jnp.broadcast_to(values[None], (size, *values.shape))
+    return _take(values.reshape(-1), slots.reshape(-1)).reshape(slots.shape), True
 
 
 @jax.custom_batching.custom_vmap
@@ -132,13 +174,13 @@ def add_at(values: Array, slots: Array, amounts: Array) -> Array:
 
     For integers only: their sums do not depend on the order. A batch is one long array, as in :func:`take`.
     """
-    return values.at[slots].add(amounts, mode="promise_in_bounds")
+    return values.at[slots].add(amounts, mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 @jax.custom_batching.custom_vmap
 def set_at(values: Array, slots: Array, news: Array) -> Array:
     """``values`` (N,) with ``news`` at ``slots``, known to be in bounds; a slot that comes twice has the same value."""
-    return values.at[slots].set(news, mode="promise_in_bounds")
+    return values.at[slots].set(news, mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def _in_batch(scatter: Callable[[Array, Array, Array], Array]) -> Callable[..., tuple[Array, bool]]:

@@ -58,12 +58,12 @@ class Plan:
 class Neighbors:
     """Neighbour rows of one configuration, valid while no particle is more than half a skin from ``reference``."""
 
-    rows: Leaf  #: (N, K) int32 slots, a particle's own slot as padding
+    rows: Leaf  #: (N, K) int32 slots or Placed ones, a particle's own slot as padding
     tags: Leaf  #: (N,) int32 identity of the particle in each slot
     reference: Leaf  #: (dim, N) fixed-point positions when built
     needed_row: Leaf  #: () int32 longest row
     needed_slots: Leaf  #: () int32 longest run of cells
-    own: Leaf | None = None  #: (M,) int32 slots of the particles whose rows are listed; None: all N in their order
+    own: Leaf = None  #: (M,) int32 slots of the particles whose rows are listed; None: all N in their order
 
 
 def _round_up(n: int, multiple: int) -> int:
