@@ -12,9 +12,10 @@ enough. A list with either above its capacity is incomplete; the driver throws i
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import NamedTuple
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ import numpy as np
 from jax import Array
 
 from packing_jax.errors import PackingError
-from packing_jax.geometry import float_of, separation, take
+from packing_jax.geometry import float_of, separation, take, windows
 from packing_jax.system import Leaf, System
 
 _WORD = 32
@@ -135,46 +136,44 @@ def cell_order(plan: Plan, coordinates: Array) -> Array:
     return order
 
 
-class _Runs(NamedTuple):
-    """Each particle's runs of cells, (N, runs): two contiguous pieces of the sorted order, the second for the wrap."""
+class _Line(NamedTuple):
+    """The candidates of all particles in one line.
 
-    start: Array
-    length: Array
-    again: Array
-    rest: Array
+    It is the sorted order with copies of each row's last cell before the row and of its first cell after it, so that a
+    run is contiguous across the periodic boundary too: its candidates are read as they lie, without a gather.
+    """
 
-    def slot(self, place: Array) -> Array:
-        """The sorted slot of the ``place``-th candidate of a run."""
-        return jnp.where(place < self.length, self.start + place, self.again + place - self.length)
+    slots: Array  #: (P,) sorted slots
+    begin: Array  #: where each cell and each copy of one begins, and where the row ends: cells + 3 for each row
+    ahead: Array  #: (rows,) copies in the line before each row's own particles
+    own: Array  #: (N,) where in the line a particle itself is
 
 
-def _runs(plan: Plan, coordinates: Array) -> _Runs:
-    """The runs around each of the sorted particles."""
+def _line(plan: Plan, coordinates: Array) -> _Line:
+    """The line of the sorted particles."""
     dim, n = coordinates.shape
+    me = jnp.arange(n, dtype=jnp.int32)
+    # what is read beyond the end of a run is not looked at, but must be there
+    spare = _round_up(plan.slots, _WORD)
     if plan.cells == 1:
-        zero = jnp.zeros((n, 1), jnp.int32)
-        return _Runs(zero, zero + n, zero, zero)
+        return _Line(jnp.pad(me, (0, spare)), jnp.asarray([0, 0, 0, n], jnp.int32), jnp.zeros(1, jnp.int32), me)
     cells = plan.cells
-    along, index = _cells(plan, coordinates)
+    _, index = _cells(plan, coordinates)
     starts = jnp.searchsorted(index, jnp.arange(cells**dim + 1, dtype=jnp.int32)).astype(jnp.int32)
-
-    last = along[-1][:, None]
-    below, above = last == 0, last == cells - 1
-    first = jnp.where(below, 0, last - 1)
-    final = jnp.where(above, cells - 1, last + 1)
-    wrapped = jnp.where(below, cells - 1, 0)
-    # all runs at once: written out one by one, 3^5 of them take the compiler most of a minute
-    offsets = np.array(list(itertools.product((-1, 0, 1), repeat=dim - 1)), np.int32)
-    row = jnp.zeros((n, len(offsets)), jnp.int32)
-    for axis, offset in zip(along[:-1], offsets.T, strict=True):
-        moved = axis[:, None] + offset[None, :]
-        moved = jnp.where(moved < 0, cells - 1, jnp.where(moved == cells, 0, moved))
-        row = row * cells + moved
-    row = row * cells
-    start, again = take(starts, row + first), take(starts, row + wrapped)
-    length = take(starts, row + final + 1) - start
-    rest = jnp.where(below | above, take(starts, row + wrapped + 1) - again, 0)
-    return _Runs(start, length, again, rest)
+    begins, ends = starts[:-1].reshape(-1, cells), starts[1:].reshape(-1, cells)
+    first, stop = begins[:, 0], ends[:, -1]
+    before, after = stop - begins[:, -1], ends[:, 0] - first
+    ahead = jnp.cumsum(before + after) - after
+    # each boundary cell lies in a run, so a line that is too short belongs to a list that overflowed
+    copies = min(2 * n, 2 * cells ** (dim - 1) * plan.slots)
+    place = jnp.arange(n + copies + spare, dtype=jnp.int32)
+    row = jnp.searchsorted(first + ahead - before, place, side="right").astype(jnp.int32) - 1
+    slot = place - take(ahead, row)
+    slot = jnp.where(slot < take(first, row), slot + take(stop - first, row), slot)
+    slot = jnp.where(slot >= take(stop, row), slot - take(stop - first, row), slot)
+    edges = [(first - before)[:, None], begins, stop[:, None], (stop + after)[:, None]]
+    begin = jnp.concatenate(edges, axis=1) + ahead[:, None]
+    return _Line(jnp.clip(slot, 0, n - 1), begin.reshape(-1), ahead, me + take(ahead, index // cells))
 
 
 def select_bit(word: Array, rank: Array) -> Array:
@@ -189,64 +188,142 @@ def select_bit(word: Array, rank: Array) -> Array:
     return position
 
 
+class _Looking(NamedTuple):
+    """Who looks where, one entry per particle."""
+
+    centre: tuple[Array, ...]  #: coordinates, one array per axis
+    reach: Array  #: list cutoff, less the half diameter of the other one where there are several
+    first: Array  #: place in the line where it begins to look
+    stop: Array  #: where its run ends
+    own: Array  #: its own place
+
+
+class _Tested(NamedTuple):
+    """A word of answers for each particle, and how to find the slots that they stand for."""
+
+    first: Array  #: place of its first candidate in the line
+    words: Array  #: one bit per candidate, set where it is a neighbour
+    ends: Array  #: neighbours up to its end
+    shift: Array  #: slot = place - shift,
+    jump: Array  #: and as much less again
+    split: Array  #: from this place on
+
+
+@cache
+def _hits(bits: int) -> Callable[[_Looking, tuple[Array, ...], Array | None], Array]:
+    """A function that tests ``bits`` candidates for each that looks, and packs the answers into a word.
+
+    The replicas of a batch stand on one axis: a candidate's place in an array of more axes is found by divisions,
+    which take longer than the test.
+    """
+    bit = np.arange(bits, dtype=np.int32)
+
+    @jax.custom_batching.custom_vmap
+    def hits(looking: _Looking, lines: tuple[Array, ...], half: Array | None) -> Array:
+        x, first = looking.centre, looking.first
+        parts = [separation(a[:, None], windows(line, first, bits)) for a, line in zip(x, lines, strict=True)]
+        r2 = parts[0] * parts[0]
+        for part in parts[1:]:
+            r2 = r2 + part * part
+        cutoff = looking.reach[:, None]
+        if half is not None:
+            cutoff = cutoff + windows(half, first, bits)
+        place = first[:, None] + bit[None, :]
+        hit = (place < looking.stop[:, None]) & (place != looking.own[:, None]) & (r2 < cutoff * cutoff)
+        return jnp.sum(jnp.where(hit, np.uint32(1) << bit.astype(np.uint32), np.uint32(0)), axis=1, dtype=jnp.uint32)
+
+    @hits.def_vmap
+    def _(size: int, batched: Any, *arguments: Any) -> tuple[Array, bool]:
+        looking, lines, half = jax.tree.map(
+            lambda x, there: x if there else jnp.broadcast_to(x[None], (size, *x.shape)), arguments, tuple(batched)
+        )
+        ahead = (jnp.arange(size, dtype=jnp.int32) * lines[0].shape[1])[:, None]
+        placed = looking._replace(first=looking.first + ahead, stop=looking.stop + ahead, own=looking.own + ahead)
+        flat = jax.tree.map(lambda x: x.reshape(-1), (placed, lines, half))
+        return hits(*flat).reshape(size, -1), True
+
+    return hits
+
+
 def build(plan: Plan, system: System, coordinates: Array, tags: Array) -> Neighbors:
     """Neighbour rows of particles that are already in cell order.
 
     Lists every pair with |x_i - x_j| < sigma_ij + skin (minimum image) in both partners' rows, provided that
     ``needed_row <= capacity`` and ``needed_slots <= slots``.
     """
-    n = coordinates.shape[1]
-    dtype = float_of(coordinates)
+    dim, n = coordinates.shape
     me = jnp.arange(n, dtype=jnp.int32)
-    runs = _runs(plan, coordinates)
+    line = _line(plan, coordinates)
     sigma = system.diameters / system.box
-    skin = np.asarray(plan.skin, dtype) * system.unit / system.box
+    skin = np.asarray(plan.skin, float_of(coordinates)) * system.unit / system.box
     word_bits = min(plan.slots, _WORD)
     per_run = -(-plan.slots // word_bits)
-    bit = np.arange(word_bits, dtype=np.int32)
+    half = None if sigma.ndim == 0 else take(0.5 * sigma, line.slots)
+    reach = jnp.broadcast_to((sigma if sigma.ndim == 0 else 0.5 * sigma) + skin, (n,))
+    lines = tuple(take(x, line.slots) for x in coordinates)
+    along = _cells(plan, coordinates)[0] if plan.cells > 1 else [me * 0] * dim
 
-    def words_of(block: Array | int) -> Array:
-        """One bit per candidate, (N, runs): set where it is a neighbour."""
-        place = jnp.asarray(block * word_bits + bit)[None, None, :]
-        wide = _Runs(*(part[:, :, None] for part in runs))
-        present = place < wide.length + wide.rest
-        slot = jnp.where(present, wide.slot(place), 0)
-        parts = [separation(x[:, None, None], take(x, slot)) for x in coordinates]
-        r2 = parts[0] * parts[0]
-        for part in parts[1:]:
-            r2 = r2 + part * part
-        contact = sigma if sigma.ndim == 0 else 0.5 * (sigma[:, None, None] + take(sigma, slot))
-        cutoff = contact + skin
-        hits = present & (slot != me[:, None, None]) & (r2 < cutoff * cutoff)
-        return jnp.sum(jnp.where(hits, np.uint32(1) << bit.astype(np.uint32), np.uint32(0)), axis=2, dtype=jnp.uint32)
+    def test_run(seen: tuple[Array, Array], offset: Array) -> tuple[tuple[Array, Array], _Tested]:
+        """Test the run at an offset from each particle."""
+        found, longest = seen
+        row = jnp.zeros(n, jnp.int32)
+        for axis in range(dim - 1):
+            cell = along[axis] + offset[axis]
+            row = row * plan.cells + jnp.where(cell < 0, plan.cells - 1, jnp.where(cell == plan.cells, 0, cell))
+        # a run begins one cell before the particle's own, and so does the row's line
+        edge = row * (plan.cells + 3)
+        at = edge + along[-1]
+        start, stop = take(line.begin, at), take(line.begin, at + 3)
+        # Copies are as many places away from their originals as the row has particles. Only a run at either end of the
+        # row has copies: it begins or ends with them.
+        low, high = take(line.begin, edge + 1), take(line.begin, edge + 1 + plan.cells)
+        lowest, highest = along[-1] == 0, along[-1] == plan.cells - 1
+        ahead = take(line.ahead, row)
+        jump = jnp.where(lowest | highest, high - low, 0)
 
-    if per_run == 1:
-        masks = words_of(0)
-    else:
-        blocks = jax.lax.map(words_of, jnp.arange(per_run, dtype=jnp.int32))  # (per_run, N, runs)
-        masks = jnp.moveaxis(blocks, 0, 2).reshape(n, -1)
+        def word(block: Array) -> tuple[Array, Array]:
+            first = start + block * word_bits
+            return first, _hits(word_bits)(_Looking(tuple(coordinates), reach, first, stop, line.own), lines, half)
 
-    ends = jnp.cumsum(jax.lax.population_count(masks).astype(jnp.int32), axis=1)  # (N, W), inclusive
-    width = masks.shape[1]
+        first, words = jax.lax.map(word, jnp.arange(per_run, dtype=jnp.int32))
+        ends = found[None] + jnp.cumsum(jax.lax.population_count(words).astype(jnp.int32), axis=0)
+        shift = jnp.where(lowest, ahead - jump, ahead)
+        tested = _Tested(
+            first, words, ends, *(jnp.broadcast_to(x, first.shape) for x in (shift, jump, jnp.where(lowest, low, high)))
+        )
+        return (ends[-1], jnp.maximum(longest, jnp.max(stop - start))), tested
+
+    # One after the other: what a loop hands on is stored, and the tests then read it as it lies.
+    offsets = list(itertools.product((-1, 0, 1), repeat=dim - 1)) if plan.cells > 1 else [(0,) * (dim - 1)]
+    none = jnp.zeros(n, jnp.int32), jnp.zeros((), jnp.int32)
+    (total, longest), tested = jax.lax.scan(test_run, none, jnp.asarray(np.array(offsets, np.int32)))
+    tested = jax.tree.map(lambda x: x.reshape(-1, n, 1), tested)
+
     k = jnp.arange(plan.capacity, dtype=jnp.int32)[None, :]
-    which = jnp.zeros((n, plan.capacity), jnp.int32)
-    if width <= 32:
-        for w in range(width - 1):
-            which = which + (ends[:, w, None] <= k).astype(jnp.int32)
+
+    def pass_word(w: Array | int, there: _Tested) -> _Tested:
+        """The word that holds the k-th neighbour, as far as one up to the w-th does; ``ends`` are of the one before."""
+        past = tested.ends[w - 1] <= k
+        new = jax.tree.map(lambda x: x[w], tested)._replace(ends=tested.ends[w - 1])
+        return jax.tree.map(lambda x, old: jnp.where(past, x, old), new, there)
+
+    count = tested.words.shape[0]
+    there = jax.tree.map(lambda x: jnp.broadcast_to(x[0], (n, plan.capacity)), tested)
+    there = there._replace(ends=jnp.zeros_like(there.ends))
+    if count <= _WORD:
+        for w in range(1, count):
+            there = pass_word(w, there)
     else:
-        which = jax.lax.fori_loop(0, width - 1, lambda w, acc: acc + (ends[:, w, None] <= k).astype(jnp.int32), which)
-    at = me[:, None] * width + which
-    word = take(masks.reshape(-1), at)
-    before = take(ends.reshape(-1), at) - jax.lax.population_count(word).astype(jnp.int32)
-    run = me[:, None] * runs.start.shape[1] + which // per_run
-    place = which % per_run * word_bits + select_bit(word, k - before)
-    slot = _Runs(*(take(part.reshape(-1), run) for part in runs)).slot(place)
+        there = jax.lax.fori_loop(1, count, pass_word, there)
+    place = there.first + select_bit(there.words, k - there.ends)
+    # computed and not looked up: XLA would compute a gather's every index from its own number, by divisions
+    slot = place - there.shift - jnp.where(place >= there.split, there.jump, 0)
     return Neighbors(
-        rows=jnp.where(k < ends[:, -1:], slot, me[:, None]),
+        rows=jnp.where(k < total[:, None], slot, me[:, None]),
         tags=tags,
         reference=coordinates,
-        needed_row=jnp.max(ends[:, -1]),
-        needed_slots=jnp.max(runs.length + runs.rest),
+        needed_row=jnp.max(total),
+        needed_slots=longest,
     )
 
 
