@@ -49,8 +49,7 @@ class Batch:
         if width > len(slots):  # dead copies of the last one, which nobody but the devices sees
             slots = np.append(slots, np.repeat(slots[-1:], width - len(slots)))
             state = take(state, np.minimum(np.arange(width), len(self.slots) - 1))
-            alive: Any = state.alive & (np.arange(width) < len(self.slots))
-            state = state._replace(alive=alive)
+            state = state._replace(alive=jnp.asarray(state.alive & (np.arange(width) < len(self.slots))))
         self.here, self.state = spread((take(self._all, slots), state))
 
     def _host(self) -> State:

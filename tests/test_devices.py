@@ -35,7 +35,7 @@ for batch, chunk_steps in json.loads(sys.argv[1]):
         for i in range(len(run.absorbed_at))
     ]
     digests.append(rows)
-    absorbed = int((run.absorbed_at >= 0).sum())
+    absorbed = absorbed or int((run.absorbed_at >= 0).sum())
 replicas, _ = gather_replicas(systems, rule, jax.random.key(3), None)
 group = Batch(replicas, 13, lambda who: _begin(who, times, DEFAULT_RECORD), lambda _: None)
 plan, mesh = plan_for(systems, 0.4), mesh_of(group.here.key)
