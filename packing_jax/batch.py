@@ -97,7 +97,7 @@ class Batch:
         host = self._host()
         if len(going) == 1:
             self._failing = (int(self.slots[going[0]]), reason)
-            self.state = host._replace(alive=np.zeros_like(host.alive))
+            self.state = host._replace(alive=jnp.zeros_like(host.alive))
             return True
         stay, leave = np.array_split(going, 2)
         self._parked |= {int(self.slots[place]): canonical(host, place) for place in leave}
