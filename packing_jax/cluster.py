@@ -305,7 +305,7 @@ def connected(scheduler: str | None, local_workers: int | None) -> Iterator[Any]
             cluster = LocalCluster(
                 n_workers=local_workers,
                 threads_per_worker=1,
-                dashboard_address=None,
+                dashboard_address=":0",
                 silence_logs=50,
                 preload=["packing_jax.cluster"],
                 env={"JAX_COMPILATION_CACHE_DIR": cache} if cache else None,
