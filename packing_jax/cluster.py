@@ -157,7 +157,7 @@ class Cluster:
         """
         width = default_batch(spec.particles) if batch is None else batch
         self._total = len(todo)
-        groups = max(-(-len(todo) // width), min(len(todo), len(self.client.scheduler_info()["workers"])))
+        groups = max(-(-len(todo) // width), min(len(todo), len(self.client.nthreads())))
         # dealt like cards, so that each group has its share of dense cells, which take longest
         dealt = [tuple(todo[first::groups]) for first in range(groups)]
         directory = str(self.store.directory.resolve())
