@@ -28,7 +28,8 @@ from packing_jax.bench import (
 from packing_jax.errors import PackingError
 from packing_jax.geometry import take, to_fixed
 from packing_jax.observables import activity
-from packing_jax.simulate import gather_replicas, run
+from packing_jax.replicas import gather_replicas
+from packing_jax.simulate import run
 from packing_jax.system import System
 from packing_jax.tuning import fitted
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from packing_jax.chunk import Replicas, State
+from packing_jax.devices import local_devices, padded, spread
 
 
 class Batch:
@@ -20,7 +21,7 @@ class Batch:
         begin: Callable[[Replicas], State],
         restore: Callable[[int], State | None],
     ) -> None:
-        """Put the first ``width`` of them on the device.
+        """Put the first ``width`` of them on the devices.
 
         Args:
             replicas: all of them.
@@ -44,7 +45,24 @@ class Batch:
 
     def _load(self, slots: np.ndarray, state: State) -> None:
         self.slots = slots  # which replica each place of the batch holds
-        self.here, self.state = jax.device_put((take(self._all, slots), state))
+        width = padded(len(slots))
+        if width > len(slots):  # dead copies of the last one, which nobody but the devices sees
+            slots = np.append(slots, np.repeat(slots[-1:], width - len(slots)))
+            state = take(state, np.minimum(np.arange(width), len(self.slots) - 1))
+            state = state._replace(alive=jnp.asarray(state.alive & (np.arange(width) < len(self.slots))))
+        self.here, self.state = spread((take(self._all, slots), state))
+
+    def _host(self) -> State:
+        """The state of every place."""
+        return take(jax.device_get(self.state), slice(len(self.slots)))
+
+    def _alive(self) -> np.ndarray:
+        return np.asarray(self.state.alive)[: len(self.slots)]
+
+    @property
+    def places(self) -> int:
+        """Width of the arrays on the devices."""
+        return len(self.state.step)
 
     def _enter(self, who: np.ndarray) -> State:
         old = {row: self._parked.pop(int(index)) for row, index in enumerate(who) if int(index) in self._parked}
@@ -65,7 +83,7 @@ class Batch:
     def accept(self, after: State) -> np.ndarray:
         """Take over the end of a chunk; the moves that each place made in it."""
         self.state = after
-        step = np.asarray(after.step).astype(np.int64)
+        step = np.asarray(after.step)[: len(self.slots)].astype(np.int64)
         moved = step - self.made[self.slots]
         self.made[self.slots] = step
         return moved
@@ -76,10 +94,10 @@ class Batch:
         Which of the replicas it is, and whether each of them fits in memory, shows with half of them.
         """
         going = np.flatnonzero(~self.ended[self.slots])
-        host = jax.device_get(self.state)
+        host = self._host()
         if len(going) == 1:
             self._failing = (int(self.slots[going[0]]), reason)
-            self.state = host._replace(alive=np.zeros_like(host.alive))
+            self.state = host._replace(alive=jnp.zeros_like(host.alive))
             return True
         stay, leave = np.array_split(going, 2)
         self._parked |= {int(self.slots[place]): canonical(host, place) for place in leave}
@@ -89,11 +107,10 @@ class Batch:
 
     def leave(self) -> Iterator[tuple[int, State, str]]:
         """Those that ended in this chunk: index, state, and why it failed if it did for want of memory."""
-        alive = np.asarray(self.state.alive)
-        leaving = np.flatnonzero(~alive & ~self.ended[self.slots])
+        leaving = np.flatnonzero(~self._alive() & ~self.ended[self.slots])
         if not len(leaving):
             return
-        host = jax.device_get(self.state)
+        host = self._host()
         for place in leaving:
             index = int(self.slots[place])
             self.ended[index] = True
@@ -106,7 +123,7 @@ class Batch:
         if not self._left:
             return
         self._left = False
-        host, slots = jax.device_get(self.state), self.slots
+        host, slots = self._host(), self.slots
         alive = np.asarray(host.alive)
         free = np.flatnonzero(~alive)
         if self._waiting:
@@ -119,8 +136,9 @@ class Batch:
             slots = slots.copy()
             slots[places] = [self._waiting.pop(0) for _ in places]
             host = put(host, places, self._enter(slots[places]))
-        elif alive.sum() <= len(slots) // 4:
+        elif alive.sum() <= len(slots) // 4 and self.places > len(local_devices()):
             # A quarter is left: move these alone. Each width compiles once, hence not for every replica that leaves.
+            # Where each device has one replica, nothing would be gained.
             stay = np.concatenate([np.flatnonzero(alive), free])[: max(1, len(slots) // 4)]
             slots, host = slots[stay], take(host, stay)
         self._failing = None
@@ -128,7 +146,7 @@ class Batch:
 
     def snapshot(self) -> dict[int, State]:
         """The state of every replica under way, by its index."""
-        host = jax.device_get(self.state)
+        host = self._host()
         going = np.flatnonzero(np.asarray(host.alive))
         return self._parked | {int(self.slots[place]): canonical(host, place) for place in going}
 

@@ -101,6 +101,10 @@ class Checkpoints:
         for name in ended.keys() - kept.keys():
             self._final(name).unlink(missing_ok=True)
 
+    def drop(self) -> None:
+        """Remove the file of the replicas that were under way: all of them are finished."""
+        self._path.unlink(missing_ok=True)
+
     def tidy(self, done: Collection[Name]) -> None:
         """Remove files that hold nothing any more that is not done, or older states than another file."""
         running = self._running()

@@ -8,8 +8,12 @@ A step is one fused gather-compute-reduce over the neighbour rows, an addition, 
 reduction for the decisions. The words are carried from step to step because what a loop carries is stored: computed
 where they are used, XLA would inline the cipher into the gather and run it once per pair.
 
-Nothing a replica does depends on the batch, the chunk, the rebuilds or the order of its particles: coordinates and
-all sums over neighbours are integers, random numbers are keyed by (key, step, tag), and a replica's key is its own.
+Several devices share a batch, and each runs both loops over its own replicas: the loops' decisions are taken over the
+replicas of one device, so that no device waits for another before the chunk ends.
+
+Nothing a replica does depends on the batch, the devices, the chunk, the rebuilds or the order of its particles:
+coordinates and all sums over neighbours are integers, random numbers are keyed by (key, step, tag), and a replica's key
+is its own.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,10 +23,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.sharding import Mesh, PartitionSpec
 
 from packing_jax import active, noise
 from packing_jax import neighbors as nb
+from packing_jax.devices import BY_REPLICA, mesh_of
 from packing_jax.geometry import Placed, crossings, take
 from packing_jax.neighbors import Plan
 from packing_jax.observables import Configuration, Observable
@@ -58,7 +65,10 @@ class State(NamedTuple):
 
 
 class Needs(NamedTuple):
-    """What the neighbour search of a chunk met; above the plan's capacity the chunk is void."""
+    """What the neighbour search of a chunk met; above the plan's capacity the chunk is void.
+
+    Beside a batch on several devices, each has one entry a device.
+    """
 
     row: Array  #: () int32, longest row
     slots: Array  #: () int32, longest run of cells
@@ -86,7 +96,7 @@ class _Moving(NamedTuple):
     active: Array  #: () int32, the largest number of active particles met at the last step
 
 
-def overflowed(plan: Plan, needs: Needs) -> Array:
+def overflowed(plan: Plan, needs: Needs) -> Array | np.bool_:
     """Whether a chunk is void: its plan was too small for what it met."""
     return (needs.row > plan.capacity) | (needs.slots > plan.slots)
 
@@ -179,7 +189,6 @@ def _step_keys(keys: Array, steps: Array) -> Array:
     )
 
 
-@partial(jax.jit, static_argnames=("plan", "record"))
 def chunk(
     plan: Plan,
     record: Record,
@@ -188,7 +197,53 @@ def chunk(
     schedule: Array,
     most: Array,
 ) -> tuple[State, Needs]:
-    """At most ``most`` steps of every live replica, recording ``record`` at the steps of ``schedule``."""
+    """At most ``most`` steps of every live replica, recording ``record`` at the steps of ``schedule``.
+
+    The devices are those that the replicas lie on, see :func:`packing_jax.devices.spread`.
+    """
+    compiled: tuple[State, Needs] = on_devices(plan, record, mesh_of(replicas.key), replicas, state, schedule, most)
+    return compiled
+
+
+@partial(jax.jit, static_argnames=("plan", "record", "mesh"))
+def on_devices(
+    plan: Plan,
+    record: Record,
+    mesh: Mesh | None,
+    replicas: Replicas,
+    state: State,
+    schedule: Array,
+    most: Array,
+) -> tuple[State, Needs]:
+    """The program of :func:`chunk` on the devices of a mesh, or on one."""
+    if mesh is None:
+        return _on_one(plan, record, replicas, state, schedule, most)
+
+    def piece(replicas: Replicas, state: State, schedule: Array, most: Array) -> tuple[State, Needs]:
+        state, needs = _on_one(plan, record, replicas, state, schedule, most)
+        return state, jax.tree.map(lambda one: one[None], needs)
+
+    everywhere = PartitionSpec()
+    # check_vma asks each carry of a loop to vary over the devices or not; nothing here is the same on all of them
+    shared: Callable[..., tuple[State, Needs]] = jax.shard_map(
+        piece,
+        mesh=mesh,
+        in_specs=(BY_REPLICA, BY_REPLICA, everywhere, everywhere),
+        out_specs=BY_REPLICA,
+        check_vma=False,
+    )
+    return shared(replicas, state, schedule, most)
+
+
+def _on_one(
+    plan: Plan,
+    record: Record,
+    replicas: Replicas,
+    state: State,
+    schedule: Array,
+    most: Array,
+) -> tuple[State, Needs]:
+    """The chunk of the replicas of one device."""
     last = schedule[-1]
 
     def run(state: State, neighbors: nb.Neighbors, made: Array, few: Array) -> tuple[State, _Moving]:

@@ -17,14 +17,15 @@ from typing import Annotated, Any, Literal
 
 import jax
 import tyro
-from tqdm import tqdm
 
 from packing_jax.bench import BenchCommand
+from packing_jax.cluster import connected
 from packing_jax.errors import PackingError
 from packing_jax.grid import CouplingName, Mixture, RuleName, Sweep, recorded
 from packing_jax.layout import description
-from packing_jax.progress import Clock, Stop, SweepProgress, seconds
-from packing_jax.sweep import Outcome, run_sweep
+from packing_jax.progress import Stop, seconds
+from packing_jax.said import Log, Said
+from packing_jax.sweep import run_sweep
 
 _BEGAN = time.monotonic()  # what --max-walltime counts from
 
@@ -36,7 +37,6 @@ OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_h
 OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
 OptionalDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
 OptionalText = Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="")]
-Log = Literal["bar", "json", "quiet"]
 OptionalLog = Annotated[Log | None, tyro.conf.arg(help_behavior_hint="")]
 OptionalCoupling = Annotated[CouplingName | None, tyro.conf.arg(help_behavior_hint="")]
 
@@ -124,6 +124,10 @@ class SweepCommand(_Words):
     """Batch fraction b_f of sgd, above 0 and at most 1. List or range. Default: 0.75."""
     replicas: int = 3
     """Independent runs of each point of the grid."""
+    scheduler: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = None
+    """Run on the workers of a Dask scheduler, such as tcp://node1:8786; they share this file system."""
+    local_workers: OptionalInt = None
+    """Run on so many worker processes of this machine."""
 
     def execute(self, command: str) -> int:
         """Run the sweep, then the report."""
@@ -301,17 +305,20 @@ def _listed(values: tuple[float, ...]) -> str:
 
 def _simulate(spec: Sweep, out: Path, words: _Words, command: str, resume: bool = False) -> int:
     limit = None if words.max_walltime is None else seconds(words.max_walltime)
-    log = _Log(words.log or ("bar" if sys.stderr.isatty() else "quiet"))
+    log = Said(words.log or ("bar" if sys.stderr.isatty() else "quiet"))
+    there = (words.scheduler, words.local_workers) if isinstance(words, SweepCommand) else (None, None)
     try:
-        outcome = run_sweep(
-            spec,
-            out,
-            resume=resume,
-            on_progress=log.progress,
-            on_note=log.note,
-            command=command,
-            stop=Stop(limit, _BEGAN),
-        )
+        with connected(*there) as client:
+            outcome = run_sweep(
+                spec,
+                out,
+                resume=resume,
+                on_progress=log.progress,
+                on_note=log.note,
+                command=command,
+                stop=Stop(limit, _BEGAN),
+                client=client,
+            )
     finally:
         log.close()
     if outcome.stopped is None:
@@ -321,62 +328,6 @@ def _simulate(spec: Sweep, out: Path, words: _Words, command: str, resume: bool 
     if outcome.stopped is not None:
         return {"SIGINT": 130, "SIGTERM": 143}.get(outcome.stopped, 3)
     return 4 if outcome.failed else 0
-
-
-class _Log:
-    """What is said on stderr while a sweep runs."""
-
-    def __init__(self, form: Log) -> None:
-        self._form = form
-        self._bar: Any = None
-        self._clock = Clock()
-
-    def progress(self, now: SweepProgress) -> None:
-        if self._form == "json" and (self._clock.due() or now.done == now.total):
-            self._json("progress", {**now._asdict(), "phi_c": [guess._asdict() for guess in now.phi_c]})
-        if self._form != "bar":
-            return
-        if self._bar is None:  # not sooner: bad input gets a sentence and no bar
-            self._bar = tqdm(total=1.0, bar_format="{l_bar}{bar}| {elapsed}{postfix}", file=sys.stderr)
-            self._bar.set_postfix_str(f"{now.done}/{now.total} done, compiling")
-            return
-        from packing_jax.audit import duration
-
-        self._bar.update(now.share - self._bar.n)
-        parts = [f"{now.done}/{now.total} done", f"{now.absorbed} absorbed", f"{now.running} under way"]
-        parts += [f"{now.failed} failed"] if now.failed else []
-        parts += [f"{now.speed / 1e6:.2g} M particle-steps/s"]
-        parts += [f"{duration(now.seconds_left)} left"] if now.seconds_left is not None else []
-        parts += [f"phi_c {guess.low:g} to {guess.high:g}" for guess in now.phi_c[:1]]
-        self._bar.set_postfix_str(", ".join(parts))
-
-    def note(self, text: str) -> None:
-        if self._form == "json":
-            self._json("note", {"text": text})
-        else:
-            tqdm.write(text, file=sys.stderr)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def end(self, out: Path, outcome: Outcome) -> None:
-        missing = outcome.total - outcome.done
-        line = f"{out}: {outcome.done - outcome.failed} of {outcome.total} cells are done"
-        line += f", {outcome.failed} failed" if outcome.failed else ""
-        line += f", {missing} are missing" if missing else ""
-        if outcome.failed:
-            line += f" (one {outcome.reasons[0]})"
-        if outcome.stopped is not None:
-            line = f"stopped by {outcome.stopped}; {line}; packing-jax sweep --resume {out} goes on"
-        if self._form == "json":
-            facts = outcome._asdict() | {"missing": missing, "directory": str(out), "text": line}
-            self._json("end", facts)
-        else:
-            print(line, file=sys.stderr)
-
-    def _json(self, event: str, facts: dict[str, Any]) -> None:
-        print(json.dumps({"event": event, "time": time.time(), **facts}), file=sys.stderr, flush=True)
 
 
 def _keep_compiled() -> None:

@@ -21,8 +21,9 @@ from packing_jax.errors import PackingError
 from packing_jax.geometry import MAX_DIM, mixture_1_to_1_4
 from packing_jax.layout import Layout, provenance
 from packing_jax.manifest import Name, digest_of
+from packing_jax.replicas import gather_replicas
 from packing_jax.rules import Rule, bro, langevin, random_organization, sgd
-from packing_jax.simulate import DEFAULT_RECORD, STEP_LIMIT, gather_replicas, linear_times, log_times
+from packing_jax.simulate import DEFAULT_RECORD, STEP_LIMIT, linear_times, log_times
 from packing_jax.system import System, stack
 
 RuleName = Literal["bro", "sgd", "ro", "langevin"]

@@ -124,6 +124,10 @@ class Stop:
         self._last = time.monotonic()
         self._longest = 0.0
 
+    def took(self, seconds: float) -> None:
+        """Another process says how long its longest chunk was."""
+        self._longest = max(self._longest, seconds)
+
     def reason(self) -> str | None:
         """``SIGINT``, ``SIGTERM``, ``walltime``, or None to go on; asked once after every chunk."""
         now = time.monotonic()

@@ -19,10 +19,12 @@ from jax import Array
 from packing_jax import observables, tuning
 from packing_jax.batch import Batch, take
 from packing_jax.chunk import Needs, Replicas, State, chunk, overflowed
+from packing_jax.devices import local_devices
 from packing_jax.errors import PackingError
-from packing_jax.geometry import to_fixed, to_positions
+from packing_jax.geometry import to_positions
 from packing_jax.neighbors import Plan, plan_for
 from packing_jax.observables import Observable
+from packing_jax.replicas import gather_replicas
 from packing_jax.rules import Rule
 from packing_jax.system import System
 
@@ -176,86 +178,10 @@ def check_times(times: np.ndarray, steps: int) -> np.ndarray:
     return array.astype(np.int32)
 
 
-def gather_replicas(system: System, rule: Any, key: Array, start: Array | np.ndarray | None) -> tuple[Replicas, bool]:
-    """One leading replica axis on everything, and whether the caller had one."""
-    dtype = system.box.dtype
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise PackingError("the key is an array of numbers; it must be a typed key, jax.random.key(seed)")
-
-    def as_leaf(leaf: Any) -> Array:
-        leaf = jnp.asarray(leaf)
-        if leaf.ndim > 1:
-            raise PackingError(f"a hyperparameter has shape {leaf.shape}; it must be one number or one per replica")
-        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-
-    rule = jax.tree.map(as_leaf, rule)
-    start = None if start is None else _check_start(start, system)
-    sizes = {len(leaf) for leaf in jax.tree.leaves(rule) if leaf.ndim}
-    sizes |= {len(system.box)} if system.box.ndim else set()
-    sizes |= {len(key)} if key.ndim else set()
-    sizes |= {len(start)} if start is not None and start.ndim == 3 else set()
-    if len(sizes) > 1:
-        raise PackingError(f"replica axes of lengths {sorted(sizes)}; system, rule, keys and start must agree on one")
-    count = sizes.pop() if sizes else 1
-    batched = bool(system.box.ndim or key.ndim or any(x.ndim for x in jax.tree.leaves(rule)))
-    batched = batched or (start is not None and start.ndim == 3)
-
-    def spread(leaf: Array) -> Array:
-        return jnp.broadcast_to(leaf, (count, *leaf.shape))
-
-    if not key.ndim:
-        key = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count)) if batched else key[None]
-    system = system if system.box.ndim else jax.tree.map(spread, system)
-    rule = jax.tree.map(lambda leaf: leaf if leaf.ndim else spread(leaf), rule)
-    if start is None:
-        coordinates = jax.vmap(lambda k: _random_start(k, system, dtype))(key)
-    else:
-        start = start if start.ndim == 3 else spread(start)
-        coordinates = to_fixed(start.astype(dtype), system.box)
-    system = _in_box_sides(system)
-    noise_keys = jax.vmap(lambda k: jax.random.key_data(jax.random.fold_in(k, 1)))(key)
-    return Replicas(system, rule, noise_keys[:, :2], coordinates), batched
-
-
-def _in_box_sides(system: System) -> System:
-    """The same system in a box of side 1, so that nothing is divided by the side in the compiled program.
-
-    There XLA is free to write box/sigma for 1/(sigma/box), which rounds differently, and does so for some batch sizes.
-    """
-    box = np.asarray(system.box)
-    diameters = np.asarray(system.diameters)
-    return replace(
-        system,
-        box=jnp.ones_like(system.box),
-        diameters=jnp.asarray(diameters / box.reshape(box.shape + (1,) * (diameters.ndim - box.ndim))),
-        unit=jnp.asarray(np.asarray(system.unit) / box),
-    )
-
-
-def _random_start(key: Array, system: System, dtype: np.dtype) -> Array:
-    """A Poisson pattern, (dim, N): particle i's place depends on the key and i only, and not on the precision."""
-    words = jax.random.bits(jax.random.fold_in(key, 0), (system.particles, system.dim), dtype=jnp.uint32).T
-    if dtype == np.float32:
-        return words.astype(jnp.int32)
-    return words.astype(jnp.int64) << 32
-
-
-def _check_start(start: Array | np.ndarray, system: System) -> Array:
-    array = np.asarray(start)
-    expected = (system.particles, system.dim)
-    if array.ndim not in (2, 3) or array.shape[-2:] != expected:
-        raise PackingError(f"the start has shape {array.shape}; it must end in {expected}, particles by dimension")
-    if not np.all(np.isfinite(array)):
-        raise PackingError(
-            f"{int(np.sum(~np.isfinite(array)))} start coordinates are NaN or infinite; all must be finite"
-        )
-    return jnp.asarray(array, dtype=system.box.dtype)
-
-
 def default_batch(particles: int) -> int:
-    """Replicas at a time: enough to fill a device, few enough to stay in a CPU's cache."""
+    """Replicas at a time: enough to fill each device, few enough to stay in a CPU's cache."""
     wanted = 2**15 if jax.default_backend() == "cpu" else 2**22
-    return max(1, min(wanted // particles, 4096))
+    return max(1, min(wanted // particles, 4096)) * len(local_devices())
 
 
 def run(
@@ -310,7 +236,7 @@ def run(
                 continue
         else:
             moved = group.accept(after)
-            program = (observe, jax.tree.structure((group.here, group.state)), n, len(moved))
+            program = (observe, jax.tree.structure((group.here, group.state)), n, group.places)
             if (plan, program) not in _COMPILED:  # the time was the compiler's
                 _COMPILED.add((plan, program))
             elif moved.any():
@@ -319,7 +245,8 @@ def run(
                 pace = chunk_steps or int(np.clip(pace * np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0), 1, 2**24))
                 if skin is None:
                     most = int(moved.max())
-                    wanted, gain = tuning.next_plan(plan, system, needs, most, left, local, len(moved))
+                    on_each = -(-group.places // len(local_devices()))
+                    wanted, gain = tuning.next_plan(plan, system, needs, most, left, local, on_each)
                     plan = wanted if gain > tuning.COMPILE or (wanted, program) in _COMPILED else plan
         for index, one, reason in group.leave():
             yield index, _result(one, group.one(index).system, reason)
@@ -348,7 +275,7 @@ def _attempt(
     try:
         steps = jnp.asarray(most, jnp.int32)
         after, needs = chunk(plan, observe, group.here, group.state, schedule, steps)
-        return after, jax.block_until_ready(needs), ""
+        return after, Needs(*map(np.max, jax.device_get(needs))), ""
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise

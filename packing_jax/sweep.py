@@ -41,6 +41,10 @@ class Outcome(NamedTuple):
         return self.stopped is not None
 
 
+#: Cells under way, share of the work, particle-steps, cells that the share is of.
+Report = Callable[[Sequence[Index], float, int, int], None]
+
+
 class Stopped(Exception):  # noqa: N818 - not an error
     """The sweep ends after the present chunk; everything is written."""
 
@@ -57,6 +61,7 @@ def run_sweep(
     command: str = "",
     stop: Stop | None = None,
     checkpoint_seconds: float = 5.0,
+    client: Any = None,
 ) -> Outcome:
     """Run every cell of a grid that is not done, and store each as it finishes.
 
@@ -72,6 +77,7 @@ def run_sweep(
         command: recorded in the store.
         stop: ends the sweep after a chunk; Ctrl-C and SIGTERM do so in any case.
         checkpoint_seconds: between two records of where unfinished replicas stand; longer where writing one is slow.
+        client: a ``dask.distributed.Client`` whose workers run the cells; they see ``directory`` at the same place.
 
     Returns:
         How many cells are done, how many failed and why it ended. All that is finished is in the store, and where the
@@ -95,7 +101,7 @@ def run_sweep(
             store.begin_session(command)
             session = _Session(spec, store, on_progress, on_note, stop)
             try:
-                return session.run(batch, chunk_steps, checkpoint_seconds)
+                return session.run(batch, chunk_steps, checkpoint_seconds, client)
             except OSError as error:
                 raise cannot_write(directory, error) from error
 
@@ -137,7 +143,7 @@ class _Session:
         self._began = time.monotonic()
         self._share_at_start: float | None = None
 
-    def run(self, batch: int | None, chunk_steps: int | None, checkpoint_seconds: float) -> Outcome:
+    def run(self, batch: int | None, chunk_steps: int | None, checkpoint_seconds: float, client: Any) -> Outcome:
         """Finish what is unfinished."""
         store = self.store
         self._tell(store.notes)
@@ -149,7 +155,15 @@ class _Session:
         stopped = None
         try:
             self.report(todo[:0], 0.0, 0)
-            if todo:
+            if todo and client is not None:
+                from packing_jax.cluster import Cluster
+
+                cluster = Cluster(client, store, self.stop, self.report)
+                try:
+                    cluster.run(self.spec, todo, batch, chunk_steps, checkpoint_seconds)
+                finally:
+                    self._tell(cluster.notes)
+            elif todo:
                 self._run_here(todo, checkpoints, batch, chunk_steps)
         except Stopped as why:
             stopped = str(why)

@@ -15,8 +15,9 @@ import packing_jax as pj
 from packing_jax import active, tuning
 from packing_jax import neighbors as nb
 from packing_jax.chunk import Needs, chunk
+from packing_jax.replicas import gather_replicas
 from packing_jax.rules.sgd import _is_local
-from packing_jax.simulate import DEFAULT_RECORD, gather_replicas
+from packing_jax.simulate import DEFAULT_RECORD
 from packing_jax.system import System
 
 driver = importlib.import_module("packing_jax.simulate")  # the package's `simulate` is the function

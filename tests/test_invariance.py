@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 
 import packing_jax as pj
 from packing_jax import noise
-from packing_jax.simulate import gather_replicas
+from packing_jax.replicas import gather_replicas
 from packing_jax.system import System
 
 R, STEPS = 16, 40

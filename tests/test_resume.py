@@ -28,8 +28,8 @@ from packing_jax.errors import PackingError
 from packing_jax.grid import Sweep, checked, extended, recorded
 from packing_jax.manifest import Manifest
 from packing_jax.progress import Stop
+from packing_jax.replicas import gather_replicas
 from packing_jax.report import report
-from packing_jax.simulate import gather_replicas
 from packing_jax.sweep import Stopped, run_sweep
 
 # `packing_jax.simulate` is the function as well; the module is what a test patches
@@ -520,7 +520,7 @@ SCRIPT = """
 import sys
 import jax
 from packing_jax.grid import Sweep
-from packing_jax.simulate import gather_replicas
+from packing_jax.replicas import gather_replicas
 from packing_jax.sweep import Stopped, run_sweep
 spec = Sweep(**eval(sys.argv[2]))
 print("running", flush=True)

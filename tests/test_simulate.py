@@ -17,7 +17,8 @@ from packing_jax import neighbors as nb
 from packing_jax import noise
 from packing_jax.errors import PackingError
 from packing_jax.geometry import quanta
-from packing_jax.simulate import Progress, gather_replicas
+from packing_jax.replicas import gather_replicas
+from packing_jax.simulate import Progress
 from packing_jax.system import System
 
 # `packing_jax.simulate` is the function as well; the module is what a test patches
