@@ -37,6 +37,7 @@ OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_beha
 OptionalDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
 OptionalText = Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="")]
 Log = Literal["bar", "json", "quiet"]
+OptionalFrames = Annotated[str | None, tyro.conf.arg(metavar="every:K|log", help_behavior_hint="")]
 OptionalLog = Annotated[Log | None, tyro.conf.arg(help_behavior_hint="")]
 OptionalCoupling = Annotated[CouplingName | None, tyro.conf.arg(help_behavior_hint="")]
 
@@ -65,6 +66,9 @@ class _Words:
     """Steps to make. Default: 500 over the smallest kick."""
     record_every: OptionalInt = None
     """Steps between two records. Default: 40 logarithmic and 100 linear times."""
+    trajectory: OptionalFrames = None
+    """Write the particles to DIR/trajectories/*.gsd, for OVITO and freud: every K steps, or ten times a decade.
+    Default: no trajectories."""
     seed: int = 0
     """Seed of everything random; the same seed gives the same bits."""
     out: OptionalDir = None
@@ -93,6 +97,7 @@ class _Words:
             mixture=self.mixture,
             steps=self.steps,
             record_every=self.record_every,
+            trajectory=self.trajectory,
             replicas=replicas,
             seed=self.seed,
         )
@@ -155,6 +160,7 @@ class SweepCommand(_Words):
             exponent=stored.exponent,
             steps=stored.steps,
             record_every=stored.record_every,
+            trajectory=stored.trajectory,
             seed=stored.seed,
             phi=_listed(stored.phi),
             kick=_listed(stored.kick),
