@@ -1,4 +1,4 @@
-"""The command line: run, sweep, status, rerun, report, doctor, bench.
+"""The command line: run, sweep, status, rerun, report, doctor, movie, bench.
 
 Exit codes: 0 done, every cell is in the store; 1 a check failed (doctor, rerun); 2 bad input or a full disk, in one
 sentence; 3 stopped by --max-walltime with cells left; 4 done, but some cells failed; 130 Ctrl-C; 143 SIGTERM. The last
@@ -23,6 +23,7 @@ from packing_jax.bench import BenchCommand
 from packing_jax.errors import PackingError
 from packing_jax.grid import CouplingName, Mixture, RuleName, Sweep, recorded
 from packing_jax.layout import description
+from packing_jax.movie import MovieCommand
 from packing_jax.progress import Clock, Stop, SweepProgress, seconds
 from packing_jax.sweep import Outcome, run_sweep
 
@@ -402,6 +403,7 @@ def main(args: list[str] | None = None) -> int:
         "rerun": RerunCommand,
         "report": ReportCommand,
         "doctor": DoctorCommand,
+        "movie": MovieCommand,
         "bench": BenchCommand,
     }
     try:

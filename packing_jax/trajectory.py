@@ -307,7 +307,7 @@ class Recorder:
                 for at in range(len(old)):
                     frame = old[at]
                     step, particles = int(frame.configuration.step), frame.particles
-                    if step in needed and particles.N == self._systems.particles:
+                    if step in needed and len(particles.position) == self._systems.particles:
                         active = frame.log["particles/active"].astype(np.uint8)
                         file.write(_packed(Frame(step, particles.position[:, : self._systems.dim], active)))
         except (FileNotFoundError, RuntimeError, ValueError, KeyError):
