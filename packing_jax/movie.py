@@ -16,9 +16,9 @@ from packing_jax.grid import layout_of, recorded
 from packing_jax.layout import description
 from packing_jax.trajectory import hoomd_schema, trajectory_file
 
-_PASSIVE, _ACTIVE, _EDGE = "#dfe3e8", "#d1495b", "#4a5058"
+_PASSIVE, _ACTIVE, _EDGE = "#dfe3e8", "#d1495bb0", "#4a5058"  # red lets the other disc of an overlap through
 _DPI = 120
-_INCHES = (5.0, 5.4)  # an even number of pixels, which MP4 needs
+_INCHES = (5.0, 5.2)  # an even number of pixels, which MP4 needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ class Scene:
 
         self.side = float(first.configuration.box[0])
         self.figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
-        self.canvas = FigureCanvasAgg(self.figure)
+        self.canvas: Any = FigureCanvasAgg(self.figure)
         self._axes = self.figure.add_subplot()
         half = self.side / 2
         self._axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal")
