@@ -5,7 +5,6 @@ can be computed in any order, batch, session or place.
 """
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from packing_jax.manifest import State as CellState
 from packing_jax.progress import Clock, Stop, SweepProgress, guess_phi_c, stopping, write_progress
 from packing_jax.simulate import Progress, Result, Snapshot, default_batch, run, state_like
 from packing_jax.store import Store, cannot_write
-from packing_jax.trajectory import Recorder, fault_of, frame_times, hoomd_schema
+from packing_jax.trajectory import Recorder, clear_trajectories, fault_of, frame_times, hoomd_schema
 
 _AT_ONCE = 256  # cells whose records are in memory while a sweep is extended
 
@@ -96,12 +95,13 @@ def run_sweep(
             if spec.trajectory is not None:
                 hoomd_schema()  # before anything is made
             store = Store.create(directory, layout_of(spec, command))
-            shutil.rmtree(directory / "trajectories", ignore_errors=True)
         with contextlib.closing(store):
             spec = recorded(store.layout.attributes)
             store.begin_session(command)
             session = _Session(spec, store, on_progress, on_note, stop)
             try:
+                if spec.trajectory is not None and not resume:
+                    clear_trajectories(directory, store.layout.places())
                 return session.run(batch, chunk_steps, checkpoint_seconds)
             except OSError as error:
                 raise cannot_write(directory, error) from error

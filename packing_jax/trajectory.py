@@ -8,6 +8,7 @@ same bits as ever. Where a part has lost a frame, its cell starts again. One fra
 
 import importlib
 import math
+import shutil
 import struct
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -108,6 +109,17 @@ def trajectory_file(directory: Path, name: Name) -> Path:
     """The file of a cell (phi, kick, batch fraction, replica)."""
     phi, kick, fraction, number = name
     return directory / "trajectories" / f"phi{phi!r}_kick{kick!r}_bf{fraction!r}_replica{number}.gsd"
+
+
+def clear_trajectories(directory: Path, names: Iterable[Name]) -> None:
+    """Remove what an earlier sweep in this directory left of these cells.
+
+    Raises:
+        OSError: the disk says no.
+    """
+    shutil.rmtree(directory / "trajectories" / ".parts", ignore_errors=True)
+    for name in names:
+        trajectory_file(directory, name).unlink(missing_ok=True)
 
 
 def fault_of(directory: Path, entry: Entry) -> str:

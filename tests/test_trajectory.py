@@ -165,7 +165,7 @@ def test_more_frames_than_a_checkpoint_knows_of_are_made_again(whole, tmp_path):
     """As after a kill: frames were written after the last checkpoint, the last of them cut off."""
     go(tmp_path, stop=After(3), checkpoint_seconds=1e9)
     states = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
-    with pytest.raises(Killed):
+    with pytest.raises(RuntimeError, match="killed"):
         go(tmp_path, None, resume=True, on_progress=interrupt_after(3), checkpoint_seconds=1e9)
     for path in (tmp_path / "trajectories/.parts").iterdir():
         path.write_bytes(path.read_bytes() + b"half a frame")
@@ -175,16 +175,12 @@ def test_more_frames_than_a_checkpoint_knows_of_are_made_again(whole, tmp_path):
     assert tree(tmp_path) == tree(whole)
 
 
-class Killed(Exception):
-    pass
-
-
 def interrupt_after(chunks):
     calls = iter(range(chunks))
 
     def on_progress(_):
         if next(calls, None) is None:
-            raise Killed
+            raise RuntimeError("killed")
 
     return on_progress
 
@@ -251,6 +247,18 @@ def test_times_of_frames():
     for steps in (1, 2, 999, 1000, 1001):
         assert frame_times("log", steps).tolist() == long[long <= steps].tolist()
     assert len(long[long > 100]) == 40
+
+
+def test_a_sweep_begun_anew_leaves_other_files_alone(whole, tmp_path):
+    folder = tmp_path / "trajectories"
+    folder.mkdir()
+    (folder / "mine.gsd").write_bytes(b"of somebody else")
+    path = folder / "phi0.9_kick0.3_bf1.0_replica1.gsd"
+    path.write_bytes(b"of a sweep that was removed")
+    go(tmp_path, stop=After(0))
+    assert not path.exists()
+    go(tmp_path, None, resume=True)
+    assert tree(tmp_path) == tree(whole) | {"mine.gsd": b"of somebody else"}
 
 
 def test_gsd_is_asked_for_before_anything_is_made(monkeypatch, tmp_path):
