@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -101,6 +102,8 @@ def write_movie(source: Path, out: Path, fps: int = 15) -> int:
             return len(file)
     except OSError as error:
         raise PackingError(f"cannot write {out} from {source}: {error.strerror or error}") from error
+    except subprocess.CalledProcessError as error:
+        raise PackingError(f"ffmpeg could not write {out} (exit code {error.returncode}); write a .gif") from error
     except (RuntimeError, ValueError, KeyError, IndexError) as error:
         raise PackingError(f"{source} is damaged or no trajectory of packing_jax ({error})") from error
     finally:
