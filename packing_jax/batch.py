@@ -87,6 +87,20 @@ class Batch:
         self._load(self.slots[stay], take(host, stay))
         return False
 
+    def visit(self, stops: np.ndarray, on_stop: Callable[[int, State], None]) -> None:
+        """Show the replicas under way that stand at one of these steps."""
+        places = np.flatnonzero(np.isin(self.made[self.slots], stops) & ~self.ended[self.slots])
+        if len(places):
+            host = jax.device_get(self.state)
+            for place in places:
+                on_stop(int(self.slots[place]), canonical(host, place))
+
+    def until(self, stops: np.ndarray) -> int:
+        """Moves that all replicas under way can make before one of them reaches one of these steps."""
+        made = self.made[self.slots[~self.ended[self.slots]]]
+        ahead = np.append(stops, np.iinfo(np.int64).max)[np.searchsorted(stops, made, side="right")]
+        return int((ahead - made).min())
+
     def leave(self) -> Iterator[tuple[int, State, str]]:
         """Those that ended in this chunk: index, state, and why it failed if it did for want of memory."""
         alive = np.asarray(self.state.alive)

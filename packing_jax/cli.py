@@ -1,4 +1,4 @@
-"""The command line: run, sweep, status, rerun, report, doctor, bench.
+"""The command line: run, sweep, status, rerun, report, doctor, movie, bench.
 
 Exit codes: 0 done, every cell is in the store; 1 a check failed (doctor, rerun); 2 bad input or a full disk, in one
 sentence; 3 stopped by --max-walltime with cells left; 4 done, but some cells failed; 130 Ctrl-C; 143 SIGTERM. The last
@@ -23,6 +23,7 @@ from packing_jax.bench import BenchCommand
 from packing_jax.errors import PackingError
 from packing_jax.grid import CouplingName, Mixture, RuleName, Sweep, recorded
 from packing_jax.layout import description
+from packing_jax.movie import MovieCommand
 from packing_jax.progress import Clock, Stop, SweepProgress, seconds
 from packing_jax.sweep import Outcome, run_sweep
 
@@ -37,6 +38,7 @@ OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_beha
 OptionalDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
 OptionalText = Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="")]
 Log = Literal["bar", "json", "quiet"]
+OptionalFrames = Annotated[str | None, tyro.conf.arg(metavar="every:K|log", help_behavior_hint="")]
 OptionalLog = Annotated[Log | None, tyro.conf.arg(help_behavior_hint="")]
 OptionalCoupling = Annotated[CouplingName | None, tyro.conf.arg(help_behavior_hint="")]
 
@@ -65,6 +67,9 @@ class _Words:
     """Steps to make. Default: 500 over the smallest kick."""
     record_every: OptionalInt = None
     """Steps between two records. Default: 40 logarithmic and 100 linear times."""
+    trajectory: OptionalFrames = None
+    """Write the particles to DIR/trajectories/*.gsd, for OVITO and freud: every K steps, or ten times a decade.
+    Default: no trajectories."""
     seed: int = 0
     """Seed of everything random; the same seed gives the same bits."""
     out: OptionalDir = None
@@ -93,6 +98,7 @@ class _Words:
             mixture=self.mixture,
             steps=self.steps,
             record_every=self.record_every,
+            trajectory=self.trajectory,
             replicas=replicas,
             seed=self.seed,
         )
@@ -155,6 +161,7 @@ class SweepCommand(_Words):
             exponent=stored.exponent,
             steps=stored.steps,
             record_every=stored.record_every,
+            trajectory=stored.trajectory,
             seed=stored.seed,
             phi=_listed(stored.phi),
             kick=_listed(stored.kick),
@@ -396,6 +403,7 @@ def main(args: list[str] | None = None) -> int:
         "rerun": RerunCommand,
         "report": ReportCommand,
         "doctor": DoctorCommand,
+        "movie": MovieCommand,
         "bench": BenchCommand,
     }
     try:

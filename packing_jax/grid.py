@@ -24,6 +24,7 @@ from packing_jax.manifest import Name, digest_of
 from packing_jax.rules import Rule, bro, langevin, random_organization, sgd
 from packing_jax.simulate import DEFAULT_RECORD, STEP_LIMIT, gather_replicas, linear_times, log_times
 from packing_jax.system import System, stack
+from packing_jax.trajectory import check_trajectory
 
 RuleName = Literal["bro", "sgd", "ro", "langevin"]
 CouplingName = Literal["pair", "pair-independent", "particle", "particle-normalised"]
@@ -54,6 +55,7 @@ class Sweep:
     record_every: int | None = None  #: None: 40 logarithmic and 100 linear times
     replicas: int = 4
     seed: int = 0
+    trajectory: str | None = None  #: every:K or log, see packing_jax.trajectory; None: none
     extended_from: tuple[int, ...] = ()  #: steps before each extension; what was recorded then is kept
 
 
@@ -138,6 +140,8 @@ def _shown(values: tuple[float, ...]) -> str:
 def _check_size(spec: Sweep) -> None:
     replicas = len(spec.phi) * len(spec.kick) * len(spec.batch_fraction or (1.0,)) * spec.replicas
     size = replicas * 4 * (spec.particles * spec.dim + 3 * len(record_times(spec)))
+    if spec.trajectory is not None:
+        check_trajectory(spec.trajectory, spec.steps or 0, spec.dim, spec.particles, replicas)
     if spec.particles > _MOST_PARTICLES:
         raise PackingError(f"{spec.particles} particles; at most {_MOST_PARTICLES} can be indexed")
     if size > _LARGEST_STORE or replicas > _MOST_REPLICAS:
@@ -268,6 +272,8 @@ def recorded(attributes: Mapping[str, Any]) -> Sweep:
             kinds = (int, float)
         elif field.name == "record_every":
             kinds = (int, type(None))
+        elif field.name == "trajectory":
+            kinds = (str, type(None))
         if not all(type(one) in kinds for one in (value if isinstance(value, tuple) else (value,))):
             raise PackingError(
                 f"the store says {field.name} = {str(attributes.get(field.name))[:80]}; that is no sweep"
@@ -287,9 +293,9 @@ def extended(stored: Sweep, asked: Sweep) -> Sweep:
         PackingError: anything else differs, or there would be less; each difference is named.
     """
     differences = []
-    for name in _FIXED:
+    for name in (*_FIXED, "trajectory"):
         was, wanted = getattr(stored, name), getattr(asked, name)
-        if wanted != was and not (wanted is None and name == "coupling"):
+        if wanted != was and not (wanted is None and name in ("coupling", "trajectory")):
             differences.append(f"{name.replace('_', ' ')} is {was} there and {wanted} here")
     steps = stored.steps if asked.steps is None else asked.steps
     for name, was, wanted in (("steps", stored.steps, steps), ("replicas", stored.replicas, asked.replicas)):

@@ -41,6 +41,8 @@ Snapshot = Callable[[], dict[int, State]]
 #: Plans and programs that this process has compiled: to go back to one costs nothing.
 _COMPILED: set[tuple[Plan, Any]] = set()
 
+_NO_STOPS = np.zeros(0, np.int64)
+
 _CHUNK_SECONDS = 0.5  # long enough to hide the host's work, short enough for a progress bar and Ctrl-C
 
 
@@ -270,6 +272,8 @@ def run(
     dense: bool = False,
     restore: Callable[[int], State | None] = lambda _: None,
     on_chunk: Callable[[Snapshot], None] = lambda _: None,
+    stops: np.ndarray = _NO_STOPS,
+    on_stop: Callable[[int, State], None] = lambda *_: None,
 ) -> Iterator[tuple[int, Result]]:
     """Yield (replica, result) as replicas finish, in no particular order; see :func:`simulate`.
 
@@ -285,6 +289,9 @@ def run(
         restore: gives the state that a replica goes on from, None to begin at its start; asked when it is its turn.
         on_chunk: called after ``on_progress`` with a function that returns the states of all replicas under way. What
             it raises ends the run.
+        stops: increasing steps; no chunk moves a replica past one.
+        on_stop: called before each chunk with every replica that stands at one of these steps, and its state; again
+            where a chunk had to be repeated, and not where a replica ends.
     """
     system = replicas.system
     n, steps = system.particles, int(times[-1])
@@ -297,8 +304,9 @@ def run(
     schedule = jnp.asarray(times)
     pace = chunk_steps or 16
     while True:
-        clock = time.perf_counter()
-        after, needs, trouble = _attempt(plan, observe, group, schedule, pace)
+        group.visit(stops, on_stop)
+        clock, most = time.perf_counter(), min(pace, group.until(stops))
+        after, needs, trouble = _attempt(plan, observe, group, schedule, most)
         if needs is not None and overflowed(plan, needs):
             grown = _grow(plan, int(needs.row), int(needs.slots), system)
             if isinstance(grown, Plan):
@@ -316,10 +324,11 @@ def run(
             elif moved.any():
                 seconds = time.perf_counter() - clock
                 left = seconds * float((steps - group.made[~group.ended]).sum()) / float(moved.sum())
-                pace = chunk_steps or int(np.clip(pace * np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0), 1, 2**24))
+                if chunk_steps is None and most == pace:  # a chunk that a stop cut short says little
+                    pace = int(np.clip(pace * np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0), 1, 2**24))
                 if skin is None:
-                    most = int(moved.max())
-                    wanted, gain = tuning.next_plan(plan, system, needs, most, left, local, len(moved))
+                    made = int(moved.max())
+                    wanted, gain = tuning.next_plan(plan, system, needs, made, left, local, len(moved))
                     plan = wanted if gain > tuning.COMPILE or (wanted, program) in _COMPILED else plan
         for index, one, reason in group.leave():
             yield index, _result(one, group.one(index).system, reason)

@@ -7,12 +7,14 @@ can be computed in any order, batch, session or place.
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from packing_jax.checkpoint import Checkpoints
+from packing_jax.chunk import State
 from packing_jax.errors import PackingError
 from packing_jax.grid import Sweep, checked, extended, layout_of, record_times, recorded, replicas_of
 from packing_jax.layout import Finished, Index, Layout, description
@@ -21,6 +23,7 @@ from packing_jax.manifest import State as CellState
 from packing_jax.progress import Clock, Stop, SweepProgress, guess_phi_c, stopping, write_progress
 from packing_jax.simulate import Progress, Result, Snapshot, default_batch, run, state_like
 from packing_jax.store import Store, cannot_write
+from packing_jax.trajectory import Recorder, clear_trajectories, fault_of, frame_times, hoomd_schema
 
 _AT_ONCE = 256  # cells whose records are in memory while a sweep is extended
 
@@ -89,12 +92,16 @@ def run_sweep(
             if spec is None:
                 raise PackingError("there is nothing to sweep: give a specification, or resume a store")
             spec = checked(spec)
+            if spec.trajectory is not None:
+                hoomd_schema()  # before anything is made
             store = Store.create(directory, layout_of(spec, command))
         with contextlib.closing(store):
             spec = recorded(store.layout.attributes)
             store.begin_session(command)
             session = _Session(spec, store, on_progress, on_note, stop)
             try:
+                if spec.trajectory is not None and not resume:
+                    clear_trajectories(directory, store.layout.places())
                 return session.run(batch, chunk_steps, checkpoint_seconds)
             except OSError as error:
                 raise cannot_write(directory, error) from error
@@ -141,6 +148,7 @@ class _Session:
         """Finish what is unfinished."""
         store = self.store
         self._tell(store.notes)
+        self._check_trajectories()
         self._fill_ended()
         # dense systems run to the end, so they come first; dilute ones are absorbed and fill the gaps
         todo = sorted(store.missing(), key=lambda cell: -cell[0])
@@ -194,8 +202,20 @@ class _Session:
                 raise Stopped(reason)
             checkpoints.save_if_due(states)
 
-        for index, result in run_cells(self.spec, names, checkpoints, batch, chunk_steps, keep, look):
+        for index, result in run_cells(
+            self.spec, names, checkpoints, batch, chunk_steps, keep, look, self.store.directory
+        ):
             finished.append((index, result))
+
+    def _check_trajectories(self) -> None:
+        """Take back finished cells whose trajectory is missing or damaged."""
+        if self.spec.trajectory is None:
+            return
+        for name, cell in self.store.layout.places().items():
+            entry = self.store.manifest.entries.get(name)
+            if entry is not None and entry.complete and (fault := fault_of(self.store.directory, entry)):
+                self._tell([f"{fault}: its cell is computed again"])
+                self.store.distrust(cell, fault)
 
     def _fill_ended(self) -> None:
         """Carry cells that ended before the last step, absorbed or diverged, to the end of an extended schedule."""
@@ -263,20 +283,28 @@ def run_cells(
     chunk_steps: int | None,
     on_progress: Callable[[Progress], None],
     on_chunk: Callable[[Snapshot], None],
+    trajectories: Path | None = None,
 ) -> Iterator[tuple[int, Result]]:
-    """Run some cells on this process's devices, from their checkpoints where there are any."""
+    """Run some cells on this process's devices, from their checkpoints where there are any.
+
+    ``trajectories`` is the directory of the sweep; None writes none, whatever the specification says.
+    """
     replicas = replicas_of(spec, names)
     times = record_times(spec)
     like = state_like(replicas, times)
-    yield from run(
-        replicas,
-        times,
-        batch=batch,
-        chunk_steps=chunk_steps,
-        on_progress=on_progress,
-        on_chunk=on_chunk,
-        restore=lambda i: checkpoints.restore(names[i], like),
+    start = partial(
+        run, replicas, times, batch=batch, chunk_steps=chunk_steps, on_progress=on_progress, on_chunk=on_chunk
     )
+
+    def found(index: int) -> State | None:
+        return checkpoints.restore(names[index], like)
+
+    if trajectories is None or spec.trajectory is None:
+        yield from start(restore=found)
+        return
+    stops = frame_times(spec.trajectory, int(times[-1]))
+    recorder = Recorder(trajectories, stops, names, replicas.system, checkpoints.notes)
+    yield from recorder.results(start(restore=partial(recorder.restore, found), stops=stops, on_stop=recorder.add))
 
 
 def made_by(layout: Layout, versions: str) -> str:

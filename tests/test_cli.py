@@ -523,22 +523,24 @@ def test_ctrl_c_before_anything_is_finished(packing, tmp_path, monkeypatch):
 WORDS = [
     "--rule {bro,sgd,ro,langevin}", "pair,pair-independent,particle,particle-normalised}", "--coupling",
     "--correlation", "--dim", "--particles", "--phi", "--kick", "--batch-fraction", "--exponent", "--mixture",
-    "--steps", "--record-every", "--replicas", "--seed", "--out DIR", "--max-walltime TIME", "--log", "bar,json,quiet",
+    "--steps", "--record-every", "--trajectory every:K|log", "--replicas", "--seed", "--out DIR",
+    "--max-walltime TIME", "--log", "bar,json,quiet",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ([], ["run", "sweep", "status", "rerun", "report", "doctor"]),
+        ([], ["run", "sweep", "status", "rerun", "report", "doctor", "movie"]),
         (["run"], WORDS),
         (["sweep"], [*WORDS, "LIST|LO:HI:N", "0.58:0.62:9", "--resume DIR", "143"]),
         (["status"], ["DIR", "json"]),
         (["rerun"], ["DIR", "--cell INT"]),
         (["report"], ["DIR", "summary.json"]),
         (["doctor"], ["versions", "devices"]),
+        (["movie"], ["DIR", "--cell INT", "--out FILE.mp4|.gif", "--fps INT"]),
     ],
-    ids=["packing-jax", "run", "sweep", "status", "rerun", "report", "doctor"],
+    ids=["packing-jax", "run", "sweep", "status", "rerun", "report", "doctor", "movie"],
 )
 def test_help(packing, command, words):
     done = packing(*command, "--help")
