@@ -254,10 +254,11 @@ def _check_start(start: Array | np.ndarray, system: System) -> Array:
     return jnp.asarray(array, dtype=system.box.dtype)
 
 
-def default_batch(particles: int) -> int:
-    """Replicas at a time: enough to fill a device, few enough to stay in a CPU's cache."""
+def default_batch(particles: int, dim: int) -> int:
+    """Replicas at a time: enough to fill a device, few enough for a CPU's cache and for half of the free memory."""
     wanted = 2**15 if jax.default_backend() == "cpu" else 2**22
-    return max(1, min(wanted // particles, 4096))
+    room = int(0.5 * tuning.free_bytes(jax.devices()[0]) / tuning.bytes_per_particle(dim))
+    return max(1, min(min(wanted, room) // particles, 4096))
 
 
 def run(
@@ -299,7 +300,7 @@ def run(
     plan = plan_for(system, tuning.first_skin(system.dim) if skin is None else skin)
     observe = tuple(record.items())
     _check_pace(batch, chunk_steps)
-    width = default_batch(n) if batch is None else batch
+    width = default_batch(n, system.dim) if batch is None else batch
     group = Batch(replicas, width, lambda who: _begin(who, times, record), restore)
     schedule = jnp.asarray(times)
     pace = chunk_steps or 16

@@ -1,5 +1,6 @@
 """The driver against slow references: every step of a run, absorption, schedules, overflow, divergence, bad input."""
 
+import importlib
 import inspect
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 
 import packing_jax as pj
 from packing_jax import neighbors as nb
-from packing_jax import noise
+from packing_jax import noise, tuning
 from packing_jax.errors import PackingError
 from packing_jax.geometry import quanta
 from packing_jax.simulate import Progress, gather_replicas
@@ -344,3 +345,12 @@ def test_keys_are_typed_keys() -> None:
 def test_hyperparameters_have_one_axis() -> None:
     with pytest.raises(PackingError, match="one per replica"):
         simulate(_crowd(), pj.bro(jnp.full((2, 3), 0.1)), STEPS, KEY)
+
+
+def test_the_batch_takes_at_most_half_of_the_free_memory(monkeypatch) -> None:
+    driver = importlib.import_module("packing_jax.simulate")
+    assert driver.default_batch(1000, 3) == 2**15 // 1000
+    room = 2 * 5000 * tuning.bytes_per_particle(3)  # half of it holds 5,000 particles
+    monkeypatch.setattr(tuning, "free_bytes", lambda _: room)
+    assert driver.default_batch(1000, 3) == 5
+    assert driver.default_batch(10_000, 3) == 1
