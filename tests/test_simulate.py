@@ -354,3 +354,18 @@ def test_the_batch_takes_at_most_half_of_the_free_memory(monkeypatch) -> None:
     monkeypatch.setattr(tuning, "free_bytes", lambda _: room)
     assert driver.default_batch(1000, 3) == 5
     assert driver.default_batch(10_000, 3) == 1
+
+
+@pytest.mark.parametrize(("dim", "phi", "particles"), [(3, 0.66, 2000), (5, 0.2, 5000)])
+def test_a_chunk_takes_no_more_memory_than_is_said(dim, phi, particles) -> None:
+    """On the grid and where all pairs are searched, as the compiler counts it."""
+    driver = importlib.import_module("packing_jax.simulate")
+    replicas, _ = gather_replicas(System.create(phi, particles, dim), pj.bro(0.05), jax.random.key(0), None)
+    times = np.array([0, 10], np.int32)
+    state = driver._begin(replicas, times, {})
+    plan = nb.plan_for(replicas.system, tuning.first_skin(dim))
+    assert (plan.cells == 1) == (dim == 5)
+    program = driver.chunk.lower(plan, (), jax.device_put(replicas), state, jnp.asarray(times), jnp.int32(5)).compile()
+    memory = program.memory_analysis()
+    taken = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    assert 0.25 < taken / (particles * tuning.bytes_per_particle(dim)) < 1
