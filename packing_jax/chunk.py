@@ -250,6 +250,7 @@ def _on_one(
         """Step until rows go out of date, something is to be noted, or enough steps are made."""
         systems = jax.vmap(_in_slots)(replicas.system, state.tags)
         due_at = schedule[state.cursor]
+        # for the dense step alone: lists of active particles and records name the slots of one replica
         placed = replace(neighbors, rows=Placed.of(neighbors.rows))
 
         def one_rule(rule: Any, *seen: Any) -> tuple[Array, Any, Info]:

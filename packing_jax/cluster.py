@@ -155,7 +155,7 @@ class Cluster:
             PackingError: a worker does not see the directory, has no packing_jax, or failed.
             Stopped: the session is to end; what was under way is in the checkpoints.
         """
-        width = default_batch(spec.particles) if batch is None else batch
+        width = default_batch(spec.particles, spec.dim) if batch is None else batch
         self._total = len(todo)
         groups = max(-(-len(todo) // width), min(len(todo), len(self.client.nthreads())))
         # dealt like cards, so that each group has its share of dense cells, which take longest

@@ -153,7 +153,7 @@ def pair_rows(
     Args:
         system: box and diameters, these in the order of the coordinates.
         positions: (dim, N) fixed point.
-        rows: (M, K) slots of neighbours, a particle's own slot as padding.
+        rows: (M, K) slots of neighbours, a particle's own slot as padding; in a batch they may be ``Placed``.
         own: (M,) slots of the particles that look; all N in their order when None.
         words: random and different for each particle, (M, 1) of those that look and (M, K) of their neighbours; they
             break the tie of coincident centres: the pair gets a direction along the first axis, opposite for the two

@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
+from tqdm import tqdm
 
 from packing_jax.errors import PackingError
 from packing_jax.grid import layout_of, recorded
@@ -87,7 +88,7 @@ def write_movie(source: Path, out: Path, fps: int = 15) -> int:
     """
     if not 1 <= fps <= 50:
         raise PackingError(f"{fps} frames per second; it must be from 1 to 50")
-    writers: dict[str, Callable[[Path, Scene, Any, int], None]] = {".gif": _write_gif, ".mp4": _write_mp4}
+    writers: dict[str, Callable[[Path, Scene, Iterable[Any], int], None]] = {".gif": _write_gif, ".mp4": _write_mp4}
     if out.suffix not in writers:
         raise PackingError(f"--out is {out}; it must end in .mp4 or .gif")
     if out.suffix == ".mp4" and not shutil.which("ffmpeg"):
@@ -97,7 +98,8 @@ def write_movie(source: Path, out: Path, fps: int = 15) -> int:
         with hoomd_schema().open(source, "r") as file:
             scene = Scene(file[0])
             out.parent.mkdir(parents=True, exist_ok=True)
-            writers[out.suffix](draft, scene, file, fps)
+            frames = tqdm(file, desc=out.name, unit=" frames", leave=False, disable=None)
+            writers[out.suffix](draft, scene, frames, fps)
             draft.replace(out)
             return len(file)
     except OSError as error:
@@ -173,11 +175,11 @@ def discs(frame: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return centre[seen][order], radius[seen][order], active[seen][order]
 
 
-def _write_gif(out: Path, scene: Scene, file: Any, fps: int) -> None:
+def _write_gif(out: Path, scene: Scene, frames: Iterable[Any], fps: int) -> None:
     from PIL import Image
 
     def pictures() -> Iterator[Any]:  # one at a time; matplotlib's own writer keeps them all
-        for frame in file:
+        for frame in frames:
             scene.show(frame)
             scene.canvas.draw()
             picture = Image.fromarray(np.asarray(scene.canvas.buffer_rgba())).convert("RGB")
@@ -187,11 +189,11 @@ def _write_gif(out: Path, scene: Scene, file: Any, fps: int) -> None:
     next(every).save(out, save_all=True, append_images=every, duration=round(1000 / fps), loop=0)
 
 
-def _write_mp4(out: Path, scene: Scene, file: Any, fps: int) -> None:
+def _write_mp4(out: Path, scene: Scene, frames: Iterable[Any], fps: int) -> None:
     from matplotlib.animation import FFMpegWriter
 
     writer = FFMpegWriter(fps=fps)
     with writer.saving(scene.figure, str(out), _DPI):
-        for frame in file:
+        for frame in frames:
             scene.show(frame)
             writer.grab_frame()

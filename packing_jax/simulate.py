@@ -180,10 +180,14 @@ def check_times(times: np.ndarray, steps: int) -> np.ndarray:
     return array.astype(np.int32)
 
 
-def default_batch(particles: int) -> int:
-    """Replicas at a time: enough to fill each device, few enough to stay in a CPU's cache."""
-    wanted = 2**15 if jax.default_backend() == "cpu" else 2**22
-    return max(1, min(wanted // particles, 4096)) * len(local_devices())
+def default_batch(particles: int, dim: int) -> int:
+    """Replicas at a time: enough to fill each device, few enough for a CPU's cache and for half of the free memory."""
+    devices = local_devices()
+    on_cpu = devices[0].platform == "cpu"
+    # the devices of a CPU share its memory
+    room = int(0.5 * tuning.free_bytes(devices[0]) / tuning.bytes_per_particle(dim) / (len(devices) if on_cpu else 1))
+    wanted = 2**15 if on_cpu else 2**22
+    return max(1, min(min(wanted, room) // particles, 4096)) * len(devices)
 
 
 def run(
@@ -225,7 +229,7 @@ def run(
     plan = plan_for(system, tuning.first_skin(system.dim) if skin is None else skin)
     observe = tuple(record.items())
     _check_pace(batch, chunk_steps)
-    width = default_batch(n) if batch is None else batch
+    width = default_batch(n, system.dim) if batch is None else batch
     group = Batch(replicas, width, lambda who: _begin(who, times, record), restore)
     schedule = jnp.asarray(times)
     pace = chunk_steps or 16

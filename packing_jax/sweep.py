@@ -203,7 +203,7 @@ class _Session:
         self, todo: Sequence[Index], checkpoints: Checkpoints, batch: int | None, chunk_steps: int | None
     ) -> None:
         names = [self.store.layout.name(cell) for cell in todo]
-        width = default_batch(self.spec.particles) if batch is None else batch
+        width = default_batch(self.spec.particles, self.spec.dim) if batch is None else batch
         finished: list[tuple[int, Result]] = []
         over = 0
 

@@ -314,12 +314,13 @@ class Recorder:
         """Take the frames of a shorter run that ended back into a part."""
         path = trajectory_file(self._directory, self._names[index])
         self._part(index).unlink(missing_ok=True)
+        wanted = set(needed.tolist())
         try:
             with self._hoomd.open(path, "r") as old, self._part(index).open("wb") as file:
                 for at in range(len(old)):
                     frame = old[at]
                     step, particles = int(frame.configuration.step), frame.particles
-                    if step in needed and len(particles.position) == self._systems.particles:
+                    if step in wanted and len(particles.position) == self._systems.particles:
                         active = frame.log["particles/active"].astype(np.uint8)
                         file.write(_packed(Frame(step, particles.position[:, : self._systems.dim], active)))
         except (FileNotFoundError, RuntimeError, ValueError, KeyError):

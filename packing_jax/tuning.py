@@ -6,7 +6,10 @@ trajectory, so all follow the run. Each new plan compiles, so there are few of
 them: capacities in steps of 8, skins on a ladder, and a change must pay for its compilation.
 """
 
+import os
 from dataclasses import replace
+
+import jax
 
 from packing_jax.chunk import Needs
 from packing_jax.neighbors import Plan, plan_for
@@ -28,6 +31,27 @@ _SPARE = 1  # entries beyond what was met, so that fluctuations seldom overflow
 def first_skin(dim: int) -> float:
     """Where to start: rows lengthen as (1 + skin)^d, so high dimensions start lower."""
     return 0.4 if dim <= 3 else 0.2
+
+
+def bytes_per_particle(dim: int) -> int:
+    """Memory that a chunk of a run takes, in bytes for each particle, from above; in float32.
+
+    The state, twice; rows as long as a Poisson pattern at phi = 0.7 needs them, twice, and a mask of them; and while
+    rows are made, six numbers for each word of candidates, two words for each run of cells.
+    """
+    near = 0.7 * (2.0 * (1.0 + first_skin(dim))) ** dim
+    return round(56 * dim + 9 * (near + 4.5 * near**0.5 + 2) + 48 * 3 ** (dim - 1))
+
+
+def free_bytes(device: jax.Device) -> int:
+    """Memory that is free on a device: what its allocator has left, or the machine's where it keeps no count."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(stats["bytes_limit"] - stats["bytes_in_use"])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # a system that does not say
+        return 2**32
 
 
 def fitted(plan: Plan, row: int, slots: int) -> Plan:

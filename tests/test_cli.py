@@ -37,7 +37,7 @@ def packing(tmp_path, monkeypatch, capsys):
     """`packing-jax` in an empty directory: exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(driver, "default_batch", lambda _: 3)
+    monkeypatch.setattr(driver, "default_batch", lambda *_: 3)
 
     def command(*arguments):
         try:

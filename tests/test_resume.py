@@ -563,7 +563,7 @@ def unkilled(tmp_path_factory):
     return directory, cache
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.validation)])
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.validation)])
 def test_killed_at_random_moments(unkilled, tmp_path, kills):
     """Each sweep is killed up to three times and then left alone; one that was faster is followed by another."""
     whole, cache = unkilled

@@ -1,5 +1,6 @@
 """The driver against slow references: every step of a run, absorption, schedules, overflow, divergence, bad input."""
 
+import importlib
 import inspect
 import sys
 from dataclasses import replace
@@ -14,7 +15,8 @@ import pytest
 
 import packing_jax as pj
 from packing_jax import neighbors as nb
-from packing_jax import noise
+from packing_jax import noise, tuning
+from packing_jax.chunk import on_devices
 from packing_jax.errors import PackingError
 from packing_jax.geometry import quanta
 from packing_jax.replicas import gather_replicas
@@ -345,3 +347,29 @@ def test_keys_are_typed_keys() -> None:
 def test_hyperparameters_have_one_axis() -> None:
     with pytest.raises(PackingError, match="one per replica"):
         simulate(_crowd(), pj.bro(jnp.full((2, 3), 0.1)), STEPS, KEY)
+
+
+def test_the_batch_takes_at_most_half_of_the_free_memory(monkeypatch) -> None:
+    driver = importlib.import_module("packing_jax.simulate")
+    devices = len(jax.local_devices())
+    assert driver.default_batch(1000, 3) == 2**15 // 1000 * devices
+    room = 2 * 5000 * devices * tuning.bytes_per_particle(3)  # half of it holds 5,000 particles a device
+    monkeypatch.setattr(tuning, "free_bytes", lambda _: room)
+    assert driver.default_batch(1000, 3) == 5 * devices
+    assert driver.default_batch(10_000, 3) == devices
+
+
+@pytest.mark.parametrize(("dim", "phi", "particles"), [(3, 0.66, 2000), (5, 0.2, 5000)])
+def test_a_chunk_takes_no_more_memory_than_is_said(dim, phi, particles) -> None:
+    """On the grid and where all pairs are searched, as the compiler counts it."""
+    driver = importlib.import_module("packing_jax.simulate")
+    replicas, _ = gather_replicas(System.create(phi, particles, dim), pj.bro(0.05), jax.random.key(0), None)
+    times = np.array([0, 10], np.int32)
+    state = driver._begin(replicas, times, {})
+    plan = nb.plan_for(replicas.system, tuning.first_skin(dim))
+    assert (plan.cells == 1) == (dim == 5)
+    arguments = (jax.device_put(replicas), state, jnp.asarray(times), jnp.int32(5))
+    program = on_devices.lower(plan, (), None, *arguments).compile()
+    memory = program.memory_analysis()
+    taken = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    assert 0.25 < taken / (particles * tuning.bytes_per_particle(dim)) < 1

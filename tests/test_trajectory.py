@@ -128,7 +128,7 @@ def test_freud_finds_the_overlaps_of_every_frame(whole):
 # --- the same bytes, whatever happens ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pace", [(1, 7), (2, 1000)])
+@pytest.mark.parametrize("pace", [pytest.param((1, 7), marks=pytest.mark.validation), (2, 1000)])
 def test_batches_and_chunks_change_nothing(whole, tmp_path, pace):
     go(tmp_path, batch=pace[0], chunk_steps=pace[1])
     assert tree(tmp_path) == tree(whole)
@@ -144,7 +144,9 @@ def test_stopped_sweeps_go_on(whole, tmp_path):
     assert not any((tmp_path / "a/trajectories/.parts").iterdir())
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "remove"])
+@pytest.mark.parametrize(
+    "damage", ["flip", *(pytest.param(one, marks=pytest.mark.validation) for one in ("cut", "remove"))]
+)
 def test_a_cell_whose_frames_were_lost_starts_again(whole, tmp_path, damage):
     go(tmp_path, stop=After(4))
     parts = [path for path in (tmp_path / "trajectories/.parts").iterdir() if path.stat().st_size > 2000]

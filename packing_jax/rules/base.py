@@ -95,21 +95,24 @@ def exact_row_sum(values: Sequence[Array], bound: Array | float, deep: Array) ->
 
     Each value is at most ``bound``. The quantum is 2^-24 of the bound in float32, the resolution of the values
     themselves, and 2^-56 in float64. Long rows are summed in high and low halves, so that 2^15 terms cannot overflow.
+    Sums are multiplied by the quantum: divided by its inverse, XLA does one or the other, and not the same in all
+    programs.
 
     Returns the sums (dim, M) and the mask of active particles.
     """
     dtype = values[0].dtype
     bits = 8 * dtype.itemsize
-    scale = np.asarray(2.0 ** (bits - 8), dtype) / jnp.asarray(bound, dtype)
+    bound = jnp.asarray(bound, dtype)
+    scale, quantum = np.asarray(2.0 ** (bits - 8), dtype) / bound, np.asarray(2.0 ** (8 - bits), dtype) * bound
     whole = [jnp.rint(value * scale).astype(np.dtype(f"int{bits}")) for value in values]
     if values[0].shape[1] < 127:
         sums, active = row_sums(whole, deep)
-        return jnp.stack([total.astype(dtype) for total in sums]) / scale, active
+        return jnp.stack([total.astype(dtype) for total in sums]) * quantum, active
     half = np.asarray(bits // 2, whole[0].dtype)
     lowest = np.asarray(2 ** (bits // 2) - 1, whole[0].dtype)
     parts, active = row_sums([part for one in whole for part in (one >> half, one & lowest)], deep)
     high, low = (jnp.stack(sums).astype(dtype) for sums in (parts[::2], parts[1::2]))
-    return (high * np.asarray(2.0 ** (bits // 2), dtype) + low) / scale, active
+    return (high * np.asarray(2.0 ** (bits // 2), dtype) + low) * quantum, active
 
 
 def length(vectors: Array) -> Array:
