@@ -141,18 +141,36 @@ def _rebuild(plan: Plan, replicas: Replicas, state: State, needs: Needs) -> tupl
 def _measure(
     record: Record, replicas: Replicas, state: State, neighbors: nb.Neighbors, fill: Array
 ) -> dict[str, Array]:
-    """The records with the entries ``fill`` (B, M) set to what is measured now."""
+    """The records with the entries ``fill`` (B, M) set to what is measured now.
+
+    An eighth of the batch at a time, those first for whom something is due: replicas that took the places of others
+    are at steps of their own, and to measure all whenever one is due would take as long as the steps between.
+    """
 
     def observe(replica: Replicas, one: State, listed: nb.Neighbors) -> dict[str, Array]:
         images = one.images + crossings(listed.reference, one.coordinates).astype(jnp.int32)
         seen = Configuration(one.coordinates, images, _columns(replica.start, one.tags), listed.rows)
         return {name: function(_in_slots(replica.system, one.tags), seen) for name, function in record}
 
-    values = jax.vmap(observe)(replicas, state, neighbors)
-    return {
-        name: jnp.where(fill.reshape(fill.shape + (1,) * (old.ndim - 2)), values[name][:, None].astype(old.dtype), old)
-        for name, old in state.records.items()
-    }
+    def some(carry: tuple[Array, dict[str, Array]]) -> tuple[Array, dict[str, Array]]:
+        waiting, records = carry
+        places = jnp.argsort(~waiting)[: max(1, len(waiting) // 8)]
+        picked, filled = jax.tree.map(lambda leaf: leaf[places], ((replicas, state, neighbors), fill))
+        values = jax.vmap(observe)(*picked)
+        records = {
+            name: old.at[places].set(
+                jnp.where(
+                    filled.reshape(filled.shape + (1,) * (old.ndim - 2)),
+                    values[name][:, None].astype(old.dtype),
+                    old[places],
+                ),
+                unique_indices=True,
+            )
+            for name, old in records.items()
+        }
+        return waiting.at[places].set(False, unique_indices=True), records
+
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[0]), some, (jnp.any(fill, axis=1), dict(state.records)))[1]
 
 
 def _note(record: Record, replicas: Replicas, state: State, neighbors: nb.Neighbors, schedule: Array) -> State:
@@ -162,9 +180,8 @@ def _note(record: Record, replicas: Replicas, state: State, neighbors: nb.Neighb
     absorbed = state.alive & (state.absorbed_at >= 0)
     fill = due[:, None] & (places == state.cursor[:, None])
     fill = fill | (absorbed[:, None] & (places >= state.cursor[:, None]))
-    measured = partial(_measure, record, replicas)
     return state._replace(
-        records=jax.lax.cond(jnp.any(fill), measured, lambda s, *_: dict(s.records), state, neighbors, fill),
+        records=_measure(record, replicas, state, neighbors, fill),
         cursor=jnp.minimum(state.cursor + due.astype(jnp.int32), schedule.shape[0] - 1),
         alive=state.alive & ~absorbed,
     )

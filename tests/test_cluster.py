@@ -16,7 +16,7 @@ from packing_jax.grid import Sweep
 from packing_jax.progress import Stop
 from packing_jax.sweep import run_sweep
 
-SPEC = Sweep(dim=2, particles=64, phi=(0.1, 0.9, 1.0), kick=(0.3,), steps=20_000, record_every=1000, replicas=4, seed=5)
+SPEC = Sweep(dim=2, particles=64, phi=(0.1, 0.9, 1.0), kick=(0.3,), steps=6000, record_every=300, replicas=4, seed=5)
 OPTIONS = {"batch": 4, "chunk_steps": 200, "checkpoint_seconds": 0.0}
 
 
