@@ -1,0 +1,95 @@
+"""A sweep with its store beside the same replicas without one: `python benchmarks/store_overhead.py --out result.json`.
+
+A, B, A, B, ...: the ratio is the median over rounds of neighbouring measurements, whole runs, compiled beforehand. Both
+run in this process in the same batches; the sweep also checkpoints every few seconds, as it does for a user.
+"""
+
+import itertools
+import json
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from packing_jax.grid import Sweep, checked, layout_of, record_times, replicas_of
+from packing_jax.layout import provenance
+from packing_jax.simulate import run
+from packing_jax.sweep import run_sweep
+
+
+@dataclass
+class Arguments:
+    """Time a sweep with and without its store."""
+
+    out: Path
+    phis: int = 25
+    replicas: int = 40
+    particles: int = 1000
+    steps: int = 2000
+    rounds: int = 3
+
+
+def without(spec: Sweep) -> float:
+    """Seconds of the replicas alone."""
+    layout = layout_of(spec, "")
+    cells = sorted(itertools.product(*(range(len(axis)) for axis in (spec.phi, spec.kick, spec.batch_fraction or ()))))
+    names = [layout.name((*cell, r)) for cell in reversed(cells) for r in range(spec.replicas)]
+    clock = time.perf_counter()
+    ended = sum(1 for _ in run(replicas_of(spec, names), record_times(spec)))
+    assert ended == len(names)
+    return time.perf_counter() - clock
+
+
+def with_store(spec: Sweep) -> tuple[float, int, int]:
+    """Seconds of the sweep, and bytes and files of its directory afterwards."""
+    with tempfile.TemporaryDirectory() as directory:
+        clock = time.perf_counter()
+        outcome = run_sweep(spec, Path(directory) / "sweep")
+        seconds = time.perf_counter() - clock
+        assert outcome.done == outcome.total
+        assert not outcome.failed
+        files = [path for path in Path(directory).rglob("*") if path.is_file()]
+        return seconds, sum(path.stat().st_size for path in files), len(files)
+
+
+def main(arguments: Arguments) -> None:
+    """Run the rounds and write the figures."""
+    phi = tuple(float(value) for value in np.round(np.linspace(0.58, 0.70, arguments.phis), 4))
+    spec = checked(
+        Sweep(phi=phi, kick=(0.1,), particles=arguments.particles, steps=arguments.steps, replicas=arguments.replicas)
+    )
+    short = replace(spec, steps=50, replicas=2)
+    without(short), with_store(short)  # what is compiled once
+    without(spec)
+    pairs = []
+    for number in range(arguments.rounds):
+        bare = without(spec)
+        stored, size, files = with_store(spec)
+        pairs.append((bare, stored))
+        print(
+            f"round {number + 1}: {bare:.1f} s without, {stored:.1f} s with the store, {bare / stored:.3f}", flush=True
+        )
+    result = {
+        "cells": arguments.phis * arguments.replicas,
+        "particles": arguments.particles,
+        "steps": arguments.steps,
+        "phi": phi,
+        "kick": 0.1,
+        "dim": 3,
+        "rule": "bro",
+        "seconds_without_and_with": pairs,
+        "throughput_with_over_without": float(np.median([bare / stored for bare, stored in pairs])),
+        "target": 0.95,
+        "store_bytes": size,
+        "store_files": files,
+        "versions": provenance(),
+    }
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
