@@ -266,11 +266,11 @@ class DoctorCommand:
 
     def execute(self, command: str) -> int:
         """Examine this machine."""
-        from packing_jax import doctor
+        from packing_jax import doctor, machine
 
         print("checking, up to a minute", file=sys.stderr)
         checks = doctor.examine(on_check=lambda check: print(f"{'ok' if check.passed else 'FAILED':6} {check.name}"))
-        print(doctor.format_report(doctor.environment(), checks))
+        print(doctor.format_report(machine.environment(), checks))
         return 0 if all(check.passed for check in checks) else 1
 
 

@@ -5,15 +5,11 @@ one at a time, the other precision, NumPy, published test vectors, another batch
 compiler works large arrays in blocks, and has been wrong from 32,769 rows on while small arrays were right.
 """
 
-import importlib.metadata
-import platform
 import textwrap
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -32,13 +28,6 @@ from packing_jax.rules.sgd import minibatch_gradient
 from packing_jax.simulate import simulate
 from packing_jax.system import System
 from packing_jax.tuning import first_skin
-
-#: Releases that the package refuses to be installed with, and why.
-KNOWN_WRONG = {
-    "0.10.2": "issue 39103: compiled products and sums over more than 32,768 rows are wrong on CPUs",
-    "0.11.0": "issue 40633: operations outside jit are wrong or NaN on some NVIDIA GPUs",
-    "0.11.1": "issue 40633: operations outside jit are wrong or NaN on some NVIDIA GPUs",
-}
 
 _EDGE = 1e-6  # mean diameters: closer than this to contact, the last bit of a float32 distance decides
 _PHI = 0.6
@@ -370,63 +359,7 @@ def _row_sums(sample: _Sample) -> Verdict:
     )
 
 
-# --- where it ran ---------------------------------------------------------------------------------------------
-
-
-def environment() -> list[tuple[str, str]]:
-    """Versions, devices and memory, as (name, value) lines."""
-    from packing_jax import __version__
-
-    versions = {name: _version(name) for name in ("jax", "jaxlib", "optax", "numpy", "xarray", "zarr")}
-    installed = {versions["jax"], versions["jaxlib"]}
-    wrong = "; ".join(f"{version}, {KNOWN_WRONG[version]}" for version in sorted(installed & KNOWN_WRONG.keys()))
-    return [
-        ("packing_jax", __version__),
-        ("python", platform.python_version()),
-        *versions.items(),
-        ("known wrong results", wrong or "none in this release"),
-        *(("device", line) for line in _devices()),
-        ("free memory", _free_memory()),
-        ("float64", "on (jax_enable_x64)" if jax.config.read("jax_enable_x64") else "off (jax_enable_x64)"),
-    ]
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _devices() -> list[str]:
-    """Devices of one kind on one line."""
-    try:
-        devices = jax.devices()
-    except RuntimeError as error:  # a platform was asked for that is not there
-        return [f"none: {(str(error).splitlines() or ['no message'])[0]}"]
-
-    def describe(device: Any) -> str:
-        kind = device.platform if device.device_kind == device.platform else f"{device.platform} ({device.device_kind})"
-        try:
-            memory = (device.memory_stats() or {}).get("bytes_limit")
-        except RuntimeError:  # not every platform counts
-            memory = None
-        return kind if memory is None else f"{kind}, {_gibibytes(memory)} for jax"
-
-    return [f"{count} x {line}" for line, count in Counter(describe(device) for device in devices).items()]
-
-
-def _free_memory() -> str:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        kibibytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return "unknown on this system"
-    return _gibibytes(kibibytes * 2**10)
-
-
-def _gibibytes(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"
+# --- the report -----------------------------------------------------------------------------------------------
 
 
 def format_report(environment: list[tuple[str, str]], checks: list[Check]) -> str:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from packing_jax import doctor, noise
+from packing_jax import doctor, machine, noise
 from packing_jax import neighbors as nb
 from packing_jax.doctor import Check
 
@@ -225,7 +225,7 @@ def test_all_pairs_are_all_pairs(reach: float) -> None:
 
 
 def test_the_environment_has_versions_devices_and_memory() -> None:
-    lines = doctor.environment()
+    lines = machine.environment()
     names = [name for name, _ in lines]
     for name in ("packing_jax", "python", "jax", "jaxlib", "optax", "numpy", "xarray", "zarr", "device", "free memory"):
         assert name in names
@@ -236,16 +236,16 @@ def test_the_environment_has_versions_devices_and_memory() -> None:
     assert re.fullmatch(r"[\d.]+ GiB|unknown on this system", values["free memory"])
     assert values["float64"].startswith("off")
     with jax.enable_x64(True):
-        assert dict(doctor.environment())["float64"].startswith("on")
+        assert dict(machine.environment())["float64"].startswith("on")
 
 
 def test_a_package_that_is_not_there_is_said_to_be_missing() -> None:
-    assert doctor._version("no-such-package-as-this") == "not installed"
+    assert machine._version("no-such-package-as-this") == "not installed"
 
 
 def test_releases_with_wrong_results_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_version", lambda name: "0.10.2" if name == "jaxlib" else "0.11.1")
-    told = dict(doctor.environment())["known wrong results"]
+    monkeypatch.setattr(machine, "_version", lambda name: "0.10.2" if name == "jaxlib" else "0.11.1")
+    told = dict(machine.environment())["known wrong results"]
     assert "0.10.2, issue 39103" in told
     assert "0.11.1, issue 40633" in told
 
@@ -254,12 +254,12 @@ def test_known_releases_are_those_excluded_from_installation() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for package in ("jax", "jaxlib"):
         (wanted,) = [line for line in project["dependencies"] if re.match(rf"{package}\b(?!-)", line)]
-        assert set(re.findall(r"!=([\d.]+)", wanted)) == set(doctor.KNOWN_WRONG)
+        assert set(re.findall(r"!=([\d.]+)", wanted)) == set(machine.KNOWN_WRONG)
 
 
 def test_a_platform_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "devices", _no_kernel)
-    assert dict(doctor.environment())["device"] == "none: INTERNAL: no kernel image is available."
+    assert dict(machine.environment())["device"] == "none: INTERNAL: no kernel image is available."
 
 
 def test_memory_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,11 +274,11 @@ def test_memory_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
             raise RuntimeError("UNIMPLEMENTED")
 
     monkeypatch.setattr(jax, "devices", lambda: [Device(), Device(), Silent()])
-    assert doctor._devices() == ["2 x gpu (NVIDIA H200), 1.5 GiB for jax", "1 x gpu (NVIDIA H200)"]
+    assert machine._devices() == ["2 x gpu (NVIDIA H200), 1.5 GiB for jax", "1 x gpu (NVIDIA H200)"]
 
 
 def test_the_report_fits_a_terminal() -> None:
-    environment = [("jax", "0.10.2"), ("known wrong results", doctor.KNOWN_WRONG["0.10.2"]), ("device", "x" * 200)]
+    environment = [("jax", "0.10.2"), ("known wrong results", machine.KNOWN_WRONG["0.10.2"]), ("device", "x" * 200)]
     good = Check("row sums", True, "Gradients are right, " * 9 + "all of them.", 1.23)
     bad = Check("random words", False, "It stopped with RuntimeError: " + "no/such/file/" * 20 + ".", 4.56)
     for checks in ([], [good], [good, bad]):

@@ -9,7 +9,8 @@ import xarray as xr
 
 import packing_jax as pj
 from packing_jax.errors import PackingError
-from packing_jax.grid import Sweep, checked, make_rule, record_times, replica_key
+from packing_jax.grid import Sweep, checked, make_rule, record_times, replica_key, replicas_of
+from packing_jax.simulate import state_like
 from packing_jax.sweep import run_sweep
 
 N, STEPS = 64, 300
@@ -235,3 +236,19 @@ def test_a_sweep_too_large_for_any_disk_or_memory():
     ):
         with pytest.raises(PackingError, match="particles"):
             checked(like(**changes))
+
+
+def test_what_is_stored_does_not_grow_with_steps(tmp_path):
+    """Forty times the steps at as many record times: as many files of about the same size, and states as large."""
+    sizes = {}
+    for steps in (50, 2000):
+        spec = like(phi=(0.95,), steps=steps, record_every=steps // 5)
+        results(spec, tmp_path / str(steps))
+        files = [path for path in (tmp_path / str(steps)).rglob("*") if path.is_file()]
+        replicas = replicas_of(checked(spec), [(0.95, KICK, 1.0, 0)])
+        states = sum(
+            leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state_like(replicas, record_times(spec)))
+        )
+        sizes[steps] = len(files), states, sum(path.stat().st_size for path in files)
+    assert sizes[50][:2] == sizes[2000][:2]
+    assert sizes[2000][2] < 1.1 * sizes[50][2]
