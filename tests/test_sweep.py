@@ -239,10 +239,10 @@ def test_a_sweep_too_large_for_any_disk_or_memory():
 
 
 def test_what_is_stored_does_not_grow_with_steps(tmp_path):
-    """Forty times the steps at as many record times: as many files of about the same size, and states as large."""
+    """Ten times the steps at as many record times: as many files of about the same size, and states as large."""
     sizes = {}
-    for steps in (50, 2000):
-        spec = like(phi=(0.95,), steps=steps, record_every=steps // 5)
+    for steps in (STEPS, 10 * STEPS):
+        spec = like(phi=(0.9, 0.95), steps=steps, record_every=steps // 30)
         results(spec, tmp_path / str(steps))
         files = [path for path in (tmp_path / str(steps)).rglob("*") if path.is_file()]
         replicas = replicas_of(checked(spec), [(0.95, KICK, 1.0, 0)])
@@ -250,5 +250,5 @@ def test_what_is_stored_does_not_grow_with_steps(tmp_path):
             leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state_like(replicas, record_times(spec)))
         )
         sizes[steps] = len(files), states, sum(path.stat().st_size for path in files)
-    assert sizes[50][:2] == sizes[2000][:2]
-    assert sizes[2000][2] < 1.1 * sizes[50][2]
+    assert sizes[STEPS][:2] == sizes[10 * STEPS][:2]
+    assert sizes[10 * STEPS][2] < 1.1 * sizes[STEPS][2]
