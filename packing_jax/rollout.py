@@ -11,8 +11,8 @@ overlapping pairs. Where a pair comes into contact or parts as theta varies, the
 finite at contact (every rule but SGD and Langevin with a > 1): there is no derivative at such a theta, and between two
 of them this is the exact one. It is therefore not the derivative of an average over draws, which moves with the
 contacts too; nor does chaos spare it: above phi_c it grows exponentially with the steps. Both are properties of the
-dynamics. :func:`common_random_numbers` estimates the derivative of an average, and so does it for hyperparameters
-that choose instead of moving (the batch fraction), along which a path has no derivative at all.
+dynamics. :mod:`packing_jax.estimators` estimates the derivative of an average, also in hyperparameters that choose
+instead of moving (the batch fraction), along which a path has no derivative at all.
 
 Memory: reverse mode needs every configuration again. Of T steps only each S-th is kept; the steps between are made
 again when their derivatives are due, and their S configurations and rows kept meanwhile: about
@@ -38,7 +38,7 @@ from packing_jax.followed import Followed, reals, with_derivative
 from packing_jax.geometry import take, to_fixed, to_positions
 from packing_jax.neighbors import Plan, plan_for
 from packing_jax.replicas import gather_replicas, random_start
-from packing_jax.rules import Rule
+from packing_jax.rules import SGD, Rule
 from packing_jax.rules.base import look
 from packing_jax.system import Leaf, System
 
@@ -137,7 +137,8 @@ def rollout(
     Derivatives are for one rollout at a time: ``jax.lax.map`` over keys, not ``jax.vmap``.
 
     Raises:
-        PackingError: an argument out of range, or a derivative in the batch fraction asked for.
+        PackingError: an argument out of range, an optimizer without a derivative at a zero gradient, or a derivative
+            in the batch fraction asked for.
     """
     if not (isinstance(steps, (int, np.integer)) and steps >= 0):
         raise PackingError(f"{steps} steps; it must be a whole number, not negative and not traced")
@@ -152,7 +153,10 @@ def rollout(
                 "the system is traced, so its neighbour search cannot be planned here; "
                 "give plan=rollout_plan(...) of a system with such values"
             )
-        plan = plan_for(system, tuning.first_skin(system.dim))
+        with jax.ensure_compile_time_eval():  # inside jit too
+            plan = plan_for(system, tuning.first_skin(system.dim))
+    if isinstance(rule, SGD):
+        rule.check_derivative()
     rule = _without_choices(rule)
     return _roll(plan, int(every), steps, system, rule, key, None if start is None else jnp.asarray(start))
 
@@ -174,49 +178,6 @@ def rollout_plan(system: System, rule: Rule, steps: int, key: Array, start: Arra
             met.check()
             return tuning.fitted(plan, row + row // 8, slots + slots // 8)
         plan = plan.grown(row, slots)
-
-
-class Estimate(NamedTuple):
-    """A derivative of an average over runs."""
-
-    value: float
-    error: float  #: standard error of ``value``, from the runs' differences
-
-
-def common_random_numbers(measure: Callable[[Array, Array], Any], at: float, width: float, keys: Array) -> Estimate:
-    """d<f>/dtheta = <f(theta + h) - f(theta - h)>/2h, both with the draws of the same key, for any hyperparameter.
-
-    For what has no path derivative (the batch fraction), and for what has one that misses the contacts. Common draws
-    cancel where the two runs are alike: while few draws differ the variance is of order 1/h, against 1/h^2 for
-    independent runs, which is where chaos ends. The bias is h^2/6 times the third derivative.
-
-    Example:
-        >>> def final(fractions, keys):
-        ...     run = simulate(system, sgd(optax.sgd(0.5), fractions), 100, keys)
-        ...     return run["energy"][:, -1]
-        >>> slope, error = common_random_numbers(final, at=0.5, width=0.05, keys=jax.random.split(key, 64))
-
-    Args:
-        measure: (values (R,), keys (R,)) -> (R,): one number of each of R runs.
-        at: theta.
-        width: h > 0.
-        keys: (R,) typed keys, R >= 2.
-
-    Raises:
-        PackingError: arguments out of range, or a measure of another shape.
-    """
-    if not (np.isfinite(width) and width > 0):
-        raise PackingError(f"the width is {width}; it must be a finite positive number")
-    if keys.ndim != 1 or len(keys) < 2:
-        raise PackingError(f"keys of shape {keys.shape}; at least 2 runs are needed for an error")
-    ends = []
-    for sign in (1.0, -1.0):
-        values = np.asarray(measure(jnp.full(len(keys), at + sign * width), keys), np.float64)
-        if values.shape != keys.shape:
-            raise PackingError(f"the measure returned shape {values.shape} for {len(keys)} runs; it must be one each")
-        ends.append(values)
-    slopes = (ends[0] - ends[1]) / (2.0 * width)
-    return Estimate(float(np.mean(slopes)), float(np.std(slopes, ddof=1) / np.sqrt(len(keys))))
 
 
 # --- checks at the edge ---------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ class Rule(Protocol):
     ``pathless``: hyperparameters that choose and do not move, with the sentence that refuses their derivative.
     """
 
-    def init(self, system: System, coordinates: Array) -> Any:
+    def init(self, system: System, coordinates: Any) -> Any:
         """What the rule carries from step to step."""
         ...
 

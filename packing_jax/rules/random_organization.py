@@ -53,7 +53,7 @@ class RandomOrganization:
         """Draws that belong to the pair or to the particle: partners get opposite terms."""
         return self.coupling != "pair" or self.correlation == 1.0
 
-    def init(self, system: System, coordinates: Array) -> tuple[()]:
+    def init(self, system: System, coordinates: Array | Followed) -> tuple[()]:
         """Nothing is carried."""
         return ()
 

@@ -43,7 +43,7 @@ from packing_jax.system import Leaf, System
 
 _CHOOSES = (
     "the batch fraction chooses which pairs move and does not enter their moves: the path of a run has no derivative "
-    "in it; packing_jax.rollout.common_random_numbers estimates that of an average over runs"
+    "in it; packing_jax.estimators.common_random_numbers estimates that of an average over runs"
 )
 
 
@@ -94,6 +94,24 @@ class SGD:
     def pathless(self) -> dict[str, str]:
         """The batch fraction only chooses."""
         return {"batch_fraction": _CHOOSES}
+
+    def check_derivative(self) -> None:
+        """Try whether updates have a derivative where a particle's gradient is zero, with 1/2 for what is traced.
+
+        Raises:
+            PackingError: they have none.
+        """
+        tried = jax.tree.map(lambda leaf: 0.5 if isinstance(leaf, jax.core.Tracer) else leaf, self.optimizer)()
+        with jax.ensure_compile_time_eval(), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            places = jnp.ones((1, 2), np.float32)
+            gradient = jnp.asarray([[1.0, 0.0]], np.float32)
+            start = tried.init(places)
+            _, along = jax.jvp(lambda g: tried.update(g, start, places)[0], (gradient,), (0.0 * gradient,))
+            if not np.all(np.isfinite(along)):
+                raise PackingError(
+                    "the optimizer's update has no derivative at the zero gradient of a particle without overlap: it "
+                    "takes a square root; give optax.adam and its relatives eps_root > 0, for example 1e-8"
+                )
 
     def init(self, system: System, coordinates: Array | Followed) -> optax.OptState:
         """The optimizer's own state."""
