@@ -39,7 +39,7 @@ from packing_jax.geometry import take, to_fixed, to_positions
 from packing_jax.neighbors import Plan, plan_for
 from packing_jax.replicas import gather_replicas, random_start
 from packing_jax.rules import SGD, Rule
-from packing_jax.rules.base import look
+from packing_jax.rules.base import Info
 from packing_jax.system import Leaf, System
 
 
@@ -248,7 +248,7 @@ def _roll(plan: Plan, every: int, steps: int, system: System, rule: Any, key: Ar
     places = jnp.zeros_like(tags).at[tags].set(jnp.arange(len(tags), dtype=tags.dtype), unique_indices=True)
     if system.diameters.ndim:
         system = replace(system, diameters=system.diameters[tags])
-    run = _Run(plan, system, rule, tags, noise_key)
+    run = _Run(plan, system, rule, tags, noise_key, steps)
     zero, yes = jnp.zeros((), jnp.int32), jnp.ones((), bool)
     first = _Carry(
         fixed=fixed[:, tags],
@@ -261,17 +261,14 @@ def _roll(plan: Plan, every: int, steps: int, system: System, rule: Any, key: Ar
         row=zero,
         slots=zero,
     )
-    last = run.steps(first, steps, every)
-    listed = run.list_rows(last.fixed)
-    scene = look(last.words, jax.lax.stop_gradient(system), last.fixed, listed)
-    absorbed = last.going & ~jnp.any(scene.deep)
+    last = run.steps(first, every)
     met = Rollout(
         positions=with_derivative(to_positions(last.fixed[:, places], jnp.ones_like(box)), last.real[:, places].T),
         moved=(last.real[:, places] - real).T,
-        absorbed_at=jnp.where(absorbed, jnp.asarray(steps, jnp.int32), last.absorbed_at),
+        absorbed_at=last.absorbed_at,
         failed=last.failed,
-        needed_row=jnp.maximum(last.row, listed.needed_row),
-        needed_slots=jnp.maximum(last.slots, listed.needed_slots),
+        needed_row=last.row,
+        needed_slots=last.slots,
         plan=plan,
     )
     # a product, so that derivatives are NaN as well
@@ -288,6 +285,7 @@ class _Run:
     rule: Any
     tags: Array  #: (N,) particles in the cell order of the start, which they keep
     key: Array  #: (2,) key data of the draws
+    count: int  #: steps to make
 
     def words(self, step: Array) -> noise.Words:
         """The draws of a step."""
@@ -308,35 +306,44 @@ class _Run:
         back = jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype), unique_indices=True)
         return replace(found, rows=take(order, found.rows)[back], tags=self.tags, reference=fixed)
 
-    def steps(self, carry: _Carry, count: int, every: int) -> _Carry:
-        """``count`` steps, of which reverse mode keeps one in ``every``."""
+    def steps(self, carry: _Carry, every: int) -> _Carry:
+        """All steps, of which reverse mode keeps about one in ``every``, and a last look at who overlaps."""
 
         def segment(carry: _Carry, numbers: Array) -> tuple[_Carry, None]:
-            (carry, _), _ = jax.lax.scan(self._step, (carry, self.list_rows(carry.fixed)), numbers)
+            n = len(self.tags)
+            none = jnp.zeros((), jnp.int32)
+            rows = jnp.zeros((n, self.plan.capacity), jnp.int32)
+            unlisted = nb.Neighbors(rows, self.tags, carry.fixed, none, none)
+            unmade = jnp.zeros(len(numbers), bool).at[0].set(True)
+            (carry, _), _ = jax.lax.scan(self._step, (carry, unlisted), (numbers, unmade))
             return carry, None
 
-        numbers = jnp.arange(count, dtype=jnp.int32)
-        whole = count - count % every
-        if whole > every:  # a single segment is kept as it is made
-            again = jax.checkpoint(segment, prevent_cse=False)
-            carry, _ = jax.lax.scan(again, carry, numbers[:whole].reshape(-1, every))
-        elif whole:
-            carry, _ = segment(carry, numbers[:whole])
-        if whole < count:
-            carry, _ = segment(carry, numbers[whole:])
+        # one program for all segments: what the last one has beyond the end does nothing
+        segments = max(1, round((self.count + 1) / every))
+        length = -(-(self.count + 1) // segments)
+        numbers = jnp.arange(segments * length, dtype=jnp.int32).reshape(segments, length)
+        if segments == 1:  # kept as it is made
+            return segment(carry, numbers[0])[0]
+        carry, _ = jax.lax.scan(jax.checkpoint(segment, prevent_cse=False), carry, numbers)
         return carry
 
-    def _step(self, both: tuple[_Carry, nb.Neighbors], number: Array) -> tuple[tuple[_Carry, nb.Neighbors], None]:
+    def _step(
+        self, both: tuple[_Carry, nb.Neighbors], this: tuple[Array, Array]
+    ) -> tuple[tuple[_Carry, nb.Neighbors], None]:
         """One step of the driver, and its derivative beside it."""
-        carry, listed = both
+        (carry, listed), (number, unmade) = both, this
         rule, system, state = jax.lax.stop_gradient((self.rule, self.system, carry.rule))
-        stale = nb.outdated(self.plan, system, carry.fixed, listed)
-        listed = jax.lax.cond(stale, lambda: self.list_rows(carry.fixed), lambda: listed)
-        move, state, info = rule.step(carry.words, system, carry.fixed, listed, state)
+        going = carry.going & (number <= self.count)
+        stale = unmade | nb.outdated(self.plan, system, carry.fixed, listed)
+        listed = jax.lax.cond(stale & going, lambda: self.list_rows(carry.fixed), lambda: listed)
+        nothing = jnp.zeros_like(carry.fixed), state, Info(jnp.zeros(len(self.tags), bool), jnp.zeros((), bool))
+        move, state, info = jax.lax.cond(
+            going, lambda: rule.step(carry.words, system, carry.fixed, listed, state), lambda: nothing
+        )
         still = ~jnp.any(info.active)
-        failed = carry.going & info.failed & ~still
-        absorbed = carry.going & still
-        moves = carry.going & ~still & ~failed
+        absorbed = going & still
+        failed = going & info.failed & ~still & (number < self.count)
+        moves = going & ~still & ~failed & (number < self.count)
         exact = (carry.real + reals(move), state)
         varied = (self.rule, self.system, carry.real, carry.rule)
 

@@ -71,7 +71,7 @@ def _system(dim: int, n: int = 16, box: float = 1.7) -> System:
 # --- the same trajectory --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["bro correlated", "bro normalised", "ro pair", "langevin", "sgd", "adam"])
+@pytest.mark.parametrize("name", ["sgd", *(pytest.param(name, marks=pytest.mark.validation) for name in RULES)])
 def test_positions_are_those_of_the_driver_to_the_bit(name: str) -> None:
     """On a cell grid, in float32 and in a box whose side is no power of two; the lists are others than the driver's."""
     system = System.create(0.6, 300, 2, sizes=pj.mixture_1_to_1_4(300), energy=pj.HARMONIC, box=3.3)
@@ -88,7 +88,7 @@ def test_positions_are_those_of_the_driver_to_the_bit(name: str) -> None:
 def test_a_start_is_taken_as_the_driver_takes_it_and_absorption_is_noted_alike() -> None:
     system = System.create(0.3, 60, 2, box=1.7, dtype=np.float64)
     start = np.random.default_rng(0).random((60, 2)) * 5 - 2
-    for steps in (0, 3, 400):
+    for steps in (3, 400):
         run = pj.simulate(system, pj.bro(0.2), steps, KEY, start=start, record={}, times=np.array([steps]))
         end = rollout(system, pj.bro(0.2), steps, KEY, start)
         np.testing.assert_array_equal(end.positions, run.positions)
@@ -142,34 +142,42 @@ def _ending(dim: int, rule: Any, steps: int, plan: Plan | None = None, **options
     return number
 
 
-ONCE = [("bro", 2), ("bro", 3), ("bro independent", 3), ("bro normalised", 2), ("ro", 3), ("ro pair", 2)]
-ONCE += [("langevin", 3), ("langevin particle", 2), ("sgd", 2), ("sgd", 3), ("adam", 3)]
+FORWARD = ["sgd"]
+ONCE = [("bro independent", 3), ("bro normalised", 2), ("ro pair", 2), ("langevin", 3), ("sgd", 2), ("adam", 3)]
 LONG = [(name, dim) for name in RULES for dim in (2, 3) if (name, dim) not in ONCE]
 
 
 @pytest.mark.parametrize(("name", "dim"), ONCE + [pytest.param(*one, marks=pytest.mark.validation) for one in LONG])
 def test_derivatives_are_central_differences(name: str, dim: int) -> None:
-    """Every argument, forward and reverse, where no contact changes between the two ends."""
+    """Every argument, where no contact changes between the two ends."""
     rule, steps = RULES[name](), 8
-    number = jax.jit(_ending(dim, rule, steps))
+    number = jax.jit(jax.value_and_grad(_ending(dim, rule, steps)))
     at = _arguments(dim, rule)
-    slopes = jax.jit(jax.grad(number))(at)
+    slopes = number(at)[1]
     rng = np.random.default_rng(3)
-    along = jax.jit(lambda way: jax.jvp(number, (at,), (way,))[1])
     for argument, value in at.items():
         way = jnp.asarray(rng.normal(size=value.shape)) if value.ndim else jnp.ones(())
         h = 1e-6
-        ends = [float(number(at | {argument: value + sign * h * way})) for sign in (1, -1)]
+        ends = [float(number(at | {argument: value + sign * h * way})[0]) for sign in (1, -1)]
         difference = (ends[0] - ends[1]) / (2 * h)
         slope = float(jnp.sum(slopes[argument] * way))
-        forward = along({k: way if k == argument else jnp.zeros_like(v) for k, v in at.items()})
-        np.testing.assert_allclose(forward, slope, rtol=1e-10, atol=1e-13, err_msg=argument)
         np.testing.assert_allclose(slope, difference, rtol=1e-6, atol=3e-9, err_msg=argument)
         if argument in ("start", "phi", "rule 0"):
             assert abs(slope) > 1e-3, argument
 
 
-@pytest.mark.parametrize("name", ["bro", "sgd independent"])
+@pytest.mark.parametrize("name", [*FORWARD, *(pytest.param(name, marks=pytest.mark.validation) for name in RULES)])
+def test_forward_mode_is_the_transpose(name: str) -> None:
+    rule = RULES[name]()
+    number, at = _ending(2, rule, 8), _arguments(2, rule)
+    rng = np.random.default_rng(4)
+    way = {argument: jnp.asarray(rng.normal(size=value.shape)) for argument, value in at.items()}
+    along = jax.jit(lambda at: jax.jvp(number, (at,), (way,))[1])(at)
+    slopes = jax.jit(jax.grad(number))(at)
+    np.testing.assert_allclose(along, sum(jnp.sum(slopes[one] * way[one]) for one in at), rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["sgd independent", pytest.param("bro", marks=pytest.mark.validation)])
 def test_a_grid_whose_rows_are_made_again_gives_the_derivatives_of_all_pairs(name: str) -> None:
     system = System.create(0.75, 200, 2, sizes=pj.mixture_1_to_1_4(200), energy=pj.HARMONIC, dtype=np.float64)
     rule = RULES[name]()
