@@ -16,7 +16,7 @@ instead of moving (the batch fraction), along which a path has no derivative at 
 
 Memory: reverse mode needs every configuration again. Of T steps only each S-th is kept; the steps between are made
 again when their derivatives are due, and their S configurations and rows kept meanwhile: about
-8 dim N T/S + (4 K + 8 dim) N S bytes in float32, for rows of K. S = ``checkpoint_every`` is sqrt(T) unless given; S = T
+8 dim N T/S + (4 K + 8 dim) N S bytes in float32, for rows of K. S = ``checkpoint_every`` is sqrt(T), at least 64, unless given; S = T
 keeps everything and makes no step twice. Forward mode keeps nothing.
 """
 
@@ -90,6 +90,10 @@ class Rollout:
         return ""
 
 
+#: Rows are made anew where a segment begins, so that one should last several times as long as a list does.
+_SHORTEST = 64
+
+
 class _Carry(NamedTuple):
     """What one step hands to the next; particles in the cell order of the start."""
 
@@ -131,10 +135,11 @@ def rollout(
         steps: T, moves to make.
         key: ``jax.random.key(seed)``; the draws and the start are those of ``simulate`` with it.
         start: (N, dim) positions in the unit of the box; independent uniform ones when None.
-        checkpoint_every: S, steps between two kept configurations in reverse mode, 1 to T; sqrt(T) when None.
+        checkpoint_every: S, steps between two kept configurations in reverse mode, 1 to T; see the module's docstring; sqrt(T) but at
+            least 64 when None.
         plan: the neighbour search, static; needed where the system is traced, see :func:`rollout_plan`.
 
-    Derivatives are for one rollout at a time: ``jax.lax.map`` over keys, not ``jax.vmap``.
+    Derivatives are for one rollout at a time: ``jax.lax.map`` over keys, not ``jax.vmap`` (and so not ``jax.jacrev``).
 
     Raises:
         PackingError: an argument out of range, an optimizer without a derivative at a zero gradient, or a derivative
@@ -143,7 +148,7 @@ def rollout(
     if not (isinstance(steps, (int, np.integer)) and steps >= 0):
         raise PackingError(f"{steps} steps; it must be a whole number, not negative and not traced")
     steps = int(steps)
-    every = max(1, math.isqrt(steps)) if checkpoint_every is None else checkpoint_every
+    every = max(1, min(steps, max(_SHORTEST, math.isqrt(steps)))) if checkpoint_every is None else checkpoint_every
     if not (isinstance(every, (int, np.integer)) and 1 <= every <= max(steps, 1)):
         raise PackingError(f"a checkpoint every {every} steps; it must be a whole number from 1 to the steps, {steps}")
     _check_one(system, rule, key, start)
