@@ -16,8 +16,8 @@ instead of moving (the batch fraction), along which a path has no derivative at 
 
 Memory: reverse mode needs every configuration again. Of T steps only each S-th is kept; the steps between are made
 again when their derivatives are due, and their S configurations and rows kept meanwhile: about
-8 dim N T/S + (4 K + 8 dim) N S bytes in float32, for rows of K. S = ``checkpoint_every`` is sqrt(T), at least 64, unless given; S = T
-keeps everything and makes no step twice. Forward mode keeps nothing.
+8 dim N T/S + (4 K + 8 dim) N S bytes in float32, for rows of K. S = ``checkpoint_every`` is sqrt(T), at least 64,
+unless given; S = T keeps everything and makes no step twice. Forward mode keeps nothing.
 """
 
 import math
@@ -135,7 +135,7 @@ def rollout(
         steps: T, moves to make.
         key: ``jax.random.key(seed)``; the draws and the start are those of ``simulate`` with it.
         start: (N, dim) positions in the unit of the box; independent uniform ones when None.
-        checkpoint_every: S, steps between two kept configurations in reverse mode, 1 to T; see the module's docstring; sqrt(T) but at
+        checkpoint_every: S, steps between two kept configurations in reverse mode, 1 to T; sqrt(T) but at
             least 64 when None.
         plan: the neighbour search, static; needed where the system is traced, see :func:`rollout_plan`.
 
