@@ -318,10 +318,6 @@ def test_choices_and_constants_are_refused_in_a_sentence() -> None:
             wrong(0.3, 0.5)
     with pytest.raises(PackingError, match=r"plan=rollout_plan"):
         jax.grad(lambda phi: jnp.sum(rollout(system.at_phi(phi), pj.bro(0.1), 3, KEY).moved))(0.7)
-    with pytest.raises(PackingError, match=r"at_phi"):
-        jax.grad(lambda phi: System.create(phi, 16, 2).unit)(0.7)
-    with pytest.raises(PackingError, match=r"with_diameters"):
-        jax.grad(lambda d: System.from_diameters(d, 16, 2).unit)(0.1)
 
 
 def test_bad_input() -> None:
