@@ -19,6 +19,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from packing_jax.errors import PackingError
+from packing_jax.followed import Followed, known_length, seen_from, with_derivative
 from packing_jax.geometry import Placed, minimum_image, separation, sum_of_squares, take
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Pairs(NamedTuple):
 
 def pair_rows(
     system: "System",
-    positions: Array,
+    positions: Array | Followed,
     rows: Int[Array, "m k"] | Placed,
     own: Int[Array, " m"] | None = None,
     words: tuple[Array, Array] | None = None,
@@ -152,7 +153,7 @@ def pair_rows(
 
     Args:
         system: box and diameters, these in the order of the coordinates.
-        positions: (dim, N) fixed point.
+        positions: (dim, N) fixed point, or these with a derivative (and then no ``Placed`` rows).
         rows: (M, K) slots of neighbours, a particle's own slot as padding; in a batch they may be ``Placed``.
         own: (M,) slots of the particles that look; all N in their order when None.
         words: random and different for each particle, (M, 1) of those that look and (M, K) of their neighbours; they
@@ -169,16 +170,27 @@ def pair_rows(
         return own_values[:, None]
 
     slots = jnp.arange(rows.shape[0], dtype=jnp.int32) if own is None else own
-    parts = [separation(mine(x), take(x, rows)) for x in positions]
+    followed = positions if isinstance(positions, Followed) else None
+    fixed = positions.fixed if isinstance(positions, Followed) else positions
+    parts = [separation(mine(x), take(x, rows)) for x in fixed]
     dtype = parts[0].dtype
     quantum = np.asarray(2.0 ** -(8 * dtype.itemsize), dtype)
     r2 = sum_of_squares(parts)
+    if followed:
+        parts = [
+            with_derivative(part, seen_from(x, rows, -1.0, followed.reciprocal))
+            for part, x in zip(parts, followed.real, strict=True)
+        ]
     if words is not None:
         way = jnp.where(words[0] < words[1], quantum, -quantum)
         parts[0] = jnp.where(r2 == 0, way, parts[0])
     distance = jnp.maximum(jnp.sqrt(r2), quantum)
     sigma = system.diameters / system.box
     contact = sigma if sigma.ndim == 0 else 0.5 * (mine(sigma) + take(sigma, rows))
+    if followed:
+        distance = known_length(parts, distance)
+        if sigma.ndim:
+            contact = 0.5 * seen_from(sigma, rows, 1.0, followed.reciprocal)
     others = take(slots, rows) if isinstance(rows, Placed) else rows
     return Pairs(tuple(parts), distance, contact, others != slots[:, None])
 

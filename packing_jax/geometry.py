@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ def check_dim(dim: int) -> None:
 # --- fixed-point coordinates ----------------------------------------------------------------------------------
 
 
-def float_of(coordinates: Array) -> np.dtype:
+def float_of(coordinates: Any) -> np.dtype:
     """The float type that goes with a coordinate type: float32 with int32, float64 with int64."""
     return np.dtype(f"float{8 * coordinates.dtype.itemsize}")
 

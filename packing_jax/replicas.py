@@ -46,7 +46,7 @@ def gather_replicas(system: System, rule: Any, key: Array, start: Array | np.nda
     system = system if system.box.ndim else jax.tree.map(spread, system)
     rule = jax.tree.map(lambda leaf: leaf if leaf.ndim else spread(leaf), rule)
     if start is None:
-        coordinates = jax.vmap(lambda k: _random_start(k, system, dtype))(key)
+        coordinates = jax.vmap(lambda k: random_start(k, system, dtype))(key)
     else:
         start = start if start.ndim == 3 else spread(start)
         coordinates = to_fixed(start.astype(dtype), system.box)
@@ -70,7 +70,7 @@ def _in_box_sides(system: System) -> System:
     )
 
 
-def _random_start(key: Array, system: System, dtype: np.dtype) -> Array:
+def random_start(key: Array, system: System, dtype: np.dtype) -> Array:
     """A Poisson pattern, (dim, N): particle i's place depends on the key and i only, and not on the precision."""
     words = jax.random.bits(jax.random.fold_in(key, 0), (system.particles, system.dim), dtype=jnp.uint32).T
     if dtype == np.float32:

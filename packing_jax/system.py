@@ -1,7 +1,7 @@
 """What is simulated: a periodic box, diameters and a pair energy."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -65,6 +65,7 @@ class System:
             PackingError: phi, N, sizes or box out of range, or spheres wider than half the box.
         """
         _check_box(particles, dim, box)
+        _refuse_traced("phi", phi, "at_phi")
         if not (np.isfinite(phi) and phi > 0):
             raise PackingError(f"the packing fraction phi is {phi}; it must be a positive number")
         relative = np.asarray(1.0 if sizes is None else sizes, dtype=np.float64)
@@ -85,6 +86,7 @@ class System:
         dtype: np.dtype | type = np.float32,
     ) -> "System":
         """A system with the given diameters, a scalar or (N,), in the unit of ``box``."""
+        _refuse_traced("the diameters", diameters, "with_diameters")
         diameters = np.asarray(diameters, dtype=np.float64)
         dtype = np.dtype(dtype)
         _check_box(particles, dim, box)
@@ -115,6 +117,15 @@ class System:
             cut=_default_cut(energy, dtype),
         )
 
+    def with_diameters(self, diameters: Array) -> "System":
+        """The system with other diameters, () or (N,), whose mean is the new unit; diameters may be traced."""
+        return replace(self, diameters=diameters, unit=jnp.mean(diameters))
+
+    def at_phi(self, phi: Array | float) -> "System":
+        """The system swollen or shrunk to packing fraction phi, which may be traced: :meth:`create` is for numbers."""
+        scale = ((phi / self.phi) ** (1.0 / self.dim)).astype(self.box.dtype)
+        return replace(self, diameters=scale * self.diameters, unit=scale * self.unit)
+
     @property
     def phi(self) -> Array | np.ndarray | np.floating | float:
         """Packing fraction; one per replica of a stacked system."""
@@ -127,6 +138,14 @@ class System:
         from jax_md import space  # imported here: it takes seconds
 
         return space.periodic(float(self.box))
+
+
+def _refuse_traced(name: str, value: object, way: str) -> None:
+    if isinstance(value, jax.core.Tracer):
+        raise PackingError(
+            f"{name} cannot be traced here, where values are checked; make a system of numbers outside and call its "
+            f"{way}(...) with what is differentiated"
+        )
 
 
 def _check_box(particles: int, dim: int, box: float) -> None:

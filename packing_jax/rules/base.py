@@ -11,7 +11,8 @@ from jax import Array
 from packing_jax import noise
 from packing_jax.energy import Pairs, pair_rows
 from packing_jax.errors import PackingError
-from packing_jax.geometry import sum_of_squares, take, to_quanta
+from packing_jax.followed import Followed, known_length, row_total, with_derivative
+from packing_jax.geometry import Placed, sum_of_squares, take, to_quanta
 from packing_jax.neighbors import Neighbors
 from packing_jax.system import System
 
@@ -31,17 +32,22 @@ class Rule(Protocol):
     """The algebra of a stochastic update, after optax; see the package docstring.
 
     A rule may have a third member, ``local = True``: a particle without overlap stays where it is, and no other's move
-    needs its row. Where few particles overlap, only these are then stepped.
+    needs its row. Where few particles overlap, only these are then stepped. A fourth, ``reciprocal = True``: the terms
+    of its row sums are opposite for the two partners of a pair, so that derivatives need no scatter. A fifth,
+    ``pathless``: hyperparameters that choose and do not move, with the sentence that refuses their derivative.
     """
 
-    def init(self, system: System, coordinates: Array) -> Any:
+    def init(self, system: System, coordinates: Any) -> Any:
         """What the rule carries from step to step."""
         ...
 
     def step(
-        self, words: noise.Words, system: System, coordinates: Array, neighbors: Neighbors, state: Any
+        self, words: noise.Words, system: System, coordinates: Any, neighbors: Neighbors, state: Any
     ) -> tuple[Array, Any, Info]:
-        """Displacement in quanta (dim, M) of the particles whose rows are listed, the next state, and diagnostics."""
+        """Displacement in quanta (dim, M) of the particles whose rows are listed, the next state, and diagnostics.
+
+        Coordinates are integers, or ``Followed`` ones where the step is differentiated.
+        """
         ...
 
 
@@ -54,16 +60,18 @@ class Scene(NamedTuple):
     particle: Array  #: (M,) words of the particles themselves
     own: Array  #: (M, 1) pair words of the particles
     other: Array  #: (M, K) pair words of their neighbours
+    coordinates: Array | Followed
+    rows: Array | Placed  #: (M, K) slots of the neighbours
 
 
-def look(words: noise.Words, system: System, coordinates: Array, neighbors: Neighbors) -> Scene:
+def look(words: noise.Words, system: System, coordinates: Array | Followed, neighbors: Neighbors) -> Scene:
     """Measure the pairs of a configuration."""
     own = (words.pair if neighbors.own is None else take(words.pair, neighbors.own))[:, None]
     other = take(words.pair, neighbors.rows)
     pairs = pair_rows(system, coordinates, neighbors.rows, neighbors.own, (own, other))
     hit = pairs.overlapping()
     deep = pairs.overlapping(system.cut) if system.cut else hit
-    return Scene(pairs, hit, deep, words.particle, own, other)
+    return Scene(pairs, hit, deep, words.particle, own, other, coordinates, neighbors.rows)
 
 
 def row_sums(terms: Sequence[Array], deep: Array) -> tuple[list[Array], Array]:
@@ -81,16 +89,27 @@ def row_sums(terms: Sequence[Array], deep: Array) -> tuple[list[Array], Array]:
     return sums, active
 
 
-def sum_of_kicks(kicks: Sequence[Array], deep: Array) -> tuple[Array, Array]:
+def as_move(displacement: Array, coordinates: Array | Followed) -> Array:
+    """A displacement (dim, M) in box sides as a step returns it: in quanta; real where derivatives are followed."""
+    return displacement if isinstance(coordinates, Followed) else to_quanta(displacement)
+
+
+def sum_of_kicks(kicks: Sequence[Array], scene: Scene) -> tuple[Array, Array]:
     """Sum pair kicks in box sides, (M, K) per axis, to (dim, M) quanta; each is rounded alone: partners stay opposite.
 
-    Returns the sums and the mask of active particles.
+    Returns the sums, as :func:`as_move` has them, and the mask of active particles.
     """
-    sums, active = row_sums([to_quanta(kick) for kick in kicks], deep)
+    if isinstance(scene.coordinates, Followed):
+        return _real_sums(kicks, scene, scene.coordinates.reciprocal), row_sums([], scene.deep)[1]
+    sums, active = row_sums([to_quanta(kick) for kick in kicks], scene.deep)
     return jnp.stack(sums), active
 
 
-def exact_row_sum(values: Sequence[Array], bound: Array | float, deep: Array) -> tuple[Array, Array]:
+def _real_sums(values: Sequence[Array], scene: Scene, reciprocal: bool) -> Array:
+    return jnp.stack([row_total(value, scene.rows, reciprocal) for value in values])
+
+
+def exact_row_sum(values: Sequence[Array], bound: Array | float, scene: Scene) -> tuple[Array, Array]:
     """Sum floats (M, K), one array per axis, over the rows exactly, in fixed point, whatever their order.
 
     Each value is at most ``bound``. The quantum is 2^-24 of the bound in float32, the resolution of the values
@@ -100,6 +119,13 @@ def exact_row_sum(values: Sequence[Array], bound: Array | float, deep: Array) ->
 
     Returns the sums (dim, M) and the mask of active particles.
     """
+    if isinstance(scene.coordinates, Followed):
+        sums, active = _exact_sums(*jax.lax.stop_gradient((values, bound)), scene.deep)
+        return with_derivative(sums, _real_sums(values, scene, scene.coordinates.reciprocal)), active
+    return _exact_sums(values, bound, scene.deep)
+
+
+def _exact_sums(values: Sequence[Array], bound: Array | float, deep: Array) -> tuple[Array, Array]:
     dtype = values[0].dtype
     bits = 8 * dtype.itemsize
     bound = jnp.asarray(bound, dtype)
@@ -116,8 +142,20 @@ def exact_row_sum(values: Sequence[Array], bound: Array | float, deep: Array) ->
 
 
 def length(vectors: Array) -> Array:
-    """Euclidean norm over the leading axis."""
-    return jnp.sqrt(sum_of_squares(vectors))
+    """Euclidean norm over the leading axis; its derivative is zero at zero."""
+    return known_length(vectors, jax.lax.stop_gradient(jnp.sqrt(sum_of_squares(vectors))))
+
+
+@jax.custom_jvp
+def bounded(slope: Array, bound: Array) -> Array:
+    """Slopes clipped to [-bound, bound]; one that the bound only rounds keeps its derivative, any other has none."""
+    return jnp.clip(slope, -bound, bound)
+
+
+@bounded.defjvp
+def _bounded_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    slope, bound = primals
+    return bounded(slope, bound), jnp.where(jnp.abs(slope) <= 1.0001 * bound, tangents[0], 0.0)
 
 
 def pair_uniforms(scene: Scene, correlation: float, dtype: np.dtype) -> Array:
@@ -171,8 +209,10 @@ def _x64() -> bool:
     return bool(jax.config.read("jax_enable_x64"))
 
 
-def check_coupling(coupling: str, correlation: float, allowed: tuple[str, ...] = get_args(Coupling)) -> float:
+def check_coupling(coupling: str, correlation: Any, allowed: tuple[str, ...] = get_args(Coupling)) -> float:
     """The coupling must be one the rule knows; a correlation belongs to pairs only."""
+    if isinstance(correlation, jax.core.Tracer):
+        raise PackingError("the correlation is a constant of the compiled program: it is not traced or differentiated")
     if coupling not in allowed:
         raise PackingError(f"the coupling is {coupling!r}; this rule knows {', '.join(allowed)}")
     if not 0.0 <= correlation <= 1.0:

@@ -18,11 +18,13 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from packing_jax import noise
-from packing_jax.geometry import float_of, to_quanta
+from packing_jax.followed import Followed
+from packing_jax.geometry import float_of
 from packing_jax.neighbors import Neighbors
 from packing_jax.rules.base import (
     Coupling,
     Info,
+    as_move,
     check_coupling,
     check_positive,
     exact_row_sum,
@@ -49,12 +51,17 @@ class BRO:
         """What does not overlap does not move."""
         return True
 
-    def init(self, system: System, coordinates: Array) -> tuple[()]:
+    @property
+    def reciprocal(self) -> bool:
+        """Draws that belong to the pair or to the particle: partners get opposite terms."""
+        return self.coupling != "pair" or self.correlation == 1.0
+
+    def init(self, system: System, coordinates: Array | Followed) -> tuple[()]:
         """Nothing is carried."""
         return ()
 
     def step(
-        self, words: noise.Words, system: System, coordinates: Array, neighbors: Neighbors, state: tuple[()]
+        self, words: noise.Words, system: System, coordinates: Array | Followed, neighbors: Neighbors, state: tuple[()]
     ) -> tuple[Array, tuple[()], Info]:
         """One synchronous kick of every overlap."""
         dtype = float_of(coordinates)
@@ -64,15 +71,15 @@ class BRO:
         if self.coupling == "pair":
             u = pair_uniforms(scene, self.correlation, dtype)
             weight = jnp.where(scene.hit, kick * u / pairs.distance, 0.0)
-            move, active = sum_of_kicks([weight * part for part in pairs.separation], scene.deep)
+            move, active = sum_of_kicks([weight * part for part in pairs.separation], scene)
             return move, state, Info(active, kick >= 0.5)
         weight = jnp.where(scene.hit, 1.0 / pairs.distance, 0.0)
-        push, active = exact_row_sum([weight * part for part in pairs.separation], 1.0, scene.deep)
+        push, active = exact_row_sum([weight * part for part in pairs.separation], 1.0, scene)
         if self.coupling == "particle-normalised":
             size = length(push)
             push = jnp.where(size > 0, 1.0 / jnp.where(size > 0, size, 1.0), 0.0)[None] * push
         u = noise.uniform(scene.particle, dtype)
-        return to_quanta((kick * u)[None] * push), state, Info(active, kick >= 0.5)
+        return as_move((kick * u)[None] * push, coordinates), state, Info(active, kick >= 0.5)
 
 
 def bro(kick: ArrayLike, coupling: Coupling = "pair", correlation: float = 1.0) -> BRO:

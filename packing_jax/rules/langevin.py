@@ -16,18 +16,20 @@ from dataclasses import dataclass
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from packing_jax import noise
 from packing_jax.energy import pair_slopes
-from packing_jax.geometry import float_of, to_quanta
+from packing_jax.followed import Followed
+from packing_jax.geometry import float_of
 from packing_jax.neighbors import Neighbors
 from packing_jax.rules.base import (
     Coupling,
     Info,
+    as_move,
+    bounded,
     check_coupling,
     check_positive,
     exact_row_sum,
@@ -53,12 +55,17 @@ class Langevin:
         """What does not overlap does not move."""
         return True
 
-    def init(self, system: System, coordinates: Array) -> tuple[()]:
+    @property
+    def reciprocal(self) -> bool:
+        """Draws that belong to the pair or to the particle: partners get opposite terms."""
+        return self.coupling != "pair" or self.correlation == 1.0
+
+    def init(self, system: System, coordinates: Array | Followed) -> tuple[()]:
         """Nothing is carried."""
         return ()
 
     def step(
-        self, words: noise.Words, system: System, coordinates: Array, neighbors: Neighbors, state: tuple[()]
+        self, words: noise.Words, system: System, coordinates: Array | Followed, neighbors: Neighbors, state: tuple[()]
     ) -> tuple[Array, tuple[()], Info]:
         """One step of the map at unit time step in units of eps."""
         dtype = float_of(coordinates)
@@ -70,13 +77,14 @@ class Langevin:
         if self.coupling == "pair":
             z = pair_normals(scene, self.correlation, dtype)
             weight = -kick * slope * (1.0 + amplitude * z) / pairs.distance
-            move, active = sum_of_kicks([weight * part for part in pairs.separation], scene.deep)
+            move, active = sum_of_kicks([weight * part for part in pairs.separation], scene)
             return move, state, Info(active, kick >= 0.5)
         bound = system.energy.largest_slope(system.diameters, system.unit)
-        weight = jnp.clip(slope, -bound, bound) / pairs.distance
-        gradient, active = exact_row_sum([weight * part for part in pairs.separation], bound, scene.deep)
+        weight = bounded(slope, bound) / pairs.distance
+        gradient, active = exact_row_sum([weight * part for part in pairs.separation], bound, scene)
         z = noise.normal(scene.particle, dtype)
-        return to_quanta(-kick * (1.0 + amplitude * z)[None] * gradient), state, Info(active, kick >= 0.5)
+        move = as_move(-kick * (1.0 + amplitude * z)[None] * gradient, coordinates)
+        return move, state, Info(active, kick >= 0.5)
 
 
 def langevin(kick: ArrayLike, coupling: Coupling = "pair", correlation: float = 1.0) -> Langevin:

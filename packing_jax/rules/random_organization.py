@@ -16,11 +16,13 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from packing_jax import noise
-from packing_jax.geometry import float_of, to_quanta
+from packing_jax.followed import Followed
+from packing_jax.geometry import float_of
 from packing_jax.neighbors import Neighbors
 from packing_jax.rules.base import (
     Coupling,
     Info,
+    as_move,
     check_coupling,
     check_positive,
     look,
@@ -46,12 +48,17 @@ class RandomOrganization:
         """What does not overlap does not move."""
         return True
 
-    def init(self, system: System, coordinates: Array) -> tuple[()]:
+    @property
+    def reciprocal(self) -> bool:
+        """Draws that belong to the pair or to the particle: partners get opposite terms."""
+        return self.coupling != "pair" or self.correlation == 1.0
+
+    def init(self, system: System, coordinates: Array | Followed) -> tuple[()]:
         """Nothing is carried."""
         return ()
 
     def step(
-        self, words: noise.Words, system: System, coordinates: Array, neighbors: Neighbors, state: tuple[()]
+        self, words: noise.Words, system: System, coordinates: Array | Followed, neighbors: Neighbors, state: tuple[()]
     ) -> tuple[Array, tuple[()], Info]:
         """One random move of everything that overlaps."""
         dtype = float_of(coordinates)
@@ -63,7 +70,7 @@ class RandomOrganization:
             way = jnp.where(scene.own < scene.other, 1.0, -1.0).astype(dtype)
             n = noise.unit_vectors(noise.pair_words(scene.own, scene.other, stream=1), dim, dtype)
             weight = jnp.where(scene.hit, kick * u, 0.0) * way
-            move, active = sum_of_kicks([weight * part for part in n], scene.deep)
+            move, active = sum_of_kicks([weight * part for part in n], scene)
             return move, state, Info(active, kick >= 0.5)
         u = noise.uniform(scene.particle, dtype)
         n = noise.unit_vectors(scene.particle, dim, dtype)
@@ -71,7 +78,8 @@ class RandomOrganization:
         # what is called active is deeper than the cut; what moves is every overlap
         moving = active if scene.deep is scene.hit else row_sums([], scene.hit)[1]
         weight = jnp.where(moving, kick * u, 0.0)
-        return to_quanta(jnp.stack([weight * part for part in n])), state, Info(active, kick >= 0.5)
+        move = as_move(jnp.stack([weight * part for part in n]), coordinates)
+        return move, state, Info(active, kick >= 0.5)
 
 
 def random_organization(

@@ -24,12 +24,15 @@ from jax.typing import ArrayLike
 from packing_jax import noise
 from packing_jax.energy import pair_slopes
 from packing_jax.errors import PackingError
-from packing_jax.geometry import float_of, quanta, take, to_quanta
+from packing_jax.followed import Followed, reals
+from packing_jax.geometry import float_of, take
 from packing_jax.neighbors import Neighbors
 from packing_jax.rules.base import (
     Coupling,
     Info,
     Scene,
+    as_move,
+    bounded,
     check_coupling,
     check_fraction,
     exact_row_sum,
@@ -37,6 +40,11 @@ from packing_jax.rules.base import (
     row_sums,
 )
 from packing_jax.system import Leaf, System
+
+_CHOOSES = (
+    "the batch fraction chooses which pairs move and does not enter their moves: the path of a run has no derivative "
+    "in it; packing_jax.estimators.common_random_numbers estimates that of an average over runs"
+)
 
 
 @jax.tree_util.register_static
@@ -77,22 +85,57 @@ class SGD:
     selective: bool
     local: bool  #: the optimizer moves each particle by its own gradient alone, and not at all where that is zero
 
-    def init(self, system: System, coordinates: Array) -> optax.OptState:
+    @property
+    def reciprocal(self) -> bool:
+        """Draws that belong to the pair or to the particle: partners get opposite terms."""
+        return self.coupling != "pair" or self.correlation == 1.0
+
+    @property
+    def pathless(self) -> dict[str, str]:
+        """The batch fraction only chooses."""
+        return {"batch_fraction": _CHOOSES}
+
+    def check_derivative(self) -> None:
+        """Try whether updates have a derivative where a particle's gradient is zero, with 1/2 for what is traced.
+
+        Raises:
+            PackingError: they have none.
+        """
+        tried = jax.tree.map(lambda leaf: 0.5 if isinstance(leaf, jax.core.Tracer) else leaf, self.optimizer)()
+        with jax.ensure_compile_time_eval(), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            places = jnp.ones((1, 2), np.float32)
+            gradient = jnp.asarray([[1.0, 0.0]], np.float32)
+            start = tried.init(places)
+            _, along = jax.jvp(lambda g: tried.update(g, start, places)[0], (gradient,), (0.0 * gradient,))
+            if not np.all(np.isfinite(along)):
+                raise PackingError(
+                    "the optimizer's update has no derivative at the zero gradient of a particle without overlap: it "
+                    "takes a square root; give optax.adam and its relatives eps_root > 0, for example 1e-8"
+                )
+
+    def init(self, system: System, coordinates: Array | Followed) -> optax.OptState:
         """The optimizer's own state."""
         return self.optimizer().init(_parameters(system, coordinates))
 
     def step(
-        self, words: noise.Words, system: System, coordinates: Array, neighbors: Neighbors, state: optax.OptState
+        self,
+        words: noise.Words,
+        system: System,
+        coordinates: Array | Followed,
+        neighbors: Neighbors,
+        state: optax.OptState,
     ) -> tuple[Array, optax.OptState, Info]:
         """One optax update with the minibatch gradient."""
         dtype = float_of(coordinates)
         scene = look(words, system, coordinates, neighbors)
         gradient, active = minibatch_gradient(self, system, scene)
-        own = coordinates if neighbors.own is None else jnp.stack([take(x, neighbors.own) for x in coordinates])
+        own = coordinates
+        if neighbors.own is not None and not isinstance(coordinates, Followed):
+            own = jnp.stack([take(x, neighbors.own) for x in coordinates])
         updates, state = self.optimizer().update(gradient, state, _parameters(system, own))
         move = updates * system.unit / system.box
         failed = ~jnp.all(jnp.abs(move) < 0.5)  # true for NaN as well
-        return to_quanta(move.astype(dtype)), state, Info(active, failed)
+        return as_move(move.astype(dtype), coordinates), state, Info(active, failed)
 
 
 def minibatch_gradient(rule: SGD, system: System, scene: Scene) -> tuple[Array, Array]:
@@ -100,10 +143,10 @@ def minibatch_gradient(rule: SGD, system: System, scene: Scene) -> tuple[Array, 
     pairs = scene.pairs
     fraction = rule.batch_fraction.astype(pairs.distance.dtype)
     bound = system.energy.largest_slope(system.diameters, system.unit)
-    weight = jnp.clip(pair_slopes(system, pairs), -bound, bound) / pairs.distance
+    weight = bounded(pair_slopes(system, pairs), bound) / pairs.distance
     if rule.coupling == "pair":
         weight = jnp.where(_pair_choice(rule, scene, fraction), weight, 0.0)
-    total, active = exact_row_sum([weight * part for part in pairs.separation], bound, scene.deep)
+    total, active = exact_row_sum([weight * part for part in pairs.separation], bound, scene)
     if rule.coupling == "particle":
         words = scene.particle
         overlapping = active if scene.deep is scene.hit else row_sums([], scene.hit)[1]
@@ -147,10 +190,9 @@ def _select(words: Array, candidates: Array, fraction: Array, copies: int) -> Ar
     return candidates & (words <= threshold) & (wanted > 0)
 
 
-def _parameters(system: System, coordinates: Array) -> Array:
+def _parameters(system: System, coordinates: Array | Followed) -> Array:
     """Positions in mean diameters (dim, N), as optax sees them."""
-    dtype = float_of(coordinates)
-    return coordinates.astype(dtype) / quanta(dtype) * (system.box / system.unit)
+    return reals(coordinates) * (system.box / system.unit)
 
 
 def sgd(

@@ -1,0 +1,108 @@
+r"""Fixed-point coordinates whose moves can be differentiated.
+
+A trajectory is integers, and integers have no derivative. The real numbers that they were rounded from have one, and
+since a quantum is far below anything physical, theirs is the derivative of the trajectory. A rule's step on
+:class:`Followed` coordinates computes every number from the integers, so that its contacts are those of the driver's
+step to the bit, and hands the derivative past each rounding (:func:`with_derivative`).
+
+Written for a neighbour row, a step gathers, and the transpose of a gather is a scatter, which is slow on a CPU and
+unordered on a GPU. Where the two partners of a pair get opposite terms, :func:`seen_from` and :func:`row_total` put
+a gather in its place.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from packing_jax.geometry import float_of, quanta
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["fixed", "real"], meta_fields=["reciprocal"])
+@dataclass(frozen=True)
+class Followed:
+    """Fixed-point coordinates beside real ones that carry their derivative, for a rule's step; see rollout.py.
+
+    Every number is computed from ``fixed``, as in the driver. Integers have no derivatives, so that of a coordinate
+    comes from ``real``, whose value nothing looks at, and the step returns real displacements in box sides.
+    """
+
+    fixed: Array  #: (dim, N) integers
+    real: Array  #: (dim, N) box sides
+    reciprocal: bool  #: what a pair gives to its partners is opposite, so that transposed sums need no scatter
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the coordinates."""
+        return self.fixed.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the fixed-point coordinates."""
+        return self.fixed.dtype
+
+
+def reals(coordinates: "Array | Followed") -> Array:
+    """Coordinates in box sides, in [-1/2, 1/2)."""
+    if isinstance(coordinates, Followed):
+        return with_derivative(reals(coordinates.fixed), coordinates.real)
+    dtype = float_of(coordinates)
+    return coordinates.astype(dtype) / quanta(dtype)
+
+
+@jax.custom_jvp
+def with_derivative(value: Any, of: Any) -> Any:  # noqa: ARG001
+    """``value`` with the derivative of ``of``: what was rounded to integers follows what it was rounded from."""
+    return value
+
+
+@with_derivative.defjvp
+def _with_derivative_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
+    return with_derivative(*primals), tangents[1]
+
+
+@jax.custom_jvp
+def known_length(parts: Sequence[Array] | Array, size: Array) -> Array:  # noqa: ARG001
+    """``size``, the length of vectors that is known already, with its derivative; zero where the length is zero."""
+    return size
+
+
+@known_length.defjvp
+def _known_length_jvp(primals: tuple[Any, Array], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
+    size = known_length(*primals)
+    along = sum(part * dot for part, dot in zip(primals[0], tangents[0], strict=True))
+    return size, along / jnp.where(size > 0, size, 1.0)
+
+
+def seen_from(values: Array, rows: Any, sign: float, reciprocal: bool) -> Array:
+    """``values_i + sign values_j`` (N, K) along the rows.
+
+    Its transpose is a scatter in general. Where the rows are summed by :func:`row_total` and a pair gives its partners
+    opposite terms t_ij = -t_ji, the transposed sum is one over the particle's own row, which is what it should be:
+    sum_k A_ik^T l_i - A_ki^T l_k = sum_k A_ik^T (l_i - l_k). Half of the bracket comes from there, and twice from here.
+    """
+
+    def see(rows: Array, x: Array) -> Array:
+        return x[:, None] + np.asarray(sign, x.dtype) * x.at[rows].get(mode="promise_in_bounds")
+
+    if not reciprocal:
+        return see(rows, values)
+    seen: Array = jax.custom_derivatives.linear_call(see, lambda _, ct: 2.0 * jnp.sum(ct, axis=1), rows, values)
+    return seen
+
+
+def row_total(values: Array, rows: Any, reciprocal: bool) -> Array:
+    """Sums (N,) over rows (N, K) of real numbers; with :func:`seen_from` for their derivative."""
+    if not reciprocal:
+        return jnp.sum(values, axis=1)
+
+    def spread(rows: Array, ct: Array) -> Array:
+        return 0.5 * (ct[:, None] - ct.at[rows].get(mode="promise_in_bounds"))
+
+    total: Array = jax.custom_derivatives.linear_call(lambda _, v: jnp.sum(v, axis=1), spread, rows, values)
+    return total

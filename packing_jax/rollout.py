@@ -1,0 +1,393 @@
+r"""Derivatives through the dynamics: a run as a differentiable function of what goes into it.
+
+:func:`rollout` makes the moves of :func:`packing_jax.simulate.simulate`, the same bits for the same key, and
+``jax.grad`` and ``jax.jvp`` go through it: along the start, the diameters, phi (:meth:`System.at_phi`), the box, the
+kick or whatever is a leaf of the rule, an optax optimizer's hyperparameters in a ``jax.tree_util.Partial`` included,
+and the exponent and amplitude of the pair energy, where they are arrays.
+
+The derivative is that of the path at fixed draws, dx_T/dtheta with x_{t+1} = x_t + step(x_t, theta, draws_t): draws are
+keyed by (key, step, tag) and do not depend on theta. Neighbour rows are constants of a step, and so is the set of
+overlapping pairs. Where a pair comes into contact or parts as theta varies, the path itself jumps for forces that are
+finite at contact (every rule but SGD and Langevin with a > 1): there is no derivative at such a theta, and between two
+of them this is the exact one. It is therefore not the derivative of an average over draws, which moves with the
+contacts too; nor does chaos spare it: above phi_c it grows exponentially with the steps. Both are properties of the
+dynamics. :mod:`packing_jax.estimators` estimates the derivative of an average, also in hyperparameters that choose
+instead of moving (the batch fraction), along which a path has no derivative at all.
+
+Memory: reverse mode needs every configuration again. Of T steps only each S-th is kept; the steps between are made
+again when their derivatives are due, and their S configurations and rows kept meanwhile: about
+8 dim N T/S + (4 K + 8 dim) N S bytes in float32, for rows of K. S = ``checkpoint_every`` is sqrt(T), at least 64,
+unless given; S = T keeps everything and makes no step twice. Forward mode keeps nothing.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from packing_jax import neighbors as nb
+from packing_jax import noise, tuning
+from packing_jax.errors import PackingError
+from packing_jax.followed import Followed, reals, with_derivative
+from packing_jax.geometry import take, to_fixed, to_positions
+from packing_jax.neighbors import Plan, plan_for
+from packing_jax.replicas import gather_replicas, random_start
+from packing_jax.rules import SGD, Rule
+from packing_jax.rules.base import Info
+from packing_jax.system import Leaf, System
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["positions", "moved", "absorbed_at", "failed", "needed_row", "needed_slots"],
+    meta_fields=["plan"],
+)
+@dataclass(frozen=True)
+class Rollout:
+    """Where a run ended. Positions are NaN, and derivatives with them, where it did not do what was asked."""
+
+    positions: Leaf  #: (N, dim) in [0, box), particles in their original order; the bits of the driver
+    moved: Leaf  #: (N, dim) displacement from the start, through the periodic boundary, in the unit of the box
+    absorbed_at: Leaf  #: () int32, first step without an overlap, -1 if still active
+    failed: Leaf  #: () bool, a move was not finite or longer than half the box
+    needed_row: Leaf  #: () int32, longest neighbour row met
+    needed_slots: Leaf  #: () int32, longest run of cells met
+    plan: Plan  #: of the neighbour search
+
+    @property
+    def overflowed(self) -> Array:
+        """() bool, whether neighbours were lost because the plan is too small."""
+        return (self.needed_row > self.plan.capacity) | (self.needed_slots > self.plan.slots)
+
+    def check(self) -> str:
+        """What there is to say about a finished run; empty if nothing. Not inside jit or grad.
+
+        Raises:
+            PackingError: the run lost neighbours or diverged.
+        """
+        if self.overflowed:
+            raise PackingError(
+                f"a particle had {int(self.needed_row)} neighbours in reach and a run of cells "
+                f"{int(self.needed_slots)} particles, more than the plan holds ({self.plan.capacity}, "
+                f"{self.plan.slots}); make the plan with rollout_plan for these arguments"
+            )
+        if self.failed:
+            raise PackingError(
+                "the run diverged: a move was not finite or longer than half the box; "
+                "use a smaller kick or learning rate"
+            )
+        if self.absorbed_at >= 0:
+            return (
+                f"absorbed at step {int(self.absorbed_at)}: nothing moves from there on, so later steps add nothing to "
+                "a derivative, and that of the energy is zero by nature, since no overlap is left to change it"
+            )
+        return ""
+
+
+#: Rows are made anew where a segment begins, so that one should last several times as long as a list does.
+_SHORTEST = 64
+
+
+class _Carry(NamedTuple):
+    """What one step hands to the next; particles in the cell order of the start."""
+
+    fixed: Array  #: (dim, N) coordinates
+    real: Array  #: (dim, N) what carries their derivative
+    rule: Any  #: the rule's state
+    words: noise.Words  #: of the next step: carried, so that the cipher runs once per particle, see noise.py
+    going: Array  #: () bool, neither absorbed nor failed
+    failed: Array
+    absorbed_at: Array
+    row: Array  #: () int32, longest row met
+    slots: Array
+
+
+def rollout(
+    system: System,
+    rule: Rule,
+    steps: int,
+    key: Array,
+    start: Array | np.ndarray | None = None,
+    *,
+    checkpoint_every: int | None = None,
+    plan: Plan | None = None,
+) -> Rollout:
+    """``steps`` moves of one system, differentiable; what that means is in the module's docstring.
+
+    Example:
+        >>> plan = rollout_plan(system, bro(0.1), 100, key)
+        >>> def spread(kick, phi):
+        ...     end = rollout(system.at_phi(phi), bro(kick), 100, key, plan=plan)
+        ...     return jnp.mean(end.moved**2)
+        >>> jax.grad(spread, argnums=(0, 1))(0.1, 0.6)
+
+    Args:
+        system: one system. Its leaves may be traced; :meth:`System.at_phi` and :meth:`System.with_diameters` make one
+            from a traced phi or diameters, ``dataclasses.replace(system, energy=overlap(a))`` from a traced exponent.
+        rule: one of :mod:`packing_jax.rules`, one hyperparameter each. Adam and its relatives need ``eps_root`` > 0:
+            their square root has no derivative at the zero gradient of a particle without overlap.
+        steps: T, moves to make.
+        key: ``jax.random.key(seed)``; the draws and the start are those of ``simulate`` with it.
+        start: (N, dim) positions in the unit of the box; independent uniform ones when None.
+        checkpoint_every: S, steps between two kept configurations in reverse mode, 1 to T; sqrt(T) but at
+            least 64 when None.
+        plan: the neighbour search, static; needed where the system is traced, see :func:`rollout_plan`.
+
+    Derivatives are for one rollout at a time: ``jax.lax.map`` over keys, not ``jax.vmap`` (and so not ``jax.jacrev``).
+
+    Raises:
+        PackingError: an argument out of range, an optimizer without a derivative at a zero gradient, or a derivative
+            in the batch fraction asked for.
+    """
+    if not (isinstance(steps, (int, np.integer)) and steps >= 0):
+        raise PackingError(f"{steps} steps; it must be a whole number, not negative and not traced")
+    steps = int(steps)
+    every = max(1, min(steps, max(_SHORTEST, math.isqrt(steps)))) if checkpoint_every is None else checkpoint_every
+    if not (isinstance(every, (int, np.integer)) and 1 <= every <= max(steps, 1)):
+        raise PackingError(f"a checkpoint every {every} steps; it must be a whole number from 1 to the steps, {steps}")
+    _check_one(system, rule, key, start)
+    if plan is None:
+        if any(map(_traced, (system.box, system.diameters, system.unit))):
+            raise PackingError(
+                "the system is traced, so its neighbour search cannot be planned here; "
+                "give plan=rollout_plan(...) of a system with such values"
+            )
+        with jax.ensure_compile_time_eval():  # inside jit too
+            plan = plan_for(system, tuning.first_skin(system.dim))
+    if isinstance(rule, SGD):
+        rule.check_derivative()
+    rule = _without_choices(rule)
+    return _roll(plan, int(every), steps, system, rule, key, None if start is None else jnp.asarray(start))
+
+
+def rollout_plan(system: System, rule: Rule, steps: int, key: Array, start: Array | np.ndarray | None = None) -> Plan:
+    """The neighbour search that a rollout needs, found by making it once without derivatives.
+
+    Rows are as long as were met, with a little to spare: what a search does not use costs time and memory.
+
+    Raises:
+        PackingError: bad input, or a run that diverges.
+    """
+    gather_replicas(system, rule, key, start)  # for what it refuses
+    plan = plan_for(system, tuning.first_skin(system.dim))
+    while True:
+        met = rollout(system, rule, steps, key, start, plan=plan)
+        row, slots = int(met.needed_row), int(met.needed_slots)
+        if not met.overflowed:
+            met.check()
+            return tuning.fitted(plan, row + row // 8, slots + slots // 8)
+        plan = plan.grown(row, slots)
+
+
+# --- checks at the edge ---------------------------------------------------------------------------------------
+
+
+def _traced(leaf: Any) -> bool:
+    return isinstance(leaf, jax.core.Tracer)
+
+
+def _check_one(system: System, rule: Rule, key: Array, start: Any) -> None:
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise PackingError("the key is an array of numbers; it must be a typed key, jax.random.key(seed)")
+    shapes = [np.shape(system.box), np.shape(key)] + [np.shape(leaf) for leaf in jax.tree.leaves(rule)]
+    if any(shapes):
+        raise PackingError("a rollout is of one system, with one key and one number for each hyperparameter")
+    if start is None:
+        return
+    if np.shape(start) != (system.particles, system.dim):
+        raise PackingError(f"the start has shape {np.shape(start)}; it must be {(system.particles, system.dim)}")
+    if not _traced(start) and not np.all(np.isfinite(np.asarray(start))):
+        raise PackingError("start coordinates are NaN or infinite; all must be finite")
+
+
+def _without_choices(rule: Any) -> Any:
+    """The rule, with derivatives refused in what only chooses."""
+    for name, sentence in getattr(rule, "pathless", {}).items():
+        rule = replace(rule, **{name: _refusing(sentence)(jnp.asarray(getattr(rule, name)))})
+    return rule
+
+
+def _refusing(sentence: str) -> Callable[[Array], Array]:
+    @jax.custom_jvp
+    def same(value: Array) -> Array:
+        return value
+
+    def jvp(primals: tuple[Array], tangents: tuple[Any]) -> tuple[Array, Array]:
+        if not isinstance(tangents[0], jax.custom_derivatives.SymbolicZero):
+            raise PackingError(sentence)
+        return primals[0], jnp.zeros_like(primals[0])
+
+    same.defjvp(jvp, symbolic_zeros=True)
+    return same
+
+
+# --- the run --------------------------------------------------------------------------------------------------
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _roll(plan: Plan, every: int, steps: int, system: System, rule: Any, key: Array, start: Array | None) -> Rollout:
+    dtype = system.box.dtype
+    rule = jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
+        jax.tree.map(jnp.asarray, rule),
+    )
+    box = system.box
+    # in box sides, as the driver has them
+    system = replace(system, box=jnp.ones_like(box), diameters=system.diameters / box, unit=system.unit / box)
+    if start is None:
+        fixed = random_start(key, system, dtype)
+        real = reals(fixed)
+    else:
+        start = start.astype(dtype)
+        fixed = to_fixed(*jax.lax.stop_gradient((start, box)))
+        real = (start / box).T
+    noise_key = jax.random.key_data(jax.random.fold_in(key, 1))[:2]
+
+    tags = nb.cell_order(plan, fixed)
+    places = jnp.zeros_like(tags).at[tags].set(jnp.arange(len(tags), dtype=tags.dtype), unique_indices=True)
+    if system.diameters.ndim:
+        system = replace(system, diameters=system.diameters[tags])
+    run = _Run(plan, system, rule, tags, noise_key, steps)
+    zero, yes = jnp.zeros((), jnp.int32), jnp.ones((), bool)
+    first = _Carry(
+        fixed=fixed[:, tags],
+        real=real[:, tags],
+        rule=jax.tree.map(jnp.asarray, rule.init(system, run.followed(fixed[:, tags], real[:, tags]))),
+        words=run.words(zero),
+        going=yes,
+        failed=~yes,
+        absorbed_at=zero - 1,
+        row=zero,
+        slots=zero,
+    )
+    last = run.steps(first, every)
+    met = Rollout(
+        positions=with_derivative(to_positions(last.fixed[:, places], jnp.ones_like(box)), last.real[:, places].T),
+        moved=(last.real[:, places] - real).T,
+        absorbed_at=last.absorbed_at,
+        failed=last.failed,
+        needed_row=last.row,
+        needed_slots=last.slots,
+        plan=plan,
+    )
+    # a product, so that derivatives are NaN as well
+    sound = box * jnp.where(met.overflowed | met.failed, jnp.nan, 1.0).astype(dtype)
+    return replace(met, positions=met.positions * sound, moved=met.moved * sound)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What does not change during a run, and the loops over its steps."""
+
+    plan: Plan
+    system: System
+    rule: Any
+    tags: Array  #: (N,) particles in the cell order of the start, which they keep
+    key: Array  #: (2,) key data of the draws
+    count: int  #: steps to make
+
+    def words(self, step: Array) -> noise.Words:
+        """The draws of a step."""
+        key = jax.random.fold_in(jax.random.wrap_key_data(self.key, impl="threefry2x32"), step)
+        return noise.particle_words(key, self.tags)
+
+    def followed(self, fixed: Array, real: Array) -> Followed:
+        """Coordinates with their derivative."""
+        return Followed(fixed, real, bool(getattr(self.rule, "reciprocal", False)))
+
+    def list_rows(self, fixed: Array) -> nb.Neighbors:
+        """Neighbour rows: sorted by cell to be found, and named in the order that the particles keep."""
+        system = jax.lax.stop_gradient(self.system)
+        order = nb.cell_order(self.plan, fixed)
+        if system.diameters.ndim:
+            system = replace(system, diameters=take(system.diameters, order))
+        found = nb.build(self.plan, system, jnp.stack([take(x, order) for x in fixed]), order)
+        back = jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype), unique_indices=True)
+        return replace(found, rows=take(order, found.rows)[back], tags=self.tags, reference=fixed)
+
+    def steps(self, carry: _Carry, every: int) -> _Carry:
+        """All steps, of which reverse mode keeps about one in ``every``, and a last look at who overlaps."""
+
+        def segment(carry: _Carry, numbers: Array) -> tuple[_Carry, None]:
+            n = len(self.tags)
+            none = jnp.zeros((), jnp.int32)
+            rows = jnp.zeros((n, self.plan.capacity), jnp.int32)
+            unlisted = nb.Neighbors(rows, self.tags, carry.fixed, none, none)
+            unmade = jnp.zeros(len(numbers), bool).at[0].set(True)
+            (carry, _), _ = jax.lax.scan(self._step, (carry, unlisted), (numbers, unmade))
+            return carry, None
+
+        # one program for all segments: what the last one has beyond the end does nothing
+        segments = max(1, round((self.count + 1) / every))
+        length = -(-(self.count + 1) // segments)
+        numbers = jnp.arange(segments * length, dtype=jnp.int32).reshape(segments, length)
+        if segments == 1:  # kept as it is made
+            return segment(carry, numbers[0])[0]
+        carry, _ = jax.lax.scan(jax.checkpoint(segment, prevent_cse=False), carry, numbers)
+        return carry
+
+    def _step(
+        self, both: tuple[_Carry, nb.Neighbors], this: tuple[Array, Array]
+    ) -> tuple[tuple[_Carry, nb.Neighbors], None]:
+        """One step of the driver, and its derivative beside it."""
+        (carry, listed), (number, unmade) = both, this
+        rule, system, state = jax.lax.stop_gradient((self.rule, self.system, carry.rule))
+        going = carry.going & (number <= self.count)
+        stale = unmade | nb.outdated(self.plan, system, carry.fixed, listed)
+        listed = jax.lax.cond(stale & going, lambda: self.list_rows(carry.fixed), lambda: listed)
+        nothing = jnp.zeros_like(carry.fixed), state, Info(jnp.zeros(len(self.tags), bool), jnp.zeros((), bool))
+        move, state, info = jax.lax.cond(
+            going, lambda: rule.step(carry.words, system, carry.fixed, listed, state), lambda: nothing
+        )
+        still = ~jnp.any(info.active)
+        absorbed = going & still
+        failed = going & info.failed & ~still & (number < self.count)
+        moves = going & ~still & ~failed & (number < self.count)
+        exact = (carry.real + reals(move), state)
+        varied = (self.rule, self.system, carry.real, carry.rule)
+
+        # Made again in reverse mode: to keep what a step's derivative needs would be many numbers for each pair.
+        @partial(jax.checkpoint, prevent_cse=False)
+        def moved(exact: Any, varied: Any, constant: Any) -> Any:
+            return _rounded(exact, varied, constant)
+
+        constant = (carry.words, carry.fixed, listed)
+        # A branch, so that nothing is differentiated where nothing moves: 0/0 hides in a gradient norm there.
+        real, state = jax.lax.cond(moves, moved, lambda _, varied, __: (varied[2], varied[3]), exact, varied, constant)
+        carry = _Carry(
+            fixed=jnp.where(moves, carry.fixed + move, carry.fixed),
+            real=real,
+            rule=state,
+            words=self.words(number + 1),
+            going=moves,
+            failed=carry.failed | failed,
+            absorbed_at=jnp.where(absorbed, number, carry.absorbed_at),
+            row=jnp.maximum(carry.row, listed.needed_row),
+            slots=jnp.maximum(carry.slots, listed.needed_slots),
+        )
+        return (carry, listed), None
+
+
+@jax.custom_jvp
+def _rounded(exact: Any, varied: Any, constant: Any) -> Any:  # noqa: ARG001
+    """``exact``, what a step made in integers, with the derivative of the same step in real numbers."""
+    return exact
+
+
+@_rounded.defjvp
+def _rounded_jvp(primals: tuple[Any, Any, Any], tangents: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+    _, varied, (words, fixed, listed) = primals
+
+    def step(rule: Any, system: System, real: Array, state: Any) -> tuple[Array, Any]:
+        at = Followed(fixed, real, bool(getattr(rule, "reciprocal", False)))
+        move, state, _ = rule.step(words, system, at, listed, state)
+        return real + move, jax.tree.map(jnp.asarray, state)
+
+    _, along = jax.jvp(step, varied, tangents[1])
+    return _rounded(*primals), along
