@@ -24,7 +24,7 @@ from packing_jax.errors import PackingError
 from packing_jax.grid import Sweep, checked, replicas_of
 from packing_jax.simulate import run
 
-RANGES = {"phi_c known to 0.02 beforehand": 0.02, "to 0.05": 0.05, "to 0.1": 0.1}
+RANGES = {"phi_c known to 0.02 beforehand": 0.02, "to 0.05": 0.05}
 POINTS = (5, 7, 9, 13, 17, 25, 33, 49, 65, 97)
 DRAWS = 12
 

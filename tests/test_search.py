@@ -91,7 +91,7 @@ def test_a_real_search():
 
 def test_a_search_that_is_cut_goes_on_to_the_same_numbers(tmp_path, capsys, monkeypatch):
     pretend = Pretend(0, 0.34, dim=2)
-    monkeypatch.setattr(critical._Recorded, "_run", lambda self, ask: pretend(ask))
+    monkeypatch.setattr(critical._Recorded, "_run", lambda _, ask: pretend(ask))
     words = ["critical", "--dim=2", "--rule=ro", "--kick=1", "--tolerance=0.05", "--budget=1e8", "--seed=3"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert main([*words, f"--out={whole}"]) == 0
