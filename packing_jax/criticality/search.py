@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from packing_jax.criticality.half_absorbed import HalfAbsorbed, half_absorbed_phi_c
@@ -127,7 +127,7 @@ class Intercept(NamedTuple):
     dof: int
 
 
-def intercept(particles: Sequence[int], phi_h: Sequence[float], stderr: Sequence[float], omega: float) -> Intercept:
+def intercept(particles: ArrayLike, phi_h: ArrayLike, stderr: ArrayLike, omega: float) -> Intercept:
     """phi_c = phi_h(N -> infinity): weighted lines in (N/N_0)^(-omega), averaged over windows and over omega.
 
     Windows drop the smallest sizes, down to three; each counts exp(-(chi^2 + 2 dropped)/2) (arXiv:2008.01069). omega
