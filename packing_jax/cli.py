@@ -1,4 +1,4 @@
-"""The command line: run, sweep, status, rerun, report, doctor, movie, bench.
+"""The command line: run, sweep, critical, status, rerun, report, doctor, movie, bench.
 
 Exit codes: 0 done, every cell is in the store; 1 a check failed (doctor, rerun); 2 bad input or a full disk, in one
 sentence; 3 stopped by --max-walltime with cells left; 4 done, but some cells failed; 130 Ctrl-C; 143 SIGTERM. The last
@@ -20,6 +20,7 @@ import tyro
 
 from packing_jax.bench import BenchCommand
 from packing_jax.cluster import connected
+from packing_jax.critical import CriticalCommand
 from packing_jax.errors import PackingError
 from packing_jax.grid import CouplingName, Mixture, RuleName, Sweep, recorded
 from packing_jax.layout import description
@@ -350,6 +351,7 @@ def main(args: list[str] | None = None) -> int:
     commands: dict[str, Callable[..., Any]] = {
         "run": RunCommand,
         "sweep": SweepCommand,
+        "critical": CriticalCommand,
         "status": StatusCommand,
         "rerun": RerunCommand,
         "report": ReportCommand,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from packing_jax.criticality import KickEstimate, ZeroKickLimit, check_results, was_run
+from packing_jax.criticality import KickEstimate, SearchResult, ZeroKickLimit, check_results, was_run
 from packing_jax.errors import PackingError
 from packing_jax.steady import final_activity
 
@@ -184,6 +184,38 @@ def phi_c_vs_kick(
         raise PackingError("no phi_c was estimated at any kick: there is nothing to draw")
     axes.set(xlabel=_kick_name(rule), ylabel=r"Critical packing fraction $\phi_c$")
     axes.set_xlim(left=-0.03 * max(estimate.kick for estimate in estimates))
+    _legend(figure, axes)
+    return figure
+
+
+def phi_h_vs_size(result: SearchResult) -> Figure:
+    """An adaptive search: where half of the replicas are absorbed against N^-omega, with the fit and its phi_c.
+
+    Every replica is a small mark, absorbed ones open and active ones filled, in the round it belongs to; those of the
+    first round's wide bracket lie outside the picture. The band is one standard error of phi_c.
+
+    Args:
+        result: what `packing_jax.critical.search` gives.
+    """
+    figure, axes = _new_figure(5.4, 4.1)
+    sizes = np.array([one.particles for one in result.rounds], float)
+    half, error = np.array([(one.phi_h, one.stderr) for one in result.rounds]).T
+    n, phi = np.array([(n, phi) for n, phi, _ in result.outcomes], float).T
+    gone = np.array([absorbed for _, _, absorbed in result.outcomes])
+    x, at = (n / sizes[0]) ** -result.omega, (sizes / sizes[0]) ** -result.omega
+    dark, light = _shades(2)
+    for kind, label, face in ((gone, "absorbed", "white"), (~gone, "active", light)):
+        axes.plot(x[kind], phi[kind], "o", ms=3, mfc=face, mec=light, mew=0.7, alpha=0.8, label=label)
+    axes.errorbar(at, half, error, color=dark, marker="s", ls="", ms=5, capsize=2.5, label=r"half absorbed, $\phi_h$")
+    if np.isfinite(result.stderr):
+        fine = np.linspace(0.0, 1.0, 50)
+        label = rf"$\phi_c = {result.value:.4f} \pm {result.stderr:.4f}$"
+        axes.plot(fine, result.value + result.amplitude * fine, color="black", lw=0.8, label=label)
+        axes.axhspan(result.value - result.stderr, result.value + result.stderr, color=dark, alpha=0.15, lw=0)
+    reach = max(6 * max(one.width + one.stderr for one in result.rounds), 2 * float(np.ptp(half)))
+    axes.set(xlim=(0.0, 1.06), ylim=(half.mean() - reach, half.mean() + reach))
+    power = rf"$(N/{sizes[0]:.0f})^{{-1/(d\nu_\perp)}}$"
+    axes.set(xlabel=rf"Smearing {power}", ylabel=r"Packing fraction $\phi$")
     _legend(figure, axes)
     return figure
 

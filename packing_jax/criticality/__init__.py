@@ -10,9 +10,9 @@ estimate of phi_c per file, and all of them read the same records:
 - `half_absorbed`: the phi at which half of the replicas are absorbed.
 
 `estimates` applies them to a sweep, `zero_kick` carries phi_c(kick) to kick = 0, `scaling` finds exponents by power
-laws and data collapse, and `universality` holds them against the known classes. Everything is float64 NumPy on the
-host. It knows arrays, or an `xarray.Dataset` of results, and not how they were simulated. What the data cannot carry is
-refused by a `PackingError` that says what would help.
+laws and data collapse, `search` says what to run next to find phi_c to a tolerance, and `universality` holds exponents
+against the known classes. Everything is float64 NumPy on the host. It knows arrays, or an `xarray.Dataset` of results,
+and not how they were simulated. What the data cannot carry is refused by a `PackingError` that says what would help.
 
 Errors: `stderr` is one standard deviation, from the bootstrap over replicas where there are replicas; `interval` holds
 the truth in 95 of 100 cases, which the tests check on draws of known models.
@@ -24,6 +24,7 @@ from packing_jax.criticality.half_absorbed import HalfAbsorbed, half_absorbed_ph
 from packing_jax.criticality.power_law import MIN_POINTS, PowerLaw, power_law_phi_c
 from packing_jax.criticality.relaxation import Relaxation, relaxation_phi_c, relaxation_times
 from packing_jax.criticality.scaling import Collapse, Exponent, collapse, exponent, fluctuations, time_collapse
+from packing_jax.criticality.search import SearchResult
 from packing_jax.criticality.threshold import ACTIVITY_CUT, Threshold, threshold_phi_c
 from packing_jax.criticality.universality import CLASSES, UniversalityClass, Verdict, classes_in, verdict
 from packing_jax.criticality.zero_kick import Form, ZeroKickLimit, zero_kick_limit
@@ -39,6 +40,7 @@ __all__ = [
     "KickEstimate",
     "PowerLaw",
     "Relaxation",
+    "SearchResult",
     "StraightestDecay",
     "Threshold",
     "UniversalityClass",

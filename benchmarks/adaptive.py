@@ -1,0 +1,130 @@
+"""The adaptive search for phi_c beside uniform grids of equal error, in particle-steps.
+
+`python benchmarks/adaptive.py DIR --out benchmarks/results/adaptive.json`, after
+`packing-jax critical --dim 3 --kick 0.1 --tolerance 0.003 --budget 3e8 --seed 1 --out DIR`
+
+Both sides have the same sizes, steps, estimator of phi_h and extrapolation; they differ in where replicas are. A grid
+has two replicas at each of M equally spaced phi. Its replicas are drawn from the law that the search measured,
+P(absorbed) = 1/(1 + exp((phi - phi_h)/w)) with phi_h and w of each size, because grids of these sizes take an hour of
+this machine. Errors are medians over draws, M the smallest with the error of the search. Absorbed replicas of a grid
+cost nothing here, so its cost is a lower bound; those of the search cost what they cost. With `--simulate`, the grid
+whose M was found this way is run for real at the first of these sizes.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from packing_jax.criticality import half_absorbed_phi_c
+from packing_jax.criticality.search import Round, intercept, scaling, sobered
+from packing_jax.errors import PackingError
+from packing_jax.grid import Sweep, checked, replicas_of
+from packing_jax.simulate import run
+
+RANGES = {"phi_c known to 0.02 beforehand": 0.02, "to 0.05": 0.05}
+POINTS = (5, 7, 9, 13, 17, 25, 33, 49, 65, 97)
+DRAWS = 12
+
+
+def estimated(size, phis, gone, spent):
+    """A round from the replicas of a grid, (phi, replica)."""
+    found = half_absorbed_phi_c(phis, gone.astype(float))
+    stderr = max(found.stderr, 1e-6)
+    width = max(found.width, stderr)
+    return Round(size["particles"], size["steps"], found.value, stderr, width, gone.size, spent)
+
+
+def drawn_grid(rng, sizes, reach, count, omega):
+    """Error and particle-steps of one uniform grid, the range not centred on the transition."""
+    rounds, outcomes = [], []
+    centre = sizes[-1]["phi_h"] + reach * rng.uniform(-0.5, 0.5)
+    phis = np.linspace(centre - reach, centre + reach, count)
+    for size in sizes:
+        away = np.clip((phis - size["phi_h"]) / size["width"], -500, 500)
+        gone = rng.random((count, 2)) < (1 / (1 + np.exp(away)))[:, None]
+        spent = int((~gone).sum()) * size["particles"] * size["steps"]
+        rounds.append(estimated(size, phis, gone, spent))
+        outcomes += [(size["particles"], p, bool(f)) for p, row in zip(phis, gone, strict=True) for f in row]
+    rounds = sobered(rounds, outcomes, omega)
+    fit = intercept(*zip(*[(r.particles, r.phi_h, r.stderr) for r in rounds], strict=True), omega)
+    return fit.stderr, sum(one.particle_steps for one in rounds)
+
+
+def simulated_grid(search, size, reach, count):
+    """The same grid run for real at one size."""
+    kick, fraction = search["kick"][0], search["batch_fraction"][0]
+    phis = np.round(np.linspace(size["phi_h"] - reach, size["phi_h"] + reach, count), 6)
+    fields = {name: search[name] for name in ("rule", "coupling", "correlation", "dim", "exponent", "mixture")}
+    spec = checked(
+        Sweep(**fields, particles=size["particles"], steps=size["steps"], phi=tuple(phis), kick=(kick,), seed=1000)
+    )
+    names = [(float(phi), kick, fraction, r) for phi in phis for r in range(2)]
+    gone, spent = np.zeros(len(names)), 0
+    for index, one in run(replicas_of(spec, names), np.array([size["steps"]], np.int32), {}):
+        gone[index] = one.absorbed_at >= 0
+        spent += one.steps * size["particles"]
+    found = estimated(size, phis, gone.reshape(count, 2), spent)
+    return {"points": count, "phi": [float(phis[0]), float(phis[-1])], "seed": 1000, **found.__dict__}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--simulate", action="store_true")
+    words = parser.parse_args()
+    facts = json.loads((words.directory / "critical.json").read_text())
+    result, search = facts["result"], facts["search"]
+    omega = scaling(search["dim"])[0]
+    # widths as the search finds them are minimal where few replicas disagree: one law for all sizes
+    base = result["rounds"][0]["particles"]
+    smear = [(one["particles"] / base) ** -omega for one in result["rounds"]]
+    u = float(np.mean([one["width"] / x for one, x in zip(result["rounds"], smear, strict=True)]))
+    line = [result["value"] + result["amplitude"] * x for x in smear]
+    sizes = [
+        {"particles": one["particles"], "steps": one["steps"], "phi_h": half, "width": u * x}
+        for one, x, half in zip(result["rounds"], smear, line, strict=True)
+    ]
+    grids = []
+    for name, reach in RANGES.items():
+        for count in POINTS:
+            rng, draws, refused = np.random.default_rng([count, int(1e4 * reach)]), [], 0
+            for _ in range(DRAWS):
+                try:
+                    draws.append(drawn_grid(rng, sizes, reach, count, omega))
+                except PackingError:
+                    refused += 1
+            if refused > DRAWS // 2:
+                continue
+            error, spent = np.median(draws, axis=0)
+            if error <= result["stderr"] or count == POINTS[-1]:
+                grids.append(
+                    {
+                        "range": name,
+                        "half_range": reach,
+                        "points": count,
+                        "replicas": 2,
+                        "stderr": float(error),
+                        "as_good": bool(error <= result["stderr"]),
+                        "particle_steps": int(spent),
+                        "ratio": float(spent / result["particle_steps"]),
+                    }
+                )
+                print(grids[-1], flush=True)
+                break
+    answer = {
+        "adaptive": {**result, "search": search, "versions": facts["versions"]},
+        "grids, drawn": grids,
+        "machine": f"{os.cpu_count()} CPU cores",
+        "draws": DRAWS,
+    }
+    if words.simulate:
+        answer["grid, simulated at the first size"] = simulated_grid(search, sizes[0], 0.05, grids[1]["points"])
+    words.out.write_text(json.dumps(answer, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
