@@ -177,15 +177,22 @@ def _line(plan: Plan, coordinates: Array) -> _Line:
 
 
 def select_bit(word: Array, rank: Array) -> Array:
-    """Position of the ``rank``-th set bit of each 32-bit word, by halving."""
-    position = jnp.zeros_like(rank)
-    for half in (16, 8, 4, 2, 1):
-        low = jax.lax.population_count(word & np.uint32((1 << half) - 1)).astype(rank.dtype)
+    """Position of the ``rank``-th set bit of each 32-bit word, by halving.
+
+    The bits are counted once, in pairs, fours, eights and sixteens, as a vectorised population count does five times.
+    """
+    pairs = word - ((word >> np.uint32(1)) & np.uint32(0x55555555))
+    fours = (pairs & np.uint32(0x33333333)) + ((pairs >> np.uint32(2)) & np.uint32(0x33333333))
+    eights = (fours + (fours >> np.uint32(4))) & np.uint32(0x0F0F0F0F)
+    sixteens = (eights + (eights >> np.uint32(8))) & np.uint32(0x00FF00FF)
+    position = jnp.zeros_like(word)
+    rank = rank.astype(word.dtype)
+    for half, counts in ((16, sixteens), (8, eights), (4, fours), (2, pairs), (1, word)):
+        low = (counts >> position) & np.uint32((1 << half) - 1)
         up = rank >= low
         rank = jnp.where(up, rank - low, rank)
-        word = jnp.where(up, word >> np.uint32(half), word)
-        position = jnp.where(up, position + half, position)
-    return position
+        position = jnp.where(up, position + np.uint32(half), position)
+    return position.astype(jnp.int32)
 
 
 class _Looking(NamedTuple):
@@ -201,12 +208,11 @@ class _Looking(NamedTuple):
 class _Tested(NamedTuple):
     """A word of answers for each particle, and how to find the slots that they stand for."""
 
-    first: Array  #: place of its first candidate in the line
     words: Array  #: one bit per candidate, set where it is a neighbour
-    ends: Array  #: neighbours up to its end
-    shift: Array  #: slot = place - shift,
-    jump: Array  #: and as much less again
-    split: Array  #: from this place on
+    base: Array  #: slot of the first candidate
+    jump: Array  #: a later one's slot is base + bit, and less by this
+    cut: Array  #: from this bit on, plus 64 times ``before``: one number to carry and not two
+    before: Array  #: neighbours in earlier words
 
 
 @cache
@@ -243,6 +249,42 @@ def _hits(bits: int) -> Callable[[_Looking, tuple[Array, ...], Array | None], Ar
         return hits(*flat).reshape(size, -1), True
 
     return hits
+
+
+@cache
+def _rows(capacity: int) -> Callable[[_Tested, Array, Array], Array]:
+    """A function that makes rows (N, K) of what was tested (words, N), their lengths and what fills them up."""
+
+    @jax.custom_batching.custom_vmap
+    def rows(tested: _Tested, total: Array, me: Array) -> Array:
+        k = jnp.arange(capacity, dtype=jnp.int32)[None, :]
+
+        def pass_word(w: Array | int, there: _Tested) -> _Tested:
+            """The word that holds the k-th neighbour, as far as one up to the w-th does."""
+            new = jax.tree.map(lambda x: x[w][:, None], tested)
+            return jax.tree.map(lambda x, old: jnp.where(new.before <= k, x, old), new, there)
+
+        count = tested.words.shape[0]
+        there = jax.tree.map(lambda x: jnp.broadcast_to(x[0][:, None], (len(me), capacity)), tested)
+        if count <= _WORD:
+            for w in range(1, count):
+                there = pass_word(w, there)
+        else:
+            there = jax.lax.fori_loop(1, count, pass_word, there)
+        bit = select_bit(there.words, k - (there.cut >> 6))
+        # computed and not looked up: XLA would compute a gather's every index from its own number, by divisions
+        slot = there.base + bit - jnp.where(bit >= there.cut & 63, there.jump, 0)
+        return jnp.where(k < total[:, None], slot, me[:, None])
+
+    @rows.def_vmap
+    def _(size: int, batched: Any, *arguments: Any) -> tuple[Array, bool]:
+        tested, total, me = jax.tree.map(
+            lambda x, there: x if there else jnp.broadcast_to(x[None], (size, *x.shape)), arguments, tuple(batched)
+        )
+        words = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(x.shape[1], -1), tested)
+        return rows(words, total.reshape(-1), me.reshape(-1)).reshape(*me.shape, capacity), True
+
+    return rows
 
 
 def build(plan: Plan, system: System, coordinates: Array, tags: Array) -> Neighbors:
@@ -287,39 +329,19 @@ def build(plan: Plan, system: System, coordinates: Array, tags: Array) -> Neighb
 
         first, words = jax.lax.map(word, jnp.arange(per_run, dtype=jnp.int32))
         ends = found[None] + jnp.cumsum(jax.lax.population_count(words).astype(jnp.int32), axis=0)
-        shift = jnp.where(lowest, ahead - jump, ahead)
-        tested = _Tested(
-            first, words, ends, *(jnp.broadcast_to(x, first.shape) for x in (shift, jump, jnp.where(lowest, low, high)))
-        )
+        before = jnp.concatenate([found[None], ends[:-1]])
+        cut = jnp.clip(jnp.where(lowest, low, high)[None] - first, 0, _WORD)
+        base = first - jnp.where(lowest, ahead - jump, ahead)[None]
+        tested = _Tested(words, base, jnp.broadcast_to(jump, first.shape), 64 * before + cut, before)
         return (ends[-1], jnp.maximum(longest, jnp.max(stop - start))), tested
 
     # One after the other: what a loop hands on is stored, and the tests then read it as it lies.
     offsets = list(itertools.product((-1, 0, 1), repeat=dim - 1)) if plan.cells > 1 else [(0,) * (dim - 1)]
     none = jnp.zeros(n, jnp.int32), jnp.zeros((), jnp.int32)
     (total, longest), tested = jax.lax.scan(test_run, none, jnp.asarray(np.array(offsets, np.int32)))
-    tested = jax.tree.map(lambda x: x.reshape(-1, n, 1), tested)
-
-    k = jnp.arange(plan.capacity, dtype=jnp.int32)[None, :]
-
-    def pass_word(w: Array | int, there: _Tested) -> _Tested:
-        """The word that holds the k-th neighbour, as far as one up to the w-th does; ``ends`` are of the one before."""
-        past = tested.ends[w - 1] <= k
-        new = jax.tree.map(lambda x: x[w], tested)._replace(ends=tested.ends[w - 1])
-        return jax.tree.map(lambda x, old: jnp.where(past, x, old), new, there)
-
-    count = tested.words.shape[0]
-    there = jax.tree.map(lambda x: jnp.broadcast_to(x[0], (n, plan.capacity)), tested)
-    there = there._replace(ends=jnp.zeros_like(there.ends))
-    if count <= _WORD:
-        for w in range(1, count):
-            there = pass_word(w, there)
-    else:
-        there = jax.lax.fori_loop(1, count, pass_word, there)
-    place = there.first + select_bit(there.words, k - there.ends)
-    # computed and not looked up: XLA would compute a gather's every index from its own number, by divisions
-    slot = place - there.shift - jnp.where(place >= there.split, there.jump, 0)
+    tested = jax.tree.map(lambda x: x.reshape(-1, n), tested)
     return Neighbors(
-        rows=jnp.where(k < total[:, None], slot, me[:, None]),
+        rows=_rows(plan.capacity)(tested, total, me),
         tags=tags,
         reference=coordinates,
         needed_row=jnp.max(total),
