@@ -40,10 +40,11 @@ from packing_jax.sweep import run_sweep
 SMOKE = os.environ.get("PACKING_JAX_SMOKE") == "1"
 PARTICLES = 60 if SMOKE else 500
 REPLICAS = 2 if SMOKE else 3
-STEPS = 300 if SMOKE else 6000
-KICKS = (0.1, 0.2, 0.3) if SMOKE else (0.05, 0.1, 0.15, 0.2, 0.3)
+STEPS = 300 if SMOKE else 3000
+KICKS = (0.1, 0.2, 0.3) if SMOKE else (0.05, 0.1, 0.2, 0.3)
 PHI = np.round(np.arange(0.38, 0.66, 0.06 if SMOKE else 0.02), 3).tolist()
 
+# %matplotlib inline
 plt.rcParams.update({"figure.dpi": 100, "savefig.dpi": 100, "font.size": 9, "legend.frameon": False})
 
 # %% [markdown]
@@ -106,7 +107,9 @@ _ = axis.legend(loc="lower left", labelcolor="white", fontsize=8)
 # ## Is the line sharp?
 
 # %%
-plots.activity_vs_phi(results, estimates)
+figure = plots.activity_vs_phi(results, estimates)
+figure.set_dpi(100)
+figure
 
 # %%
 print(f"{'kick':>6} {'threshold':>18} {'power law':>18}  beta")
@@ -130,7 +133,9 @@ for one in estimates:
 # ## The approach to it
 
 # %%
-plots.activity_vs_time(results, kick=KICKS[1])
+figure = plots.activity_vs_time(results, kick=KICKS[1])
+figure.set_dpi(100)
+figure
 
 # %% [markdown]
 # One kick, all packing fractions. Near $\phi_c$ both coming to rest and becoming stationary take long: the time
@@ -145,12 +150,16 @@ index = PHI.index(near.value) if near else 1
 below = results.isel(phi=index, kick=1, batch_fraction=0, replica=0)
 side = System.create(float(below["phi"]), PARTICLES).unit
 diameter = np.full(PARTICLES, float(side))
-plots.packing(below["positions"].values, diameter, f"$\\phi = {PHI[index]:g}$, kick {KICKS[1]:g}")
+figure = plots.packing(below["positions"].values, diameter, f"$\\phi = {PHI[index]:g}$, kick {KICKS[1]:g}")
+figure.set_dpi(100)
+figure
 
 # %%
 above = results.isel(phi=-1, kick=1, batch_fraction=0, replica=0)
 diameter = np.full(PARTICLES, float(System.create(PHI[-1], PARTICLES).unit))
-plots.packing(above["positions"].values, diameter, f"$\\phi = {PHI[-1]:g}$, kick {KICKS[1]:g}")
+figure = plots.packing(above["positions"].values, diameter, f"$\\phi = {PHI[-1]:g}$, kick {KICKS[1]:g}")
+figure.set_dpi(100)
+figure
 
 # %% [markdown]
 # Slices of two boxes at the end of the run: grey spheres touch nothing, coloured ones overlap. Below the line the

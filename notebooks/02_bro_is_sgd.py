@@ -41,11 +41,13 @@ from packing_jax.geometry import quanta, to_fixed
 
 SMOKE = os.environ.get("PACKING_JAX_SMOKE") == "1"
 PARTICLES = 60 if SMOKE else 500
-REPLICAS = 2 if SMOKE else 4
+STEPS = 400 if SMOKE else 4000
+REPLICAS = 2 if SMOKE else 4  # for phi_c, at each packing fraction
+MANY = 4 if SMOKE else 16  # for the curves in time
 KICKS = (0.1, 0.2) if SMOKE else (0.05, 0.08, 0.1, 0.2)
-PER_KICK = 200 if SMOKE else 400  # steps are this over the kick
-DRAWS = 2000 if SMOKE else 20_000
+DRAWS = 2000 if SMOKE else 8000
 
+# %matplotlib inline
 plt.rcParams.update({"figure.dpi": 100, "savefig.dpi": 100, "font.size": 9, "legend.frameon": False})
 
 RULES = {
@@ -146,70 +148,68 @@ _ = axes[2].legend(loc="upper left", fontsize=8, ncols=3, columnspacing=1.0)
 # the notebook does not see this is a statement about the large scale, and it has to be shown.
 
 # %% [markdown]
+# ## One run for each rule
+#
+# All replicas of a rule are one call: eight packing fractions about the transition of each kick, from independent
+# uniform positions, and more replicas at two packing fractions of one kick, below the transition and above it, for the
+# curves in time. Every replica makes the same number of steps, so that the smallest kick has the shortest time
+# $\epsilon t$ to come to rest or become stationary.
+
+# %%
+ABOUT = {0.05: 0.598, 0.08: 0.572, 0.1: 0.555, 0.2: 0.478}  # where to look, from coarser scans
+OFFSETS = np.array([-0.02, -0.01, -0.003, 0.004, 0.011, 0.018, 0.026, 0.036])
+CURVES = (0.545, 0.575)
+
+cells = [(step, np.round(ABOUT[step] + more, 4)) for step in KICKS for more in OFFSETS for _ in range(REPLICAS)]
+cells += [(kick, phi) for phi in CURVES for _ in range(MANY)]
+kick_of, phi_of = np.array(cells).T
+for_curves = np.arange(len(cells)) >= len(cells) - len(CURVES) * MANY
+times = np.unique(np.rint(STEPS * (np.arange(121) / 120) ** 2)).astype(int)  # dense early, and late enough to average
+
+systems = stack([System.create(phi, PARTICLES) for phi in phi_of])
+runs = {
+    name: simulate(systems, make(kick_of), STEPS, jax.random.key(seed), times=times)
+    for seed, (name, make) in enumerate(RULES.items())
+}
+
+# %% [markdown]
 # ## In time
 #
-# Activity $f_a$ (the fraction of particles that overlap) and mean squared displacement, from independent uniform
-# starts, one packing fraction above the transition and one below.
+# Activity $f_a$ (the fraction of particles that overlap) and mean squared displacement.
 
 
 # %%
-def times_of(steps):
-    """61 record times: dense early, and dense enough late to average over."""
-    return np.rint(steps * (np.arange(61) / 60) ** 2).astype(int)
+def curve(name, what, phi):
+    """One observable of the curves' replicas, (replica, time)."""
+    return runs[name][what][for_curves & (phi_of == phi)]
 
-
-def run(make, phis, kicks, replicas, steps, seed):
-    """Activity and displacement (phi, replica, time) and the steps of absorption (phi, replica)."""
-    systems = stack([System.create(phi, PARTICLES) for phi in phis for _ in range(replicas)])
-    rule = make(np.repeat(kicks, len(phis) * replicas))
-    done = simulate(systems, rule, steps, jax.random.key(seed), times=times_of(steps))
-    shape = len(phis), replicas, -1
-    return {name: done[name].reshape(shape) for name in ("activity", "msd")} | {
-        "absorbed_at": done.absorbed_at.reshape(shape[:2])
-    }
-
-
-STEPS = 2000
-PHIS = (0.545, 0.575)
-EACH = 9 if SMOKE else 24
-curves = {name: run(make, PHIS, (kick,), EACH, STEPS, 10 + k) for k, (name, make) in enumerate(RULES.items())}
 
 figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.5), layout="constrained")
-for axis, what, label in zip(
-    axes, ("activity", "msd"), ("activity $f_a$", "mean squared displacement / $\\sigma^2$"), strict=True
-):
-    for name, one in curves.items():
-        for i, phi in enumerate(PHIS):
-            mean, error = one[what][i].mean(axis=0), one[what][i].std(axis=0, ddof=1) / EACH**0.5
-            alive = (mean > 2 * error) & (times_of(STEPS) > 0)
-            style = {**STYLES[name], "marker": STYLES[name]["marker"] if i else None}
-            axis.plot(
-                times_of(STEPS)[alive],
-                mean[alive],
+labels = {"activity": "activity $f_a$", "msd": r"mean squared displacement / $\sigma^2$"}
+for axis, (what, label) in zip(axes, labels.items(), strict=True):
+    for name, style in STYLES.items():
+        for phi in CURVES:
+            one = curve(name, what, phi)
+            mean, error = one.mean(axis=0), one.std(axis=0, ddof=1) / MANY**0.5
+            shown = (mean > 2 * error) & (times > 0)
+            line = {
                 **style,
-                ms=3.5,
-                lw=1.4,
-                markevery=4,
-                mfc="white",
-                label=f"{name}, $\\phi = {phi}$",
-            )
+                "marker": style["marker"] if phi == CURVES[1] else None,
+                "label": rf"{name}, $\phi = {phi}$",
+            }
+            axis.plot(times[shown], mean[shown], **line, ms=3.5, lw=1.4, markevery=8, mfc="white")
             axis.fill_between(
-                times_of(STEPS)[alive],
-                (mean - error)[alive],
-                (mean + error)[alive],
-                color=style["color"],
-                alpha=0.2,
-                lw=0,
+                times[shown], (mean - error)[shown], (mean + error)[shown], color=style["color"], alpha=0.2, lw=0
             )
     axis.set(xscale="log", yscale="log", xlabel="time (steps)", ylabel=label)
 axes[1].legend(fontsize=7.5, loc="lower right")
-figure.suptitle(f"3D, N = {PARTICLES}, kick {kick}, {EACH} replicas each; bands are standard errors", fontsize=9)
+figure.suptitle(f"3D, N = {PARTICLES}, kick {kick}, {MANY} replicas each; bands are standard errors", fontsize=9)
 
 for other in ("SGD", "Langevin"):
     for what in ("activity", "msd"):
-        for i, phi in enumerate(PHIS):
-            a, b = curves["BRO"][what][i][:, 1:], curves[other][what][i][:, 1:]
-            error = np.sqrt((a.var(axis=0, ddof=1) + b.var(axis=0, ddof=1)) / EACH)
+        for phi in CURVES:
+            a, b = curve("BRO", what, phi)[:, times > 0], curve(other, what, phi)[:, times > 0]
+            error = np.sqrt((a.var(axis=0, ddof=1) + b.var(axis=0, ddof=1)) / MANY)
             z = (a.mean(axis=0) - b.mean(axis=0))[error > 0] / error[error > 0]
             print(f"{other:8} - BRO, {what:8}, phi {phi}: rms difference {np.sqrt(np.mean(z**2)):.2f} standard errors")
 
@@ -224,43 +224,37 @@ for other in ("SGD", "Langevin"):
 # %% [markdown]
 # ## $\phi_c$ against step size
 #
-# For each kick, nine packing fractions about the transition and the steady activity of the replicas that survive. The
+# From the steady activity of the replicas that survive. The
 # estimators are those of `packing_jax.criticality`: the power law $f_a = A(\phi-\phi_c)^\beta$ with all three free, and
 # where it refuses, the paper's threshold (the largest scanned $\phi$ with $f_a < 0.1$). Errors are bootstrapped over
 # replicas and include what the window of the fit and the spacing of the scan contribute.
 
+
 # %%
-ABOUT = {0.05: 0.598, 0.08: 0.572, 0.1: 0.555, 0.2: 0.478}  # where to look, from coarser scans
-OFFSETS = np.array([-0.024, -0.012, -0.005, 0.001, 0.007, 0.013, 0.02, 0.028, 0.038])
-
-
-def estimate(name, kick, seed):
+def estimate(run, step):
     """Every estimate of phi_c at one kick."""
-    phis = np.round(ABOUT[kick] + OFFSETS, 4)
-    steps = round(PER_KICK / kick)
-    found = run(RULES[name], phis, (kick,), REPLICAS, max(steps, 2000), seed)
-    whole = ("phi", "kick", "batch_fraction", "replica")
+    here = (kick_of == step) & ~for_curves
+    shape = len(OFFSETS), 1, 1, REPLICAS
+    dims = "phi", "kick", "batch_fraction", "replica"
     results = xr.Dataset(
         {
-            "activity": ((*whole, "time"), found["activity"][:, None, None]),
-            "absorbed_at": (whole, found["absorbed_at"][:, None, None]),
-            "steps_done": (whole, np.full((len(phis), 1, 1, REPLICAS), steps)),
+            "activity": ((*dims, "time"), run["activity"][here].reshape(*shape, -1)),
+            "absorbed_at": (dims, run.absorbed_at[here].reshape(shape)),
+            "steps_done": (dims, np.full(shape, STEPS)),
         },
         {
-            "phi": phis,
-            "kick": [kick],
+            "phi": phi_of[here][::REPLICAS],
+            "kick": [step],
             "batch_fraction": [1.0],
             "replica": range(REPLICAS),
-            "time": times_of(max(steps, 2000)),
+            "time": times,
         },
         {"particles": PARTICLES, "dim": 3},
     )
     return estimate_phi_c(results)[0]
 
 
-estimates = {
-    name: [estimate(name, one, 100 * (k + 1) + j) for j, one in enumerate(KICKS)] for k, name in enumerate(RULES)
-}
+estimates = {name: [estimate(run, step) for step in KICKS] for name, run in runs.items()}
 
 print(f"{'':10}{'kick':>6} {'phi_c':>8} {'error':>8}  method")
 points = {}

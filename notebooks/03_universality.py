@@ -47,6 +47,7 @@ PHI = (0.36, 0.39, 0.42, 0.45, 0.5) if SMOKE else (
 )  # fmt: skip
 DIM, KICK = 2, 1.0
 
+# %matplotlib inline
 plt.rcParams.update({"figure.dpi": 100, "savefig.dpi": 100, "font.size": 9, "legend.frameon": False})
 
 # %% [markdown]
@@ -89,7 +90,9 @@ for particles, one in zip(SIZES, estimates, strict=True):
         print(f"  {method:14} refused: {why}")
 
 # %%
-plots.activity_vs_time(big)
+figure = plots.activity_vs_time(big)
+figure.set_dpi(100)
+figure
 
 # %% [markdown]
 # Activity against time at the largest size. At $\phi_c$ it would go on as a power law; the curves bend down below it
