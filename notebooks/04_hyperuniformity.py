@@ -34,9 +34,9 @@ import numpy as np
 from packing_jax import System, bro, observables, simulate, stack
 
 SMOKE = os.environ.get("PACKING_JAX_SMOKE") == "1"
-PARTICLES = 400 if SMOKE else 8000
+PARTICLES = 400 if SMOKE else 4000
 REPLICAS = 2 if SMOKE else 3
-STEPS = 100 if SMOKE else 3000
+STEPS = 100 if SMOKE else 1000
 KICK = 1.0
 ACTIVE = 0.8
 COUPLINGS = {"reciprocal": 1.0, "independent": 0.0}  # correlation of the two partners' lengths
@@ -77,7 +77,7 @@ def side(phi):
 
 def spectrum(name, phi):
     """S(q) at the end, q in inverse diameters."""
-    modes = observables.wave_vectors(2, (8 if SMOKE else 60))
+    modes = observables.wave_vectors(2, (8 if SMOKE else 40))
     s = observables.structure_factor(runs[name].positions[scanned[name] == phi], modes, 1.0)
     return observables.isotropic_average(modes, s, side(phi))
 
