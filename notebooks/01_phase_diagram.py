@@ -38,11 +38,11 @@ from packing_jax.steady import final_activity
 from packing_jax.sweep import run_sweep
 
 SMOKE = os.environ.get("PACKING_JAX_SMOKE") == "1"
-PARTICLES = 60 if SMOKE else 500
+PARTICLES = 60 if SMOKE else 200
 REPLICAS = 2 if SMOKE else 3
-STEPS = 300 if SMOKE else 3000
-KICKS = (0.1, 0.2, 0.3) if SMOKE else (0.05, 0.1, 0.2, 0.3)
-PHI = np.round(np.arange(0.38, 0.66, 0.06 if SMOKE else 0.02), 3).tolist()
+STEPS = 300 if SMOKE else 1000
+KICKS = (0.1, 0.2, 0.3)
+PHI = np.round(np.arange(0.38, 0.66, 0.06 if SMOKE else 0.025), 3).tolist()
 
 # %matplotlib inline
 plt.rcParams.update({"figure.dpi": 100, "savefig.dpi": 100, "font.size": 9, "legend.frameon": False})

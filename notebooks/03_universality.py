@@ -39,7 +39,7 @@ from packing_jax.steady import final_activity
 from packing_jax.sweep import run_sweep
 
 SMOKE = os.environ.get("PACKING_JAX_SMOKE") == "1"
-SIZES = (100, 196) if SMOKE else (400, 1600)
+SIZES = (100, 196) if SMOKE else (100, 400)
 REPLICAS = 2 if SMOKE else 3
 STEPS = 300 if SMOKE else 2000
 PHI = (0.36, 0.39, 0.42, 0.45, 0.5) if SMOKE else (
@@ -198,7 +198,7 @@ if names:
 #
 # **What it does not.** Compatible is not confirmed. The error bars are statistical, with the choice of window; what
 # they do not hold are corrections to scaling, which for activities of this size can shift $\beta$ by as much as the
-# two classes differ. The sizes here, up to 1600 discs and two thousand steps, can exclude mean field
+# two classes differ. The sizes here, up to 400 discs and two thousand steps, can exclude mean field
 # ($\beta = 1$), and cannot tell Manna from directed percolation by $\beta$ unless the verdict says so by three standard
 # deviations or more, at more than one size. That takes $10^5$ particles and more, ten times closer to $\phi_c$, with
 # steps that grow as $(\phi-\phi_c)^{-1.2}$: `packing-jax sweep` on a larger machine, and this notebook's estimators on
