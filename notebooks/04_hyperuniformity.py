@@ -231,11 +231,12 @@ for k, axis in enumerate(all_axes):
 _ = all_axes[0].set_ylabel("structure factor $S(q)$")
 
 # %% [markdown]
-# **What it means.** Near the transition, and not at it, both kinds of noise suppress long waves over the range that the
-# box has; the slope 0.45 is drawn for the eye, and the table has the fitted exponents.
+# **What it means.** Just above $\phi_c$ both kinds of noise suppress long waves, with exponents between those of the
+# critical point and of the active phase. Just below, $S$ levels off at small $q$: replicas came to rest before their
+# longest waves had relaxed, and the density they started with is frozen in.
 #
-# **What it does not.** The errors are those of the fit at one distance from $\phi_c$, and the exponents depend on the
-# upper end of the window by more: an effective exponent of one size and time, not the critical one. Below $\phi_c$ the
-# law ends at the correlation length, above it goes over to that of the active phase, and closer to $\phi_c$ the longest
-# waves need more steps than were made (second figure). To measure 0.45 takes $\phi_c$ to four digits, a hundred times
-# more particles, and steps that grow with the box as $L^{1.5}$.
+# **What it does not.** No exponent in this table is the critical one. The errors are those of the fit; the choice of
+# window moves the exponent by more, and a small p-value says that a power law does not describe the window at all.
+# Below $\phi_c$ the law ends at the correlation length, above it goes over to that of the active phase, and closer to
+# $\phi_c$ the longest waves need more steps than were made (first figure). To measure 0.45 takes $\phi_c$ to four
+# digits, a hundred times more particles, and steps that grow with the box as $L^{1.5}$.
