@@ -125,10 +125,11 @@ for one in estimates:
             print(f"kick {one.kick:g}, {method} refused: {why}")
 
 # %% [markdown]
-# The activity rises steeply from zero at $\phi_c$, and this grid cannot tell whether it jumps there: `03_universality`
-# looks closer. The power law is fitted to the first active points, which are far from $\phi_c$ here, so that its
-# $\beta$ is an effective exponent and tells no universality class. Where the estimators find the data too thin, they
-# refuse and say why.
+# The activity rises steeply from zero, and this grid cannot tell whether it jumps. It is too coarse for a power law:
+# the fit starts at activities near 1/2, its $\phi_c$ can lie above packing fractions that were still active, and its
+# $\beta$, far below that of any universality class, is an effective exponent of a saturating curve. Trust the brackets,
+# not these fits; a scan ten times finer, as in `03_universality`, is made for them. Where the estimators find the data
+# too thin or not stationary, they refuse and say why, and then the line above has no point.
 #
 # ## The approach to it
 
