@@ -193,13 +193,15 @@ if names:
     figure.legend(loc="outside upper center", ncols=3)
 
 # %% [markdown]
-# **What it means.** The table gives each measured exponent's distance from each class in standard deviations of the
-# measurement and the reference together. A class within about two is compatible with these data.
+# **What it means.** In the run that is shown the verdict is a warning and no discovery: the exponents are four to five
+# standard deviations from either class because the systems are small. The packing fraction at which half of the
+# replicas are absorbed moves by more than 0.01 from the smaller size to the larger, which is the whole window of the
+# power law: near $\phi_c$ the correlation length exceeds the box, finite systems are absorbed where infinite ones stay
+# active, and the activity of the survivors ends in a plateau that a fit reads as a small $\beta$.
 #
-# **What it does not.** Compatible is not confirmed. The error bars are statistical, with the choice of window; what
-# they do not hold are corrections to scaling, which for activities of this size can shift $\beta$ by as much as the
-# two classes differ. The sizes here, up to 400 discs and two thousand steps, can exclude mean field
-# ($\beta = 1$), and cannot tell Manna from directed percolation by $\beta$ unless the verdict says so by three standard
-# deviations or more, at more than one size. That takes $10^5$ particles and more, ten times closer to $\phi_c$, with
-# steps that grow as $(\phi-\phi_c)^{-1.2}$: `packing-jax sweep` on a larger machine, and this notebook's estimators on
-# its store.
+# **What it does not.** It does not say that BRO is outside the Manna class, and it cannot tell Manna from directed
+# percolation. The error bars are statistical, with the choice of window; they hold neither the finite size nor
+# corrections to scaling. Hundreds of discs and two thousand steps show what a transition looks like and no more. An
+# exponent takes $10^4$ to $10^5$ particles, so that the boxes are longer than the correlation length at every fitted
+# $\phi$, several sizes that agree, and steps that grow as $(\phi-\phi_c)^{-1.2}$: raise `SIZES`, `STEPS` and
+# `REPLICAS` above on a larger machine.
