@@ -20,7 +20,7 @@ import tyro
 
 from packing_jax.bench import BenchCommand
 from packing_jax.cluster import connected
-from packing_jax.critical import CriticalCommand
+from packing_jax.critical_command import CriticalCommand
 from packing_jax.errors import PackingError
 from packing_jax.grid import CouplingName, Mixture, RuleName, Sweep, recorded
 from packing_jax.layout import description

@@ -259,21 +259,24 @@ def _rows(capacity: int) -> Callable[[_Tested, Array, Array], Array]:
     def rows(tested: _Tested, total: Array, me: Array) -> Array:
         k = jnp.arange(capacity, dtype=jnp.int32)[None, :]
 
-        def pass_word(w: Array | int, there: _Tested) -> _Tested:
+        carried = tested[:4]
+
+        def pass_word(w: Array | int, there: tuple[Array, ...]) -> tuple[Array, ...]:
             """The word that holds the k-th neighbour, as far as one up to the w-th does."""
-            new = jax.tree.map(lambda x: x[w][:, None], tested)
-            return jax.tree.map(lambda x, old: jnp.where(new.before <= k, x, old), new, there)
+            past = tested.before[w][:, None] <= k
+            return tuple(jnp.where(past, x[w][:, None], old) for x, old in zip(carried, there, strict=True))
 
         count = tested.words.shape[0]
-        there = jax.tree.map(lambda x: jnp.broadcast_to(x[0][:, None], (len(me), capacity)), tested)
+        there = tuple(jnp.broadcast_to(x[0][:, None], (len(me), capacity)) for x in carried)
         if count <= _WORD:
             for w in range(1, count):
                 there = pass_word(w, there)
         else:
             there = jax.lax.fori_loop(1, count, pass_word, there)
-        bit = select_bit(there.words, k - (there.cut >> 6))
+        words, base, jump, cut = there
+        bit = select_bit(words, k - (cut >> 6))
         # computed and not looked up: XLA would compute a gather's every index from its own number, by divisions
-        slot = there.base + bit - jnp.where(bit >= there.cut & 63, there.jump, 0)
+        slot = base + bit - jnp.where(bit >= cut & 63, jump, 0)
         return jnp.where(k < total[:, None], slot, me[:, None])
 
     @rows.def_vmap

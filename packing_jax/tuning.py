@@ -37,10 +37,10 @@ def bytes_per_particle(dim: int) -> int:
     """Memory that a chunk of a run takes, in bytes for each particle, from above; in float32.
 
     The state, twice; rows as long as a Poisson pattern at phi = 0.7 needs them, twice, and a mask of them; and while
-    rows are made, six numbers for each word of candidates, two words for each run of cells.
+    rows are made, eight numbers for each word of candidates, two words for each run of cells.
     """
     near = 0.7 * (2.0 * (1.0 + first_skin(dim))) ** dim
-    return round(56 * dim + 9 * (near + 4.5 * near**0.5 + 2) + 48 * 3 ** (dim - 1))
+    return round(56 * dim + 9 * (near + 4.5 * near**0.5 + 2) + 64 * 3 ** (dim - 1))
 
 
 def free_bytes(device: jax.Device) -> int:

@@ -548,7 +548,8 @@ def test_help(packing, command, words):
     assert (done.code, done.err) == (0, "")
     for word in words:
         assert word in done.out
-    wide = [line for line in done.out.splitlines() if len(line) > 80]
+    # tyro does not break the line of usage, which names all commands
+    wide = [line for line in done.out.splitlines() if len(line) > 80 and not line.startswith("usage: ")]
     assert not wide
 
 

@@ -8,7 +8,7 @@ import pytest
 from pretend import Pretend, plan
 from scipy.stats import binom
 
-from packing_jax import critical
+from packing_jax import critical, critical_command
 from packing_jax.cli import main
 from packing_jax.criticality.search import intercept, refine, scaling
 from packing_jax.errors import PackingError
@@ -48,7 +48,7 @@ def test_a_budget_that_ends_is_no_answer_within_the_tolerance():
     assert found.particle_steps <= 5 * 10**7
     with pytest.raises(PackingError, match=r"takes .* or more"):
         refine(plan(budget=1000), Pretend(0), quietly)
-    assert "not extrapolated" in critical.format_result(found) or math.isfinite(found.stderr)
+    assert "not extrapolated" in critical_command.format_result(found) or math.isfinite(found.stderr)
 
 
 def test_a_line_in_the_smearing_is_found_exactly():
