@@ -53,7 +53,12 @@ def _by_tag(state: Any) -> np.ndarray:
     return np.take_along_axis(np.asarray(state.coordinates), np.argsort(state.tags, axis=1)[:, None], axis=2)
 
 
-@pytest.mark.parametrize("name", RULES)
+LONG = ("langevin particle", "sgd particle")  # as the others, and each takes a quarter of a minute to compile
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.validation) if name in LONG else name for name in RULES]
+)
 def test_the_trajectory_is_that_of_the_dense_step(name: str) -> None:
     rule, phis, dim = RULES[name]
     assert rule.local
