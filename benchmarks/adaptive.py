@@ -7,8 +7,7 @@ Both sides have the same sizes, steps, estimator of phi_h and extrapolation; the
 has two replicas at each of M equally spaced phi. Its replicas are drawn from the law that the search measured,
 P(absorbed) = 1/(1 + exp((phi - phi_h)/w)) with phi_h and w of each size, because grids of these sizes take an hour of
 this machine. Errors are medians over draws, M the smallest with the error of the search. Absorbed replicas of a grid
-cost nothing here, so its cost is a lower bound; those of the search cost what they cost. With `--simulate`, the grid
-whose M was found this way is run for real at the first of these sizes.
+cost nothing here, so its cost is a lower bound; those of the search cost what they cost.
 """
 
 import argparse
@@ -21,8 +20,6 @@ import numpy as np
 from packing_jax.criticality import half_absorbed_phi_c
 from packing_jax.criticality.search import Round, intercept, scaling, sobered
 from packing_jax.errors import PackingError
-from packing_jax.grid import Sweep, checked, replicas_of
-from packing_jax.simulate import run
 
 RANGES = {"phi_c known to 0.02 beforehand": 0.02, "to 0.05": 0.05}
 POINTS = (5, 7, 9, 13, 17, 25, 33, 49, 65, 97)
@@ -53,28 +50,10 @@ def drawn_grid(rng, sizes, reach, count, omega):
     return fit.stderr, sum(one.particle_steps for one in rounds)
 
 
-def simulated_grid(search, size, reach, count):
-    """The same grid run for real at one size."""
-    kick, fraction = search["kick"][0], search["batch_fraction"][0]
-    phis = np.round(np.linspace(size["phi_h"] - reach, size["phi_h"] + reach, count), 6)
-    fields = {name: search[name] for name in ("rule", "coupling", "correlation", "dim", "exponent", "mixture")}
-    spec = checked(
-        Sweep(**fields, particles=size["particles"], steps=size["steps"], phi=tuple(phis), kick=(kick,), seed=1000)
-    )
-    names = [(float(phi), kick, fraction, r) for phi in phis for r in range(2)]
-    gone, spent = np.zeros(len(names)), 0
-    for index, one in run(replicas_of(spec, names), np.array([size["steps"]], np.int32), {}):
-        gone[index] = one.absorbed_at >= 0
-        spent += one.steps * size["particles"]
-    found = estimated(size, phis, gone.reshape(count, 2), spent)
-    return {"points": count, "phi": [float(phis[0]), float(phis[-1])], "seed": 1000, **found.__dict__}
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--simulate", action="store_true")
     words = parser.parse_args()
     facts = json.loads((words.directory / "critical.json").read_text())
     result, search = facts["result"], facts["search"]
@@ -121,8 +100,6 @@ def main():
         "machine": f"{os.cpu_count()} CPU cores",
         "draws": DRAWS,
     }
-    if words.simulate:
-        answer["grid, simulated at the first size"] = simulated_grid(search, sizes[0], 0.05, grids[1]["points"])
     words.out.write_text(json.dumps(answer, indent=1) + "\n")
 
 
