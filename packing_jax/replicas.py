@@ -17,8 +17,7 @@ from packing_jax.system import System
 def gather_replicas(system: System, rule: Any, key: Array, start: Array | np.ndarray | None) -> tuple[Replicas, bool]:
     """One leading replica axis on everything, and whether the caller had one."""
     dtype = system.box.dtype
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise PackingError("the key is an array of numbers; it must be a typed key, jax.random.key(seed)")
+    check_key(key)
 
     def as_leaf(leaf: Any) -> Array:
         leaf = jnp.asarray(leaf)
@@ -53,6 +52,12 @@ def gather_replicas(system: System, rule: Any, key: Array, start: Array | np.nda
     system = _in_box_sides(system)
     noise_keys = jax.vmap(lambda k: jax.random.key_data(jax.random.fold_in(k, 1)))(key)
     return Replicas(system, rule, noise_keys[:, :2], coordinates), batched
+
+
+def check_key(key: Array) -> None:
+    """Refuse a key of the old kind, which looks like two replicas."""
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise PackingError("the key is an array of numbers; it must be a typed key, jax.random.key(seed)")
 
 
 def _in_box_sides(system: System) -> System:

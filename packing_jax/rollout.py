@@ -37,7 +37,7 @@ from packing_jax.errors import PackingError
 from packing_jax.followed import Followed, reals, with_derivative
 from packing_jax.geometry import take, to_fixed, to_positions
 from packing_jax.neighbors import Plan, plan_for
-from packing_jax.replicas import gather_replicas, random_start
+from packing_jax.replicas import check_key, gather_replicas, random_start
 from packing_jax.rules import SGD, Rule
 from packing_jax.rules.base import Info
 from packing_jax.system import Leaf, System
@@ -193,8 +193,7 @@ def _traced(leaf: Any) -> bool:
 
 
 def _check_one(system: System, rule: Rule, key: Array, start: Any) -> None:
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise PackingError("the key is an array of numbers; it must be a typed key, jax.random.key(seed)")
+    check_key(key)
     shapes = [np.shape(system.box), np.shape(key)] + [np.shape(leaf) for leaf in jax.tree.leaves(rule)]
     if any(shapes):
         raise PackingError("a rollout is of one system, with one key and one number for each hyperparameter")
