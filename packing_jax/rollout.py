@@ -352,10 +352,7 @@ class _Run:
         varied = (self.rule, self.system, carry.real, carry.rule)
 
         # Made again in reverse mode: to keep what a step's derivative needs would be many numbers for each pair.
-        @partial(jax.checkpoint, prevent_cse=False)
-        def moved(exact: Any, varied: Any, constant: Any) -> Any:
-            return _rounded(exact, varied, constant)
-
+        moved = jax.checkpoint(_rounded, prevent_cse=False)
         constant = (carry.words, carry.fixed, listed)
         # A branch, so that nothing is differentiated where nothing moves: 0/0 hides in a gradient norm there.
         real, state = jax.lax.cond(moves, moved, lambda _, varied, __: (varied[2], varied[3]), exact, varied, constant)
