@@ -29,7 +29,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from packing_jax import active, noise
 from packing_jax import neighbors as nb
-from packing_jax.devices import BY_REPLICA, mesh_of
+from packing_jax.devices import BY_REPLICA, mesh_of, on_cpu
 from packing_jax.geometry import Placed, crossings, take
 from packing_jax.neighbors import Plan
 from packing_jax.observables import Configuration, Observable
@@ -268,7 +268,8 @@ def _on_one(
         systems = jax.vmap(_in_slots)(replicas.system, state.tags)
         due_at = schedule[state.cursor]
         # for the dense step alone: lists of active particles and records name the slots of one replica
-        placed = replace(neighbors, rows=Placed.of(neighbors.rows))
+        # (on a GPU a thread sums a row, and threads side by side must read side by side)
+        placed = replace(neighbors, rows=Placed.of(neighbors.rows, across=not on_cpu()))
 
         def one_rule(rule: Any, *seen: Any) -> tuple[Array, Any, Info]:
             moved: tuple[Array, Any, Info] = rule.step(*seen)
@@ -307,11 +308,12 @@ def _on_one(
             coordinates = jnp.stack(moving.axes, axis=1)
             displacement, rule_state, info = step_rule(replicas.rule, words, systems, coordinates, placed, moving.rule)
             moves, after = settled(moving, info, rule_state)
-            coordinates = jnp.where(moves[:, None, None], coordinates + displacement, coordinates)
-            outdated = jax.vmap(partial(nb.outdated, plan))(systems, coordinates, neighbors)
+            # axis by axis: where the axes were first stacked, they would be written twice
+            axes = tuple(jnp.where(moves[:, None], x + displacement[:, i], x) for i, x in enumerate(moving.axes))
+            outdated = jax.vmap(partial(nb.outdated, plan))(systems, jnp.stack(axes, axis=1), neighbors)
             counts = jnp.sum(info.active, axis=1, dtype=jnp.int32)
             after = after._replace(
-                axes=_axes(coordinates),
+                axes=axes,
                 stale=jnp.any(after.alive & outdated),
                 # a quarter to spare, so that a list that overflowed is not tried again at once
                 few=jnp.all(~after.alive | (4 * counts <= 3 * plan.active)),

@@ -21,6 +21,11 @@ def local_devices() -> Sequence[jax.Device]:
     return jax.local_devices(backend=chosen)[:1] if isinstance(chosen, str) else [chosen]
 
 
+def on_cpu() -> bool:
+    """Whether this process computes on processors and not on accelerators."""
+    return local_devices()[0].platform == "cpu"
+
+
 def padded(width: int) -> int:
     """Places of a batch of so many replicas: as many on each device, and no device without a replica to start with."""
     share = min(width, len(local_devices()))

@@ -10,6 +10,8 @@ alpha = 4 eps/3, b_f = 3/4 (arXiv:2411.11834).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -183,7 +185,8 @@ def pair_rows(
         ]
     if words is not None:
         way = jnp.where(words[0] < words[1], quantum, -quantum)
-        parts[0] = jnp.where(r2 == 0, way, parts[0])
+        # not r2 == 0: a GPU's program keeps what is used far apart, and would write r2 of each pair to memory
+        parts[0] = jnp.where(reduce(and_, (part == 0 for part in parts)), way, parts[0])
     distance = jnp.maximum(jnp.sqrt(r2), quantum)
     sigma = system.diameters / system.box
     contact = sigma if sigma.ndim == 0 else 0.5 * (mine(sigma) + take(sigma, rows))

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Float, Int
 
 from packing_jax.errors import PackingError
@@ -110,7 +111,7 @@ def unwrapped(coordinates: Array, images: Array, start: Array) -> Array:
 # --- gathers --------------------------------------------------------------------------------------------------
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["slots"], meta_fields=[])
+@partial(jax.tree_util.register_dataclass, data_fields=["slots"], meta_fields=["across"])
 @dataclass(frozen=True)
 class Placed:
     """Slots that count through the whole batch, N for each replica before: gathers need not add them at every use.
@@ -119,19 +120,22 @@ class Placed:
     row and column by divisions, which on a CPU take as long as the gather.
     """
 
-    slots: Array  #: (..., N, K)
+    slots: Array  #: (..., N, K), or (..., K, N) where they lie ``across``
+    across: bool  #: the k-th neighbours of all particles lie side by side, not the neighbours of one
 
     @classmethod
-    def of(cls, rows: Array) -> "Placed":
+    def of(cls, rows: Array, across: bool) -> "Placed":
         """Those of the rows (B, N, K) of a batch; to be made where they are kept, outside the loop that uses them."""
         batch, n, _ = rows.shape
         first = (jnp.arange(batch, dtype=rows.dtype) * np.asarray(n, rows.dtype))[:, None, None]
-        return cls(jax.lax.optimization_barrier((rows + first).reshape(-1)).reshape(rows.shape))
+        slots = jnp.swapaxes(rows + first, 1, 2) if across else rows + first
+        return cls(jax.lax.optimization_barrier(slots.reshape(-1)).reshape(slots.shape), across)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the rows."""
-        return self.slots.shape
+        """Of the rows, (..., N, K)."""
+        *batch, n, k = self.slots.shape
+        return (*batch, k, n) if self.across else (*batch, n, k)
 
 
 def take(values: Array, slots: "Array | Placed") -> Array:
@@ -140,7 +144,9 @@ def take(values: Array, slots: "Array | Placed") -> Array:
     Checking or normalising indices costs more than the gather. A batch is gathered as one long array with offset
     slots: XLA keeps that fused with the arithmetic around it, and vmap's batched gather it does not on a CPU.
     """
-    found: Array = _take_placed(values, slots.slots) if isinstance(slots, Placed) else _take(values, slots)
+    if not isinstance(slots, Placed):
+        return jnp.asarray(_take(values, slots))
+    found: Array = (_take_across if slots.across else _take_placed)(values, slots.slots)
     return found
 
 
@@ -167,6 +173,19 @@ def _take_placed(values: Array, slots: Array) -> Array:
 def _take_placed_batch(size: int, batched: list[bool], values: Array, slots: Array) -> tuple[Array, bool]:
     values = values if batched[0] else jnp.broadcast_to(values[None], (size, *values.shape))
     return _take(values.reshape(-1), slots.reshape(-1)).reshape(slots.shape), True
+
+
+@jax.custom_batching.custom_vmap
+def _take_across(values: Array, slots: Array) -> Array:
+    return jnp.asarray(_take(values, slots)).T
+
+
+@_take_across.def_vmap
+def _take_across_batch(size: int, batched: list[bool], values: Array, slots: Array) -> tuple[Array, bool]:
+    values = values if batched[0] else jnp.broadcast_to(values[None], (size, *values.shape))
+    found = _take(values.reshape(-1), slots.reshape(-1)).reshape(slots.shape)
+    # turned in name only: left to itself, XLA turns some programs' pairs round in memory
+    return with_layout_constraint(jnp.swapaxes(found, 1, 2), Layout((0, 2, 1))), True
 
 
 def windows(values: Array, starts: Array, width: int) -> Array:

@@ -19,7 +19,7 @@ from jax import Array
 from packing_jax import observables, tuning
 from packing_jax.batch import Batch, take
 from packing_jax.chunk import Needs, Replicas, State, chunk, overflowed
-from packing_jax.devices import local_devices
+from packing_jax.devices import local_devices, on_cpu
 from packing_jax.errors import PackingError
 from packing_jax.geometry import to_positions
 from packing_jax.neighbors import Plan, plan_for
@@ -183,10 +183,10 @@ def check_times(times: np.ndarray, steps: int) -> np.ndarray:
 def default_batch(particles: int, dim: int) -> int:
     """Replicas at a time: enough to fill each device, few enough for a CPU's cache and for half of the free memory."""
     devices = local_devices()
-    on_cpu = devices[0].platform == "cpu"
     # the devices of a CPU share its memory
-    room = int(0.5 * tuning.free_bytes(devices[0]) / tuning.bytes_per_particle(dim) / (len(devices) if on_cpu else 1))
-    wanted = 2**15 if on_cpu else 2**22
+    sharing = len(devices) if on_cpu() else 1
+    room = int(0.5 * tuning.free_bytes(devices[0]) / tuning.bytes_per_particle(dim) / sharing)
+    wanted = 2**15 if on_cpu() else 2**22
     return max(1, min(min(wanted, room) // particles, 4096)) * len(devices)
 
 

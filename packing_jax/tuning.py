@@ -12,6 +12,7 @@ from dataclasses import replace
 import jax
 
 from packing_jax.chunk import Needs
+from packing_jax.devices import on_cpu
 from packing_jax.neighbors import Plan, plan_for
 from packing_jax.system import System
 
@@ -57,12 +58,13 @@ def free_bytes(device: jax.Device) -> int:
 def fitted(plan: Plan, row: int, slots: int) -> Plan:
     """The plan with capacities for what was met and a little more, never above the plan's own.
 
-    Multiples of 8, the width of a vector: a row of 20 takes longer than one of 24.
+    On a CPU in multiples of 8, the width of a vector: a row of 20 takes longer than one of 24.
     """
     slots = _up(slots + _SPARE, 8 if slots < 32 else 32)
     if plan.cells == 1:
         slots = plan.slots
-    return replace(plan, capacity=min(plan.capacity, _up(row + _SPARE, 8)), slots=min(plan.slots, slots))
+    row = _up(row + _SPARE, 8 if on_cpu() else 2)
+    return replace(plan, capacity=min(plan.capacity, row), slots=min(plan.slots, slots))
 
 
 def next_plan(

@@ -74,7 +74,7 @@ def _same(one: pj.Trajectory, other: pj.Trajectory, r: Any = ...) -> None:
 def test_alone_is_as_in_a_batch(case: str) -> None:
     """Sixteen at a time with thick skins in short chunks, or alone with thin skins in one chunk on another device."""
     together = _together(case, skin=0.5, chunk_steps=10)
-    with jax.default_device(jax.devices("cpu")[1]):
+    with jax.default_device(jax.devices()[-1]):
         for r in PICKED:
             _same(together, _alone(case, r, skin=0.1, chunk_steps=1000), r)
     # replicas are different runs
@@ -86,6 +86,14 @@ def test_the_width_of_the_batch_changes_nothing() -> None:
     together = _together("bro", skin=0.5, chunk_steps=1000)
     _same(together, _together("bro", skin=0.2, chunk_steps=10, batch=3))
     _same(together, _together("bro", skin=0.2, batch=1))
+
+
+@pytest.mark.parametrize("case", ["langevin", "mixture, sgd particle"])
+def test_rows_that_lie_across_as_on_a_gpu_change_nothing(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = _alone(case, 3, skin=0.3)
+    monkeypatch.setattr("packing_jax.chunk.on_cpu", lambda: False)
+    # with another skin, because a program that is compiled already is not made again
+    _same(_together(case, skin=0.21), usual, 3)
 
 
 def test_the_same_key_is_the_same_run_and_another_is_not() -> None:
