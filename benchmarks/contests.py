@@ -116,6 +116,9 @@ def contests(quick: bool, gpu: bool, starts: dict[Work, Start | str]) -> Iterato
     """The contests, the most telling first."""
     seconds, rounds = (0.4, 3) if quick else (2.0, 5)
     make = Field(quick, starts)
+    if gpu:
+        big = [make.ours(Work(n), "BRO step", replicas) for n, replicas in ((4096, 1024), (1_000_000, 1))]
+        yield Contest("a full GPU", big, seconds, rounds)
     yield Contest("BRO", list(bro_entries(make, quick, gpu)), seconds, rounds)
     for n in make.has(*((10_000,) if quick else SIZES[:3])):
         yield Contest(f"gradients, N = {n}", list(gradient_entries(make, n, gpu)), seconds, rounds)
@@ -123,9 +126,6 @@ def contests(quick: bool, gpu: bool, starts: dict[Work, Start | str]) -> Iterato
         yield Contest(f"rebuild, N = {n}", rebuild_entries(make, n), seconds, rounds)
     if make.has(64_000):
         yield Contest("batches", list(batch_entries(make)), seconds, rounds)
-    if gpu:
-        big = [make.ours(Work(n), "BRO step", replicas) for n, replicas in ((4096, 1024), (1_000_000, 1))]
-        yield Contest("a full GPU", big, seconds, rounds)
     yield from near_contests(quick, rounds)
     if not quick:
         works = {title: work for title, work in OTHER_WORK.items() if start_of(work) in make.starts}
