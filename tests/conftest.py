@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
@@ -18,8 +19,16 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 if len(jax.devices("cpu")) < 2:
     raise RuntimeError("the tests need two CPU devices, and XLA_FLAGS asks for fewer: unset it")
 
-# What a test compiles is not left behind in the user's cache.
-jax.config.update("jax_enable_compilation_cache", False)
+# What a test compiles, others find that run beside it or start a process; nothing is left behind in the user's cache.
+# (jax before 0.12 prints lines of errors whenever it reads what it kept for a CPU.)
+if jax.__version_info__ < (0, 12):
+    jax.config.update("jax_enable_compilation_cache", False)
+elif "PYTEST_XDIST_WORKER" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="packing_jax-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    jax.config.update("jax_compilation_cache_dir", _cache.name)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
