@@ -1,8 +1,10 @@
 """Sweeps on many processes: the bytes of one process, whatever is killed, stopped or late."""
 
 import os
+import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -127,6 +129,42 @@ def test_a_worker_whose_session_is_over_writes_nothing(client, whole, tmp_path):
     assert future.result(timeout=120).arrived == []
     assert tree(tmp_path / "copy") == before
     assert not (tmp_path / "copy" / ".tmp").exists()
+
+
+SBATCH = """#!/bin/sh
+cp "$1" "$0.$$"
+setsid bash "$0.$$" > "$0.$$.log" 2>&1 &
+echo "Submitted batch job $!"
+"""
+SCANCEL = """#!/bin/sh
+kill -- "-$1"
+"""
+
+
+def test_the_lines_for_slurm(environment, whole, tmp_path):
+    """Those of the README, with two jobs of a small sweep, where ``sbatch`` starts a job at once on this machine."""
+    pytest.importorskip("dask_jobqueue")
+    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    readme = (Path(packing_jax.__file__).parents[1] / "README.md").read_text()
+    (lines,) = re.findall(r"```python\n(from dask[^`]*SLURMCluster[^`]*)```", readme)
+    small = f"{SPEC!r}, {str(tmp_path / 'sweep')!r}"
+    for old, new in (("jobs=10", "jobs=2"), ('Sweep(phi=(0.59, 0.6, 0.61), replicas=64), "big"', small)):
+        assert old in lines
+        lines = lines.replace(old, new)
+    done = subprocess.run(
+        [sys.executable, "-c", lines + "jobs.close()\n"],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list(tmp_path.glob("sbatch.*.log"))) == 2
+    assert tree(tmp_path / "sweep") == tree(whole)
 
 
 def test_words_that_exclude_each_other_and_nobody_there():
