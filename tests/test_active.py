@@ -53,7 +53,8 @@ def _by_tag(state: Any) -> np.ndarray:
     return np.take_along_axis(np.asarray(state.coordinates), np.argsort(state.tags, axis=1)[:, None], axis=2)
 
 
-LONG = ("langevin particle", "sgd particle")  # as the others, and each takes a quarter of a minute to compile
+# as the others, and each takes a quarter of a minute to compile
+LONG = ("langevin particle", "sgd particle", "random organization")
 
 
 @pytest.mark.parametrize(

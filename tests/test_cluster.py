@@ -141,6 +141,7 @@ kill -- "-$1"
 """
 
 
+@pytest.mark.validation  # half a minute for workers to start twice
 def test_the_lines_for_slurm(environment, whole, tmp_path):
     """Those of the README, with two jobs of a small sweep, where ``sbatch`` starts a job at once on this machine."""
     pytest.importorskip("dask_jobqueue")

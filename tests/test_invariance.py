@@ -70,7 +70,12 @@ def _same(one: pj.Trajectory, other: pj.Trajectory, r: Any = ...) -> None:
     np.testing.assert_array_equal(one.absorbed_at[r], other.absorbed_at)
 
 
-@pytest.mark.parametrize("case", CASES)
+LONG = ("ro", "langevin", "mixture, sgd particle")  # each compiles for 15 s
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.validation) if case in LONG else case for case in CASES]
+)
 def test_alone_is_as_in_a_batch(case: str) -> None:
     """Sixteen at a time with thick skins in short chunks, or alone with thin skins in one chunk on another device."""
     together = _together(case, skin=0.5, chunk_steps=10)
@@ -88,7 +93,7 @@ def test_the_width_of_the_batch_changes_nothing() -> None:
     _same(together, _together("bro", skin=0.2, batch=1))
 
 
-@pytest.mark.parametrize("case", ["langevin", "mixture, sgd particle"])
+@pytest.mark.parametrize("case", [pytest.param("langevin", marks=pytest.mark.validation), "mixture, sgd particle"])
 def test_rows_that_lie_across_as_on_a_gpu_change_nothing(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = _alone(case, 3, skin=0.3)
     monkeypatch.setattr("packing_jax.chunk.on_cpu", lambda: False)  # and not in the search, which compiles for minutes

@@ -187,6 +187,7 @@ def interrupt_after(chunks):
     return on_progress
 
 
+@pytest.mark.validation  # two sweeps of half a minute
 def test_longer_sweeps_have_the_frames_of_ones_that_were_long_from_the_start(tmp_path):
     """The shorter one ends between two frames; what it showed of its end is no frame of the longer one."""
     spec = dataclasses.replace(TINY, phi=(0.5, 0.9), replicas=1, trajectory="log")
