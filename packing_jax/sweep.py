@@ -158,7 +158,7 @@ class _Session:
         self._on_note = on_note
         self._clock = Clock()
         self._began = time.monotonic()
-        self._share_at_start: float | None = None
+        self._first: tuple[float, float, int] | None = None  #: time, share and particle-steps after the first chunk
 
     def run(self, batch: int | None, chunk_steps: int | None, checkpoint_seconds: float, client: Any) -> Outcome:
         """Finish what is unfinished."""
@@ -270,10 +270,13 @@ class _Session:
         going = np.zeros_like(ended)
         if under_way:
             going[tuple(np.array(under_way).T)] = True
-        elapsed = time.monotonic() - self._began
-        if self._share_at_start is None:
-            self._share_at_start, self._began = share, time.monotonic()  # the clock starts with the first chunk
-        gained = share - self._share_at_start
+        now = time.monotonic()
+        if self._first is None and particle_steps > 0:
+            self._first = (now, share, particle_steps)  # most of the time until then is the compiler's
+        began, share_then, steps_then = self._first or (self._began, share, 0)
+        if now == began:
+            began, steps_then = self._began, 0
+        elapsed, gained, made = now - began, share - share_then, particle_steps - steps_then
         progress = SweepProgress(
             done=int(ended.sum()),
             total=ended.size,
@@ -283,7 +286,7 @@ class _Session:
             running=int(going.sum()),
             share=1.0 - (1.0 - share) * of / ended.size if of else float(ended.mean()),
             particle_steps=particle_steps,
-            speed=particle_steps / max(elapsed, 1e-9),
+            speed=made / max(elapsed, 1e-9),
             seconds_left=elapsed * (1.0 - share) / gained if gained > 0 else None,
             phi_c=guess_phi_c(dict(self.store.layout.coordinates), absorbed, active | going),
         )
