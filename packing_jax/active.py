@@ -20,7 +20,7 @@ from jax import Array
 from packing_jax import noise
 from packing_jax.energy import pair_rows
 from packing_jax.geometry import add_at, set_at, take
-from packing_jax.neighbors import Neighbors, Plan, outdated, search, select_bit
+from packing_jax.neighbors import Neighbors, Plan, outdated, select_bit
 from packing_jax.system import System
 
 _WORD = 32
@@ -43,7 +43,7 @@ def _listed(flags: Array, capacity: int) -> Active:
     counts = jax.lax.population_count(bits).astype(jnp.int32)
     ends = jnp.cumsum(counts)
     k = jnp.arange(capacity, dtype=jnp.int32)
-    word = jnp.minimum(search(ends, k, "right"), words - 1)
+    word = jnp.minimum(jnp.searchsorted(ends, k, side="right").astype(jnp.int32), words - 1)
     rank = k - (take(ends, word) - take(counts, word))
     slots = word * _WORD + select_bit(take(bits, word), rank)
     return Active(jnp.where(k < ends[-1], slots, 0), ends[-1])

@@ -15,14 +15,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from packing_jax.devices import on_cpu
 from packing_jax.errors import PackingError
 from packing_jax.geometry import float_of, separation, take, windows
 from packing_jax.system import Leaf, System
@@ -150,16 +149,6 @@ class _Line(NamedTuple):
     own: Array  #: (N,) where in the line a particle itself is
 
 
-def search(increasing: Array, values: Array, side: Literal["left", "right"]) -> Array:
-    """Where each value would have to be put in.
-
-    A loop on a GPU is led by the host, turn by turn, which took longer than all else in the rebuild of a small system;
-    on a CPU the search written out takes minutes to compile.
-    """
-    method = "scan" if on_cpu() else "scan_unrolled"
-    return jnp.searchsorted(increasing, values, side, method=method).astype(jnp.int32)
-
-
 def _line(plan: Plan, coordinates: Array) -> _Line:
     """The line of the sorted particles."""
     dim, n = coordinates.shape
@@ -170,7 +159,7 @@ def _line(plan: Plan, coordinates: Array) -> _Line:
         return _Line(jnp.pad(me, (0, spare)), jnp.asarray([0, 0, 0, n], jnp.int32), jnp.zeros(1, jnp.int32), me)
     cells = plan.cells
     _, index = _cells(plan, coordinates)
-    starts = search(index, jnp.arange(cells**dim + 1, dtype=jnp.int32), "left")
+    starts = jnp.searchsorted(index, jnp.arange(cells**dim + 1, dtype=jnp.int32)).astype(jnp.int32)
     begins, ends = starts[:-1].reshape(-1, cells), starts[1:].reshape(-1, cells)
     first, stop = begins[:, 0], ends[:, -1]
     before, after = stop - begins[:, -1], ends[:, 0] - first
@@ -178,7 +167,7 @@ def _line(plan: Plan, coordinates: Array) -> _Line:
     # each boundary cell lies in a run, so a line that is too short belongs to a list that overflowed
     copies = min(2 * n, 2 * cells ** (dim - 1) * plan.slots)
     place = jnp.arange(n + copies + spare, dtype=jnp.int32)
-    row = search(first + ahead - before, place, "right") - 1
+    row = jnp.searchsorted(first + ahead - before, place, side="right").astype(jnp.int32) - 1
     slot = place - take(ahead, row)
     slot = jnp.where(slot < take(first, row), slot + take(stop - first, row), slot)
     slot = jnp.where(slot >= take(stop, row), slot - take(stop - first, row), slot)
