@@ -145,9 +145,10 @@ def take(values: Array, slots: "Array | Placed") -> Array:
     slots: XLA keeps that fused with the arithmetic around it, and vmap's batched gather it does not on a CPU.
     """
     if not isinstance(slots, Placed):
-        return jnp.asarray(_take(values, slots))
-    found: Array = (_take_across if slots.across else _take_placed)(values, slots.slots)
-    return found
+        found: Array = _take(values, slots)
+        return found
+    found = _take_placed(values, slots.slots)
+    return _turned(found) if slots.across else found
 
 
 @jax.custom_batching.custom_vmap
@@ -176,14 +177,12 @@ def _take_placed_batch(size: int, batched: list[bool], values: Array, slots: Arr
 
 
 @jax.custom_batching.custom_vmap
-def _take_across(values: Array, slots: Array) -> Array:
-    return jnp.asarray(_take(values, slots)).T
+def _turned(found: Array) -> Array:
+    return found.T
 
 
-@_take_across.def_vmap
-def _take_across_batch(size: int, batched: list[bool], values: Array, slots: Array) -> tuple[Array, bool]:
-    values = values if batched[0] else jnp.broadcast_to(values[None], (size, *values.shape))
-    found = _take(values.reshape(-1), slots.reshape(-1)).reshape(slots.shape)
+@_turned.def_vmap
+def _turned_batch(_size: int, _batched: list[bool], found: Array) -> tuple[Array, bool]:
     # turned in name only: left to itself, XLA turns some programs' pairs round in memory
     return with_layout_constraint(jnp.swapaxes(found, 1, 2), Layout((0, 2, 1))), True
 

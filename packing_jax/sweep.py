@@ -271,11 +271,9 @@ class _Session:
         if under_way:
             going[tuple(np.array(under_way).T)] = True
         now = time.monotonic()
-        if self._first is None and particle_steps > 0:
-            self._first = (now, share, particle_steps)  # most of the time until then is the compiler's
         began, share_then, steps_then = self._first or (self._began, share, 0)
-        if now == began:
-            began, steps_then = self._began, 0
+        if self._first is None and particle_steps > 0:
+            self._first = (now, share, particle_steps)  # most of the time until then was the compiler's
         elapsed, gained, made = now - began, share - share_then, particle_steps - steps_then
         progress = SweepProgress(
             done=int(ended.sum()),

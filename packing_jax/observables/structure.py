@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from scipy.special import hyp0f1
 
+from packing_jax.devices import on_cpu
 from packing_jax.errors import PackingError
 from packing_jax.geometry import ball_volume, check_dim, float_of, quanta
 from packing_jax.observables.activity import Configuration, Observable, exact_mean
@@ -150,7 +151,7 @@ def _means(fraction: Float, modes: NDArray[np.int32], weights: Float) -> NDArray
     particles, dim = fraction.shape
     grid = (2.0 * np.abs(modes).max() + 1) ** dim
     terms = particles * len(modes)
-    most = _EXACT_TERMS if jax.default_backend() == "cpu" else _EXACT_TERMS_DEVICE
+    most = _EXACT_TERMS if on_cpu() else _EXACT_TERMS_DEVICE
     worth_it = terms > most and grid <= _WIDEST_GRID and 32 * grid < terms
     if dim <= 3 and worth_it and importlib.util.find_spec("finufft"):
         return _fast_means(fraction, modes, weights)
