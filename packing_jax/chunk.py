@@ -149,7 +149,7 @@ def _measure(
 
     def observe(replica: Replicas, one: State, listed: nb.Neighbors) -> dict[str, Array]:
         images = one.images + crossings(listed.reference, one.coordinates).astype(jnp.int32)
-        seen = Configuration(one.coordinates, images, _columns(replica.start, one.tags), listed.rows)
+        seen = Configuration(one.coordinates, images, _columns(replica.start, one.tags), listed.rows, one.tags)
         return {name: function(_in_slots(replica.system, one.tags), seen) for name, function in record}
 
     def some(carry: tuple[Array, dict[str, Array]]) -> tuple[Array, dict[str, Array]]:

@@ -66,6 +66,7 @@ def checked(spec: Sweep) -> Sweep:
     Raises:
         PackingError: a field out of range, in one sentence.
     """
+    spec = Sweep(**{name: _plain(value) for name, value in asdict(spec).items()})
     _check_numbers(spec)
     if spec.batch_fraction not in (None, (1.0,)) and spec.rule != "sgd":
         raise PackingError(f"a batch fraction belongs to the rule sgd; {spec.rule} has none")
@@ -96,6 +97,13 @@ def checked(spec: Sweep) -> Sweep:
     _check_reach(filled)
     make_rule(filled, jnp.asarray(filled.kick), jnp.asarray(fractions))
     return filled
+
+
+def _plain(value: Any) -> Any:
+    """Python's own numbers: a store is described in JSON, and numpy's print and compare differently."""
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _check_reach(spec: Sweep) -> None:

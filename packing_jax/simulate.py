@@ -321,7 +321,7 @@ def _begin(replicas: Replicas, times: np.ndarray, record: Mapping[str, Observabl
 
     def measure(system: System, x: Array) -> dict[str, Array]:
         rows = jnp.zeros((n, 1), jnp.int32)
-        seen = observables.Configuration(x, jnp.zeros((dim, n), jnp.int32), x, rows)
+        seen = observables.Configuration(x, jnp.zeros((dim, n), jnp.int32), x, rows, jnp.arange(n, dtype=jnp.int32))
         return {name: function(system, seen) for name, function in record.items()}
 
     shapes = jax.eval_shape(jax.vmap(measure), replicas.system, start)

@@ -21,9 +21,9 @@ if len(jax.devices("cpu")) < 2:
 
 # What a test compiles, others find that run beside it or start a process; nothing is left behind in the user's cache.
 # (jax before 0.12 prints lines of errors whenever it reads what it kept for a CPU.)
-if jax.__version_info__ < (0, 12):
+if jax.__version_info__ < (0, 12) and jax.default_backend() == "cpu":
     jax.config.update("jax_enable_compilation_cache", False)
-elif "PYTEST_XDIST_WORKER" not in os.environ:
+elif "PYTEST_XDIST_WORKER" not in os.environ and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _cache = tempfile.TemporaryDirectory(prefix="packing_jax-tests-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"

@@ -1,17 +1,79 @@
-"""What the validation tests keep: one file of rows for each area, under tests/validation."""
+"""What the validation tests keep: files of rows under tests/validation, and the table of them.
 
+`python tests/results.py` writes tests/validation/README.md again from the rows of results.json.
+"""
+
+import fcntl
 import json
 from pathlib import Path
-
-from packing_jax.layout import provenance
+from typing import Any
 
 FOLDER = Path(__file__).parent / "validation"
+TABLE = FOLDER / "README.md"
+_HEAD = """# Validation
+
+Written by `pytest -m validation` from [results.json](results.json), which holds more of each row: every phi_c behind
+a limit, the seeds, the versions. Sweeps are kept under `runs/`, so that a suite that was stopped goes on where it was;
+delete that folder to begin anew. "Time" is that of all runs behind a row, beside others on the same device.
+
+The deviation is (value - target)/sqrt(stderr^2 + target's own error^2); a row is met where the target's own range, or
+twice the joint error, holds the value, as its test says. Misses are marked and explained below the table.
+
+| quantity | value | target | deviation | met | N | replicas | steps | device | time, s |
+|---|---|---|---|---|---|---|---|---|---|
+"""
 
 
-def keep(file: str, name: str, row: dict) -> None:
-    """Write one row of a file of results, leaving the others as they are."""
-    path = FOLDER / file
+def keep(file: str, name: str, row: dict[str, Any]) -> None:
+    """Write one row of a file of results, leaving the others as they are; several processes may do so."""
+    from packing_jax.layout import provenance
+
     FOLDER.mkdir(exist_ok=True)
-    rows = json.loads(path.read_text()) if path.exists() else {}
-    rows[name] = {**row, "versions": provenance()}
-    path.write_text(json.dumps(rows, indent=2) + "\n")
+    with (FOLDER / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        path = FOLDER / file
+        rows = json.loads(path.read_text()) if path.exists() else {}
+        rows[name] = {**row, "versions": provenance()}
+        path.write_text(json.dumps(rows, indent=1) + "\n")
+        if file == "results.json":
+            TABLE.write_text(table(rows))
+
+
+def table(rows: dict[str, Any]) -> str:
+    """The rows that have a value, as a Markdown table."""
+    lines, notes = [], []
+    for name, row in sorted(rows.items()):
+        met = {True: "yes", False: "**no**", None: ""}[row.get("met")]
+        deviation = "" if row.get("deviation") is None else f"{row['deviation']:+.1f}"
+        cells = (
+            name,
+            _with_error(row["value"], row.get("stderr")),
+            row["target"],
+            deviation,
+            met,
+            *(_listed(row.get(key)) for key in ("particles", "replicas", "steps")),
+            row["versions"]["device"].split(": ")[-1],
+            f"{row['seconds']:.0f}",
+        )
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+        if row.get("note"):
+            notes.append(f"- **{name}**: {row['note']}")
+    return _HEAD + "\n".join(lines) + ("\n\n" + "\n".join(notes) if notes else "") + "\n"
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    if value is None:
+        return "none"
+    return f"{value:.4g}" if error is None else f"{value:.4f} +- {error:.4f}"
+
+
+def _listed(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return f"{min(value)} to {max(value)}" if len(set(value)) > 1 else str(value[0])
+    return str(value)
+
+
+if __name__ == "__main__":
+    TABLE.write_text(table(json.loads((FOLDER / "results.json").read_text())))

@@ -7,13 +7,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from packing_jax import HARMONIC, HERTZIAN, LINEAR, System, geometry, mixture_1_to_1_4, overlap
+from packing_jax import HARMONIC, HERTZIAN, LINEAR, System, bro, geometry, mixture_1_to_1_4, overlap, simulate, stack
 from packing_jax.energy import Overlap, all_pairs_rows
-from packing_jax.observables import Configuration, activity, energy, exact_mean, mean_squared_displacement
+from packing_jax.observables import (
+    Configuration,
+    activity,
+    displacement,
+    energy,
+    exact_mean,
+    mean_squared_displacement,
+    mean_squared_move,
+)
 
 mean = jax.jit(exact_mean)
 to_fixed = jax.jit(geometry.to_fixed)
 msd = jax.jit(mean_squared_displacement)
+
+
+def _tags(coordinates: jax.Array) -> jax.Array:
+    return jnp.arange(coordinates.shape[-1], dtype=jnp.int32)
 
 
 @jax.jit
@@ -30,7 +42,7 @@ def at_rest(system: System, x: np.ndarray, rows: np.ndarray | jax.Array | None =
     """A configuration that has not moved; positions (N, dim) in the unit of the box side."""
     coordinates = to_fixed(jnp.asarray(x, system.box.dtype), system.box)
     rows = all_pairs_rows(len(x)) if rows is None else jnp.asarray(rows)
-    return Configuration(coordinates, jnp.zeros(coordinates.shape, jnp.int32), coordinates, rows)
+    return Configuration(coordinates, jnp.zeros(coordinates.shape, jnp.int32), coordinates, rows, _tags(coordinates))
 
 
 def distances(x: np.ndarray, side: float) -> np.ndarray:
@@ -212,7 +224,7 @@ def test_msd_of_known_displacements(side: float) -> None:
     # a coordinate is counted from the middle of the box: it crosses where x/side + 1/2 is whole
     images = (np.floor(end + 0.5) - np.floor(start + 0.5)).astype(np.int32)
     first, last = (to_fixed(jnp.asarray(side * x, jnp.float32), system.box) for x in (start, end % 1.0))
-    configuration = Configuration(last, jnp.asarray(images.T), first, all_pairs_rows(n))
+    configuration = Configuration(last, jnp.asarray(images.T), first, all_pairs_rows(n), _tags(first))
     expected = np.mean(np.sum((moved * side) ** 2, axis=1)) / float(system.unit) ** 2
     assert msd(system, configuration) == pytest.approx(expected, rel=1e-5)
 
@@ -223,7 +235,23 @@ def test_a_step_across_the_boundary_is_a_short_one() -> None:
     start = jnp.asarray([[2**31 - 1, -(2**31)]], jnp.int32)
     end = jnp.asarray([[-(2**31) + 99, 2**31 - 100]], jnp.int32)  # 100 quanta up, 100 down
     images = jnp.asarray([[1, -1]], jnp.int32)
-    configuration = Configuration(end, images, start, all_pairs_rows(2))
+    configuration = Configuration(end, images, start, all_pairs_rows(2), _tags(start))
     assert msd(system, configuration) == pytest.approx((100 * quantum / 0.1) ** 2, rel=1e-5)
     full = configuration._replace(images=images + 3)
     assert msd(system, full) == pytest.approx((3 / 0.1) ** 2, rel=1e-5)
+
+
+def test_displacements_keep_the_particles_order_and_their_turns_round_the_box() -> None:
+    # 60 discs that are kicked around a box of seven diameters, so that some leave it; cells put them in other orders
+    system, times = stack([System.create(phi, 60, 2) for phi in (0.5, 0.9)]), np.array([0, 7, 150])
+    record = {"x": displacement, "msd": mean_squared_displacement}
+    run = simulate(system, bro(0.4), 150, jax.random.key(5), record=record, times=times)
+    moved = np.moveaxis(run["x"], -3, 0)  # (time, replica, particle, axis)
+    assert moved.shape == (3, 2, 60, 2)
+    side = 1.0 / np.asarray(system.unit)[:, None, None]
+    assert np.abs(moved[-1, 1]).max() > 0.5 * side[1]
+    np.testing.assert_allclose(mean_squared_move(moved, 0, np.arange(3)).T, run["msd"], rtol=1e-5)
+    # where a particle is, less where it started, is how far it went, up to whole boxes
+    first = simulate(system, bro(0.4), 0, jax.random.key(5))
+    turns = (run.positions - first.positions) * side - moved[-1]
+    np.testing.assert_allclose(turns / side, np.rint(turns / side), atol=1e-5)

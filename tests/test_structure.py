@@ -178,7 +178,9 @@ def test_recorded_bits_do_not_depend_on_the_order() -> None:
 
     def seen(order: np.ndarray) -> np.ndarray:
         c = jnp.asarray(x[:, order])
-        return np.asarray(observe(system, Configuration(c, jnp.zeros_like(c), c, jnp.zeros((1, 257), jnp.int32))))
+        return np.asarray(
+            observe(system, Configuration(c, jnp.zeros_like(c), c, jnp.zeros((1, 257), jnp.int32), jnp.arange(257)))
+        )
 
     first = seen(np.arange(257))
     for _ in range(3):

@@ -252,3 +252,11 @@ def test_what_is_stored_does_not_grow_with_steps(tmp_path):
         sizes[steps] = len(files), states, sum(path.stat().st_size for path in files)
     assert sizes[STEPS][:2] == sizes[10 * STEPS][:2]
     assert sizes[10 * STEPS][2] < 1.1 * sizes[STEPS][2]
+
+
+def test_packing_fractions_of_numpy_describe_the_same_sweep(tmp_path):
+    plain = Sweep(dim=2, particles=40, phi=(0.25, 0.5), kick=(0.25,), replicas=2, steps=5, seed=3)
+    numbers = dataclasses.replace(plain, phi=tuple(np.linspace(0.25, 0.5, 2)))
+    assert checked(numbers) == checked(plain)
+    run_sweep(numbers, tmp_path)
+    assert run_sweep(plain, tmp_path, resume=True).done == 4

@@ -1,7 +1,7 @@
 """What is measured, on the device and on the host.
 
 * Observables of a configuration, which a simulation records as it runs: `activity`, `energy`,
-  `mean_squared_displacement`, `recorded_structure_factor`. For one system; the driver vmaps them.
+  `mean_squared_displacement`, `displacement`, `recorded_structure_factor`. For one system; the driver vmaps them.
 * Structure of positions that came back: S(q), g(r), hyperuniformity, bond order, contacts.
 * Correlators between two times, of arrays that need not be positions.
 """
@@ -10,6 +10,7 @@ from packing_jax.observables.activity import (
     Configuration,
     Observable,
     activity,
+    displacement,
     energy,
     exact_mean,
     mean_squared_displacement,
@@ -43,6 +44,7 @@ __all__ = [
     "activity",
     "average_over_origins",
     "chi_4",
+    "displacement",
     "energy",
     "exact_mean",
     "find_contacts",

@@ -23,6 +23,7 @@ class Configuration(NamedTuple):
     images: Array  #: (dim, N) int32, boxes crossed since the start
     start: Array  #: (dim, N) fixed point, where each particle started
     rows: Array  #: (N, K) neighbour slots
+    tags: Array  #: (N,) int32, which particle each is; the order changes whenever rows are rebuilt
 
 
 Observable = Callable[[System, Configuration], Array]
@@ -86,3 +87,14 @@ def mean_squared_displacement(system: System, configuration: Configuration) -> A
     moved = unwrapped(configuration.coordinates, configuration.images, configuration.start)
     sides = system.box / system.unit
     return exact_mean(sum_of_squares(moved)) * (sides * sides)
+
+
+def displacement(system: System, configuration: Configuration) -> Array:
+    """x(t) - x(0) of each particle in mean diameters, through the periodic boundary: (N, dim), in the particles' order.
+
+    ``record={"x": displacement}`` records the unwrapped motion that :mod:`packing_jax.observables.correlators` takes:
+    a run's records are (replica, time, N, dim), and ``np.moveaxis(run["x"], -3, 0)`` has time first.
+    """
+    moved = unwrapped(configuration.coordinates, configuration.images, configuration.start)
+    in_order = jnp.argsort(configuration.tags)
+    return moved.T[in_order] * (system.box / system.unit)

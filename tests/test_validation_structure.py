@@ -1,0 +1,196 @@
+"""S(q) of 2D BRO above phi_c and contacts at phi_c, against published values; rows go to results.json."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from results import keep
+from test_validation_phi_c import CASES, limit_of
+from validation_runs import SEED, spent, swept
+
+from packing_jax.energy import LINEAR
+from packing_jax.fits import straight_line
+from packing_jax.grid import Sweep
+from packing_jax.observables import (
+    find_contacts,
+    fit_zero_limit,
+    isotropic_average,
+    structure_factor,
+    wave_vectors,
+)
+from packing_jax.system import System
+
+pytestmark = pytest.mark.validation
+
+PHI, KICK, PARTICLES, REPLICAS, STEPS = 0.8, 1.0, 16384, 8, 40_000
+CORRELATIONS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+
+
+def test_structure_factor_of_correlated_kicks():
+    """Targets: S(q) = 0.212 (q sigma)^2 for correlation 1, S(q -> 0) = 0.054 within 10 % for correlation 0.
+
+    In between the share of the noise that moves the centre of mass falls as 1 - p, and S(q -> 0) with it (derived: the
+    kicks of a pair add up to u - u', of variance 2 (1 - p) Var u).
+    """
+    rows, results = [], []
+    for p in CORRELATIONS:
+        spec = Sweep(
+            dim=2,
+            particles=PARTICLES,
+            phi=(PHI,),
+            kick=(KICK,),
+            correlation=p,
+            replicas=REPLICAS,
+            steps=STEPS,
+            seed=SEED,
+        )
+        data = swept(f"structure-2d-{p:g}", spec)
+        results.append(data)
+        x = data.positions.squeeze().transpose("replica", "particle", "axis").values
+        side = 1.0 / float(System.create(PHI, PARTICLES, 2).unit)
+        modes = wave_vectors(2, 0.5 * side / (2 * np.pi))
+        spectrum = isotropic_average(modes, structure_factor(x, modes, 1.0), side, width=1.0)
+        fit = fit_zero_limit(spectrum, 0.5, 0.07 if p == 1 else 0.0)
+        rows.append(
+            {
+                "correlation": p,
+                "zero": [fit.value, fit.value_stderr],
+                "slope": [fit.slope, fit.slope_stderr],
+                "p_value": fit.p_value,
+                "spectrum": [spectrum.q.tolist(), spectrum.value.tolist(), spectrum.stderr.tolist()],
+            }
+        )
+    facts = {"particles": PARTICLES, "replicas": REPLICAS, "steps": STEPS, "seed": SEED}
+    last, first = rows[-1], rows[0]
+    slope, error = last["slope"]
+    zero, zero_error = first["zero"]
+    keep(
+        "results.json",
+        "S(q) / (q sigma)^2, 2D BRO phi = 0.8, kick 1, reciprocal",
+        {
+            "target": "0.212 +- 0.010",
+            "value": slope,
+            "stderr": error,
+            "deviation": (slope - 0.212) / float(np.hypot(error, 0.010)),
+            "met": abs(slope - 0.212) <= 0.010 + 2 * error,
+            "rows": rows[-1:],
+            **facts,
+            **spent(results[-1:]),
+        },
+    )
+    keep(
+        "results.json",
+        "S(q -> 0), 2D BRO phi = 0.8, kick 1, independent",
+        {
+            "target": "0.054 +- 0.0054",
+            "value": zero,
+            "stderr": zero_error,
+            "deviation": (zero - 0.054) / float(np.hypot(zero_error, 0.0054)),
+            "met": abs(zero - 0.054) <= 0.0054,
+            "rows": rows[:1],
+            **facts,
+            **spent(results[:1]),
+        },
+    )
+    share = np.array([1.0 - p for p in CORRELATIONS])
+    zeros, errors = np.array([row["zero"] for row in rows]).T
+    line = straight_line(share, zeros, errors)
+    keep(
+        "results.json",
+        "S(q -> 0) against 1 - p, 2D BRO phi = 0.8, kick 1: intercept of a line",
+        {
+            "target": "0, the line being straight",
+            "value": line.intercept,
+            "stderr": line.intercept_stderr,
+            "deviation": line.intercept / line.intercept_stderr,
+            "met": abs(line.intercept) <= 3 * line.intercept_stderr,
+            "slope": [line.slope, line.slope_stderr],
+            "chi2": line.chi2,
+            "dof": len(share) - 2,
+            "rows": rows,
+            **facts,
+            **spent(results),
+        },
+    )
+    assert abs(slope - 0.212) <= 0.010 + 2 * error
+    assert abs(zero - 0.054) <= 0.0054
+    assert abs(line.intercept) <= 3 * line.intercept_stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "kicks", "tolerance"),
+    [
+        pytest.param("3D BRO pair", (0.0025, 0.005, 0.01, 0.02), 0.1, marks=pytest.mark.xdist_group("3D BRO pair")),
+        pytest.param("4D BRO pair", (0.01, 0.02, 0.05), 0.2, marks=pytest.mark.xdist_group("4D BRO pair")),
+    ],
+)
+def test_contacts_at_phi_c(name, kicks, tolerance):
+    """Target: Z = 2d as the kick goes to 0, rattlers removed.
+
+    A pair counts as a contact up to a gap of one kick, which is how far a kick can carry it. In a jammed packing the
+    number of neighbours nearer than h grows as h^(1 - 0.413) beyond the contacts (Charbonneau et al., Phys. Rev. Lett.
+    114, 125504 (2015)), so Z is carried to kick 0 by a line in kick^0.587. Absorbed states nearest below phi_c(kick),
+    which is that of the parabola behind the zero-kick limit.
+    """
+    case = CASES[name]
+    limit, _, _ = limit_of(case)
+    rows, results = [], []
+    for kick in kicks:
+        centre = float(limit.form.at(kick))
+        phis = tuple(np.round(centre + np.array([-0.006, -0.004, -0.002, 0.0]), 5))
+        spec = replace(
+            case.what, particles=2048, phi=phis, kick=(kick,), replicas=8, steps=round(1000 / kick), seed=SEED
+        )
+        data = swept(f"{case.name}-contacts-{kick:g}", spec)
+        results.append(data)
+        numbers = {}
+        for phi in data.phi.values:
+            at = data.sel(phi=phi).squeeze()
+            system = System.create(float(phi), 2048, case.what.dim, energy=LINEAR)
+            gone = at.absorbed_at.values >= 0
+            x = at.positions.transpose("replica", "particle", "axis").values[gone]
+            if len(x) >= 3:
+                found = [find_contacts(system, one, kick) for one in x]
+                each = np.array([one.number for one in found])
+                loose = float(np.mean([one.rattler.mean() for one in found]))
+                numbers[float(phi)] = [each.mean(), each.std(ddof=1) / len(each) ** 0.5, len(each), loose]
+        assert numbers, f"no three replicas were absorbed at kick {kick}"
+        phi = max(numbers)
+        z, error, count, loose = numbers[phi]
+        rows.append(
+            {
+                "kick": kick,
+                "phi": phi,
+                "Z": z,
+                "stderr": error,
+                "packings": count,
+                "rattlers": loose,
+                "all": {f"{one:g}": value for one, value in numbers.items()},
+            }
+        )
+    line = straight_line(
+        *(
+            np.array(part)
+            for part in zip(*((row["kick"] ** 0.587, row["Z"], max(row["stderr"], 0.01)) for row in rows), strict=True)
+        )
+    )
+    target = 2 * case.what.dim
+    keep(
+        "results.json",
+        f"contacts at phi_c, kick -> 0, {name}",
+        {
+            "target": f"{target} +- {tolerance}",
+            "value": line.intercept,
+            "stderr": line.intercept_stderr,
+            "deviation": (line.intercept - target) / float(np.hypot(line.intercept_stderr, tolerance)),
+            "met": abs(line.intercept - target) <= tolerance,
+            "chi2": line.chi2,
+            "rows": rows,
+            "particles": 2048,
+            "replicas": 8,
+            "steps": [round(1000 / kick) for kick in kicks],
+            "seed": SEED,
+            **spent(results),
+        },
+    )
+    assert abs(line.intercept - target) <= tolerance

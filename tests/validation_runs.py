@@ -1,0 +1,103 @@
+"""The sweeps behind the validation suite: kept, gone on with where they were stopped, and aimed at phi_c by themselves.
+
+A coarse sweep of small systems finds phi_c(kick) to about 0.01, a fine one of larger systems is centred there. All are
+ordinary sweeps, in a folder of their own each, so that rows that need the same one share it.
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from results import FOLDER
+
+from packing_jax.criticality import KickEstimate, estimate_phi_c
+from packing_jax.grid import Sweep
+from packing_jax.sweep import run_sweep
+
+RUNS = Path(os.environ.get("PACKING_JAX_RUNS", FOLDER / "runs"))
+TIME = 600.0  # kick times steps of a fine sweep: absorbing states are reached on the time scale 1/kick
+COARSE_TIME = 200.0
+PARTICLES, COARSE_PARTICLES = 4096, 1024
+SEED = 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """A rule in a dimension, with the packing fractions between which phi_c lies at every one of its kicks."""
+
+    name: str
+    what: Sweep  #: rule, coupling, dimension, batch fraction, mixture
+    kicks: tuple[float, ...]
+    within: tuple[float, float]
+    spacing: float = 0.004  #: of the fine sweep
+    coarse_particles: int = COARSE_PARTICLES
+    particles: int = PARTICLES
+
+
+def swept(name: str, spec: Sweep) -> xr.Dataset:
+    """The results of a sweep, run or gone on with in its folder; the time spent is kept beside it."""
+    directory, clock = RUNS / name, RUNS / f"{name}.seconds"
+    RUNS.mkdir(parents=True, exist_ok=True)
+    with (RUNS / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another row may be running it
+        seconds, began = json.loads(clock.read_text()) if clock.exists() else 0.0, time.monotonic()
+        outcome = run_sweep(spec, directory, resume=(directory / "results.zarr").exists())
+        seconds += time.monotonic() - began
+        clock.write_text(json.dumps(seconds))
+    if outcome.stopped:
+        pytest.exit(f"stopped by {outcome.stopped}; run it again and it goes on")
+    assert not outcome.failed, outcome.reasons
+    with xr.open_zarr(directory / "results.zarr", chunks=None) as results:
+        return results.load().assign_attrs(seconds=seconds)
+
+
+def spent(results: Sequence[xr.Dataset]) -> dict[str, float]:
+    """Seconds and particle-steps behind a row."""
+    moves = sum(int(one.steps_done.sum()) * one.sizes["particle"] for one in results)
+    return {"seconds": sum(one.attrs["seconds"] for one in results), "particle_steps": moves}
+
+
+def coarse(case: Case) -> tuple[dict[float, float], xr.Dataset]:
+    """phi_c of each kick, to about 0.01: above it the activity of a small system stays above 0.1."""
+    phis = tuple(np.round(np.arange(case.within[0], case.within[1] + 0.005, 0.01), 4))
+    spec = replace(
+        case.what,
+        particles=case.coarse_particles,
+        phi=phis,
+        kick=case.kicks,
+        replicas=1,
+        steps=round(COARSE_TIME / min(case.kicks)),
+        seed=SEED,
+    )
+    results = swept(f"{case.name}-coarse", spec)
+    last = results.activity.squeeze(("batch_fraction", "replica")).isel(time=-1).transpose("kick", "phi").values
+    found = {}
+    for kick, activity in zip(results.kick.values, last, strict=True):
+        quiet = np.flatnonzero(activity < 0.1)
+        assert len(quiet), f"{case.name}: active down to phi = {phis[0]} at kick {kick}"
+        assert quiet[-1] + 1 < len(phis), f"{case.name}: absorbed up to phi = {phis[-1]} at kick {kick}"
+        found[float(kick)] = float(phis[quiet[-1]] + 0.005)
+    return found, results
+
+
+def fine(case: Case, kick: float, centre: float) -> tuple[KickEstimate, xr.Dataset]:
+    """phi_c of one kick by every method, from four replicas at each of twelve packing fractions about it."""
+    phis = tuple(np.round(centre + case.spacing * np.arange(-5, 7), 4))
+    spec = replace(
+        case.what,
+        particles=case.particles,
+        phi=phis,
+        kick=(kick,),
+        replicas=4,
+        steps=round(TIME / kick),
+        seed=SEED,
+    )
+    results = swept(f"{case.name}-{kick:g}", spec)
+    return estimate_phi_c(results)[0], results
