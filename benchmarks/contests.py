@@ -9,7 +9,7 @@ from common import Failed, Start, call
 from packing_jax.bench import Work
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
-NEAR = Work(100_000, phi=0.543, kick=0.1)  # 3 % below phi_c = 0.558: activity passes every level, not too fast
+NEAR = Work(100_000, phi=0.55, kick=0.1)  # 1 % below phi_c = 0.556: activity passes every level, slowly
 LEVELS = (0.3, 0.1, 0.03, 0.01, 0.003)
 OTHER_WORK = {
     "BRO step": Work(10_000),
@@ -186,7 +186,7 @@ def near_contests(quick: bool, rounds: int) -> Iterator[Contest]:
         yield Contest(f"near the transition: no start, {failed}", [], 0.0, 0)
         return
     for level in levels:
-        arguments = (NEAR, found[level], 1000 if quick else 3000)
+        arguments = (NEAR, found[level], 300)
         dense = Entry("ours", "near_transition", NEAR, (*arguments, True), f"BRO step, {level:.1%} active, dense")
         ours = Entry(
             "ours", "near_transition", NEAR, (*arguments, False), f"BRO step, {level:.1%} active, automatic", dense

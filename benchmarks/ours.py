@@ -14,6 +14,7 @@ from common import Channel, Failed, Start
 
 from packing_jax import bro, sgd, simulate
 from packing_jax import neighbors as nb
+from packing_jax.batch import canonical
 from packing_jax.bench import (
     RULES,
     Work,
@@ -25,13 +26,14 @@ from packing_jax.bench import (
     tiled,
     usable_cores,
 )
+from packing_jax.chunk import Needs, chunk, overflowed
 from packing_jax.errors import PackingError
 from packing_jax.geometry import take, to_fixed
 from packing_jax.observables import activity
 from packing_jax.replicas import gather_replicas
-from packing_jax.simulate import run
+from packing_jax.simulate import _begin
 from packing_jax.system import System
-from packing_jax.tuning import fitted
+from packing_jax.tuning import first_skin, fitted, next_plan
 
 REBUILD_SKIN = 0.4
 
@@ -185,26 +187,42 @@ def approach(_: Channel, work: Work, levels: tuple[float, ...], copies: int, lon
     return found
 
 
-def finite_run(work: Work, positions: np.ndarray, steps: int, dense: bool) -> tuple[float, dict[str, np.ndarray]]:
-    """Seconds of a whole run of ``steps``, and what it gave; ``dense`` forbids the active-only step."""
-    replicas, _ = gather_replicas(work.system(None), bro(work.kick), jax.random.key(5), positions)
-    times = np.linspace(0, steps, 5).astype(int)
-    clock = time.perf_counter()
-    ((_, result),) = run(replicas, times, {"activity": activity}, dense=dense)
-    seconds = time.perf_counter() - clock
-    return seconds, {"positions": result.positions, "activity": result.records["activity"]}
-
-
 def near_transition(
     channel: Channel, work: Work, positions: np.ndarray, steps: int, dense: bool
 ) -> dict[str, np.ndarray]:
-    """A run of so many steps from one configuration, again and again; returns what the last one gave."""
-    _, outcome = finite_run(work, positions, steps, dense)
-    channel.ready(meta(work) | {"activity": float(np.mean(outcome["activity"]))})
-    seconds = channel.order(None)
-    while seconds is not None:
-        taken, outcome = finite_run(work, positions, steps, dense)
-        seconds = channel.order(work.particles * steps / taken)
+    """A stretch of so many steps from one configuration, again and again; returns where it ends.
+
+    The neighbour search is the one that a long run from there settles on, so that no compilation is timed; the rebuild
+    with which a chunk begins is, and those that follow. ``dense`` forbids the active-only step.
+    """
+    system = work.system(None)
+    replicas, _ = gather_replicas(system, bro(work.kick), jax.random.key(5), positions)
+    times, record = np.array([0, steps], np.int32), {"activity": activity}
+    start, schedule = _begin(replicas, times, record), jnp.asarray(times)
+    plan, tried = nb.plan_for(system, first_skin(work.dim)), set[nb.Plan]()
+
+    def stretch() -> tuple[Any, Needs]:
+        # one step more than there is, at which the last record is taken
+        end, needs = chunk(plan, tuple(record.items()), replicas, start, schedule, jnp.asarray(steps + 1, jnp.int32))
+        return jax.block_until_ready(end), Needs(*map(np.max, jax.device_get(needs)))
+
+    while plan not in tried:
+        tried.add(plan)
+        end, needs = stretch()
+        if overflowed(plan, needs):
+            plan = plan.grown(int(needs.row), int(needs.slots))
+        else:
+            plan, _ = next_plan(plan, system, needs, steps, np.inf, not dense)
+    end, _ = stretch()
+    one = canonical(jax.device_get(end), 0)
+    outcome = {"coordinates": one.coordinates, "activity": one.records["activity"]}
+
+    def advance(times: int) -> None:
+        for _ in range(times):
+            stretch()
+
+    note = f"skin {plan.skin}" + (f", lists of {plan.active}" if plan.active else "")
+    channel.serve(advance, work.particles * steps, meta(work, note) | {"activity": float(outcome["activity"].mean())})
     return outcome
 
 

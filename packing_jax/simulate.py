@@ -46,6 +46,7 @@ _COMPILED: set[tuple[Plan, Any]] = set()
 _NO_STOPS = np.zeros(0, np.int64)
 
 _CHUNK_SECONDS = 0.5  # long enough to hide the host's work, short enough for a progress bar and Ctrl-C
+_CHUNK_STEPS, _LONGEST_CHUNK = 256, 8.0  # a chunk has so many steps at least, if they take so many seconds at most
 
 
 class Result(NamedTuple):
@@ -255,7 +256,7 @@ def run(
                 seconds = time.perf_counter() - clock
                 left = seconds * float((steps - group.made[~group.ended]).sum()) / float(moved.sum())
                 if chunk_steps is None and most == pace:  # a chunk that a stop cut short says little
-                    pace = int(np.clip(pace * np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0), 1, 2**24))
+                    pace = _next_pace(pace, seconds)
                 if skin is None:
                     made = int(moved.max())
                     on_each = -(-group.places // len(local_devices()))
@@ -294,6 +295,17 @@ def _attempt(
             raise
         reason = "does not fit in memory, even alone: use fewer particles or a machine with more memory"
         return group.state, None, reason
+
+
+def _next_pace(pace: int, seconds: float) -> int:
+    """Steps of the next chunk, after one of ``pace`` that took so long.
+
+    A chunk begins with a rebuild, as dear as ten steps or so. Where half a second is only a few steps, that would be
+    most of the work, so chunks of large systems are longer.
+    """
+    wanted = np.clip(_CHUNK_SECONDS / seconds, 0.25, 4.0) * pace
+    enough = min(_CHUNK_STEPS, np.clip(_LONGEST_CHUNK / seconds, 0.25, 4.0) * pace)
+    return int(np.clip(max(wanted, enough), 1, 2**24))
 
 
 def _check_pace(batch: int | None, chunk_steps: int | None) -> None:

@@ -82,7 +82,10 @@ def next_plan(
         local: the rule moves nothing but what overlaps, so that steps may be active-only.
         batch: replicas that move at a time.
     """
-    row, slots, interval = int(needs.row), int(needs.slots), steps / int(needs.rebuilds)
+    row, slots = int(needs.row), int(needs.slots)
+    # a chunk begins with a rebuild, whatever the rows before it; of the last rows, half the time is taken as over
+    rebuilds = int(needs.rebuilds)
+    interval = steps / max(rebuilds - 0.5, 0.5)
     # Smooth energies never quite end an overlap, so that the cut calls few active while all of them still move.
     lists = {0, _list_for(int(needs.active), system.particles)} if local and system.cut == 0 else {0}
 
@@ -95,8 +98,10 @@ def next_plan(
 
     now = cost(plan, interval)
     plans = {replace(fitted(plan, row, slots), active=some): interval for some in lists}
+    # where no rows ran out, how long they last is known from below, which is enough to tell that shorter ones would do
+    widest = 1.7 * plan.skin if rebuilds > 1 else plan.skin
     for skin in LADDER:
-        if not 0.6 * plan.skin < skin < 1.7 * plan.skin or skin == plan.skin:
+        if not 0.6 * plan.skin < skin < widest or skin == plan.skin:
             continue
         # Rows lengthen with the volume within reach, the longest of them less. The time to leave half a skin grows
         # faster than diffusively (squared), because the first of many particles to leave makes a few large moves:

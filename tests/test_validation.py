@@ -7,9 +7,62 @@ import pytest
 import xarray as xr
 from results import keep
 
+from packing_jax.criticality import estimate_phi_c, zero_kick_limit
 from packing_jax.sweep import Sweep, run_sweep
 
 pytestmark = pytest.mark.validation
+
+
+# phi from where every replica is absorbed within 400/eps steps to well above the transition, 0.005 apart
+WINDOWS = {0.05: (0.585, 0.615, 7), 0.1: (0.540, 0.575, 8), 0.2: (0.475, 0.510, 8), 0.02: (0.610, 0.640, 7)}
+
+
+def test_zero_kick_limit_of_3d_bro(tmp_path):
+    """Target: 0.640 within 0.01 from kicks 0.02, 0.05, 0.1, 0.2 at N = 4000 (reported: 0.640 +- 0.005)."""
+    clock = time.time()
+    estimates = []
+    for kick, window in WINDOWS.items():
+        spec = Sweep(
+            particles=4000,
+            phi=tuple(np.round(np.linspace(*window), 6)),
+            kick=(kick,),
+            replicas=2,
+            steps=round(400 / kick),
+            seed=1,
+        )
+        run_sweep(spec, tmp_path / f"{kick}")
+        results = xr.open_zarr(tmp_path / f"{kick}" / "results.zarr", chunks=None)
+        estimates.append((kick, int(results.time[-1]), estimate_phi_c(results)[0]))
+    power = [(kick, one.power_law) for kick, _, one in estimates if one.power_law is not None]
+    limit = zero_kick_limit(
+        np.array([kick for kick, _ in power]),
+        np.array([p.value for _, p in power]),
+        np.array([p.stderr for _, p in power]),
+    )
+    keep(
+        "results.json",
+        "3D BRO pair, zero-kick limit",
+        {
+            "target": "0.640 +- 0.01",
+            "value": limit.value,
+            "stderr": limit.stderr,
+            "particles": 4000,
+            "replicas": 2,
+            "seed": 1,
+            "seconds": round(time.time() - clock),
+            "phi_c": [
+                {
+                    "kick": kick,
+                    "steps": steps,
+                    "power_law": one.power_law and [one.power_law.value, one.power_law.stderr],
+                    "threshold": one.threshold and [one.threshold.value, one.threshold.stderr],
+                }
+                for kick, steps, one in estimates
+            ],
+        },
+    )
+    assert len(power) >= 3
+    assert abs(limit.value - 0.640) < 0.01
 
 
 def test_bro_sgd_and_langevin_give_the_same_curves(tmp_path):

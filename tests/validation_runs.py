@@ -1,14 +1,16 @@
-"""The sweeps behind the validation suite: kept, gone on with where they were stopped, and aimed at phi_c by themselves.
+"""The runs behind the validation suite: kept, gone on with where they were stopped, and aimed at phi_c by themselves.
 
-A coarse sweep of small systems finds phi_c(kick) to about 0.01, a fine one of larger systems is centred there. All are
-ordinary sweeps, in a folder of their own each, so that rows that need the same one share it.
+Most phi_c are those of the adaptive search, whose small systems a CPU carries in a minute. For some the same is found
+from sweeps: a coarse one of small systems finds phi_c(kick) to about 0.01, a fine one of larger systems is centred
+there. All have folders of their own, so that rows that need the same run share it.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +19,8 @@ import pytest
 import xarray as xr
 from results import FOLDER
 
-from packing_jax.criticality import KickEstimate, estimate_phi_c
+from packing_jax.critical import search
+from packing_jax.criticality import KickEstimate, SearchResult, estimate_phi_c
 from packing_jax.grid import Sweep
 from packing_jax.sweep import run_sweep
 
@@ -39,23 +42,43 @@ class Case:
     spacing: float = 0.004  #: of the fine sweep
     coarse_particles: int = COARSE_PARTICLES
     particles: int = PARTICLES
+    time: float = TIME
+    coarse_time: float = COARSE_TIME
+
+
+@contextlib.contextmanager
+def timed(name: str) -> Iterator[list[float]]:
+    """Alone at the runs of this name; the seconds spent on them so far, when it ends, in the list."""
+    RUNS.mkdir(parents=True, exist_ok=True)
+    clock, seconds = RUNS / f"{name}.seconds", []
+    with (RUNS / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another row may be running it
+        began = time.monotonic()
+        try:
+            yield seconds
+        finally:
+            before = json.loads(clock.read_text()) if clock.exists() else 0.0
+            seconds.append(before + time.monotonic() - began)
+            clock.write_text(json.dumps(seconds[0]))
+
+
+def searched(name: str, tolerance: float, **what: object) -> tuple[SearchResult, float]:
+    """phi_c by the adaptive search, made or gone on with in its folder, and the seconds spent."""
+    with timed(name) as seconds:
+        found = search(tolerance=tolerance, seed=SEED, out=RUNS / name, **what)
+    return found, seconds[0]
 
 
 def swept(name: str, spec: Sweep) -> xr.Dataset:
     """The results of a sweep, run or gone on with in its folder; the time spent is kept beside it."""
-    directory, clock = RUNS / name, RUNS / f"{name}.seconds"
-    RUNS.mkdir(parents=True, exist_ok=True)
-    with (RUNS / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another row may be running it
-        seconds, began = json.loads(clock.read_text()) if clock.exists() else 0.0, time.monotonic()
+    directory = RUNS / name
+    with timed(name) as seconds:
         outcome = run_sweep(spec, directory, resume=(directory / "results.zarr").exists())
-        seconds += time.monotonic() - began
-        clock.write_text(json.dumps(seconds))
     if outcome.stopped:
         pytest.exit(f"stopped by {outcome.stopped}; run it again and it goes on")
     assert not outcome.failed, outcome.reasons
     with xr.open_zarr(directory / "results.zarr", chunks=None) as results:
-        return results.load().assign_attrs(seconds=seconds)
+        return results.load().assign_attrs(seconds=seconds[0])
 
 
 def spent(results: Sequence[xr.Dataset]) -> dict[str, float]:
@@ -73,7 +96,7 @@ def coarse(case: Case) -> tuple[dict[float, float], xr.Dataset]:
         phi=phis,
         kick=case.kicks,
         replicas=1,
-        steps=round(COARSE_TIME / min(case.kicks)),
+        steps=round(case.coarse_time / min(case.kicks)),
         seed=SEED,
     )
     results = swept(f"{case.name}-coarse", spec)
@@ -96,7 +119,7 @@ def fine(case: Case, kick: float, centre: float) -> tuple[KickEstimate, xr.Datas
         phi=phis,
         kick=(kick,),
         replicas=4,
-        steps=round(TIME / kick),
+        steps=round(case.time / kick),
         seed=SEED,
     )
     results = swept(f"{case.name}-{kick:g}", spec)
