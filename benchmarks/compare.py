@@ -144,6 +144,8 @@ def row_of(
         N=work.particles,
         replicas=entry.replicas,
         phi=work.phi,
+        kick=work.kick,
+        dim=work.dim,
         dtype=meta["dtype"],
         particle_steps_per_s=rate,
         ratio=ratio,

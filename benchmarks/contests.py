@@ -9,7 +9,7 @@ from common import Failed, Start, call
 from packing_jax.bench import Work
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
-NEAR = Work(100_000, phi=0.55, kick=0.1)  # 1 % below phi_c = 0.556: activity passes every level, slowly
+NEAR = Work(100_000, phi=0.55, kick=0.1)  # 0.4 to 1 % below phi_c: activity passes every level, slowly
 LEVELS = (0.3, 0.1, 0.03, 0.01, 0.003)
 OTHER_WORK = {
     "BRO step": Work(10_000),

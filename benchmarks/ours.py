@@ -213,7 +213,9 @@ def near_transition(
             plan = plan.grown(int(needs.row), int(needs.slots))
         else:
             plan, _ = next_plan(plan, system, needs, steps, np.inf, not dense)
-    end, _ = stretch()
+    end, needs = stretch()
+    if overflowed(plan, needs):
+        raise Failed("the neighbour rows of the run near the transition overflowed")
     one = canonical(jax.device_get(end), 0)
     outcome = {"coordinates": one.coordinates, "activity": one.records["activity"]}
 

@@ -96,5 +96,5 @@ def _ratio(row: Row | None, base: Row | None) -> float | None:
 
 def _target(name: str, measured: float | None, target: float | None, sense: str = ">=") -> dict[str, Any]:
     reach: dict[str, Callable[[float, float], bool]] = {">=": lambda a, b: a >= b, "<=": lambda a, b: a <= b}
-    met = None if measured is None else True if target is None else reach[sense](measured, target)
+    met = None if measured is None or target is None else reach[sense](measured, target)
     return {"name": name, "measured": measured, "target": target, "sense": sense, "met": met}

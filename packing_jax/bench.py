@@ -234,6 +234,8 @@ class Row:
     N: int
     replicas: int
     phi: float
+    kick: float
+    dim: int
     dtype: str
     particle_steps_per_s: float  #: median over rounds; particles per second for a rebuild
     ratio: float | None  #: to ``against``, median over rounds
@@ -260,6 +262,7 @@ def format_rows(rows: list[Row]) -> str:
         "N",
         "replicas",
         "phi",
+        "kick",
         "dtype",
         "M/s",
         "ratio",
@@ -276,6 +279,7 @@ def format_rows(rows: list[Row]) -> str:
             f"{row.N:,}",
             f"{row.replicas:,}",
             f"{row.phi:g}",
+            f"{row.kick:g}",
             row.dtype,
             f"{row.particle_steps_per_s / 1e6:.3g}",
             "" if row.ratio is None else f"{row.ratio:.2f}",
@@ -341,6 +345,8 @@ def measured(work: Work, name: str, start: np.ndarray, bandwidth: float, rounds:
         N=work.particles,
         replicas=1,
         phi=work.phi,
+        kick=work.kick,
+        dim=work.dim,
         dtype=work.dtype,
         particle_steps_per_s=rate,
         ratio=None,

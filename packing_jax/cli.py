@@ -110,13 +110,14 @@ class SweepCommand(_Words):
     """Sweep a grid of packing fractions (and kicks) and estimate phi_c.
 
     - With no options: 3D pairwise BRO at kick 0.05 across its transition,
-      a minute or two on two CPU cores.
+      half a minute on two CPU cores.
     - Ends with the report: phi_c with its error, and figures.
     - Ctrl-C and SIGTERM end it after the present steps; nothing is lost.
     - --resume DIR goes on from there, and adds what is asked for beyond:
       more --steps, more --replicas, further values of --phi or --kick.
-    - Exit code 0: all cells done; 3: stopped by --max-walltime; 4: some
-      cells failed; 130 or 143: stopped by a signal. The last line counts.
+    - Exit code 0: all cells done; 2: bad input or a full disk; 3: stopped
+      by --max-walltime; 4: some cells failed; 130 or 143: stopped by a
+      signal. The last line counts.
     """
 
     resume: OptionalDir = None
@@ -152,9 +153,9 @@ class SweepCommand(_Words):
 
     def _go_on(self, directory: Path, command: str) -> int:
         """The sweep in a directory, with what else the command asks for."""
+        stored = recorded(description(directory))
         if self.out is not None:
             raise PackingError(f"--resume writes into {directory}; leave --out away")
-        stored = recorded(description(directory))
         # The words once more, with the store's values in the place of the defaults.
         before = SweepCommand(
             rule=stored.rule,
@@ -171,7 +172,7 @@ class SweepCommand(_Words):
             phi=_listed(stored.phi),
             kick=_listed(stored.kick),
             batch_fraction=_listed(stored.batch_fraction or (1.0,)),
-            replicas=stored.replicas,
+            replicas=stored.replicas or 1,
         )
         asked = tyro.cli(SweepCommand, args=shlex.split(command)[2:], default=before, prog="packing-jax sweep")
         spec = asked.specification(

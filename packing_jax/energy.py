@@ -49,6 +49,15 @@ class PairEnergy:
                 f"slope_bound is {self.slope_bound}; it must be a finite positive number, "
                 "the steepest slope |dV/dr| that one pair may have"
             )
+        # Forces are summed as integers, in which a NaN would be an ordinary number: it is looked for here, once.
+        r = jnp.concatenate([jnp.geomspace(1e-4, 0.01, 5), jnp.linspace(0.02, 0.98, 49)])
+        slope = jax.jvp(lambda x: self.function(x, jnp.ones_like(x)), (r,), (jnp.ones_like(r),))[1]
+        bad = np.flatnonzero(~np.isfinite(np.asarray(slope)))
+        if len(bad):
+            raise PackingError(
+                f"the pair energy's slope is {slope[bad[-1]]} at r = {r[bad[-1]]:.3g} sigma; it must be finite inside "
+                "contact"
+            )
 
     def __call__(self, r: Array, sigma: Array, unit: Array) -> Array:
         """V in the units of ``unit``, the mean diameter: the function sees lengths in mean diameters."""
@@ -118,7 +127,13 @@ HERTZIAN = Overlap(2.5)
 
 
 def overlap(exponent: float | Array, a0: float | Array = 0.5) -> Overlap:
-    """The power-law overlap energy of exponent a >= 1 and amplitude ``a0`` in mean diameters, checked."""
+    """V(r) = (a0/a) (1 - r/sigma_ij)^a inside contact, of exponent a >= 1 and amplitude ``a0`` in mean diameters.
+
+    Raises:
+        PackingError: an exponent outside 1 to 100, or an amplitude that is not a positive number.
+    """
+    if isinstance(exponent, np.generic):
+        exponent = exponent.item()  # a number of numpy's is a constant too
     if not isinstance(exponent, Array) and not 1 <= exponent <= 100:
         raise PackingError(
             f"the energy's exponent is {exponent}; it must be at least 1 (1 linear, 2 harmonic) and at most 100"
@@ -179,10 +194,7 @@ def pair_rows(
     quantum = np.asarray(2.0 ** -(8 * dtype.itemsize), dtype)
     r2 = sum_of_squares(parts)
     if followed:
-        parts = [
-            with_derivative(part, seen_from(x, rows, -1.0, followed.reciprocal))
-            for part, x in zip(parts, followed.real, strict=True)
-        ]
+        parts = [*with_derivative(tuple(parts), seen_from(followed.real, rows, -1.0, followed.reciprocal))]
     if words is not None:
         way = jnp.where(words[0] < words[1], quantum, -quantum)
         # not r2 == 0: a GPU's program keeps what is used far apart, and would write r2 of each pair to memory
@@ -193,7 +205,7 @@ def pair_rows(
     if followed:
         distance = known_length(parts, distance)
         if sigma.ndim:
-            contact = 0.5 * seen_from(sigma, rows, 1.0, followed.reciprocal)
+            contact = 0.5 * seen_from((sigma,), rows, 1.0, followed.reciprocal)[0]
     others = take(slots, rows) if isinstance(rows, Placed) else rows
     return Pairs(tuple(parts), distance, contact, others != slots[:, None])
 

@@ -6,7 +6,7 @@ since a quantum is far below anything physical, theirs is the derivative of the 
 step to the bit, and hands the derivative past each rounding (:func:`with_derivative`).
 
 Written for a neighbour row, a step gathers, and the transpose of a gather is a scatter, which is slow on a CPU and
-unordered on a GPU. Where the two partners of a pair get opposite terms, :func:`seen_from` and :func:`row_total` put
+unordered on a GPU. Where the two partners of a pair get opposite terms, `seen_from` and `row_totals` put
 a gather in its place.
 """
 
@@ -79,30 +79,46 @@ def _known_length_jvp(primals: tuple[Any, Array], tangents: tuple[Any, Any]) -> 
     return size, along / jnp.where(size > 0, size, 1.0)
 
 
-def seen_from(values: Array, rows: Any, sign: float, reciprocal: bool) -> Array:
-    """``values_i + sign values_j`` (N, K) along the rows.
+def seen_from(values: Sequence[Array] | Array, rows: Any, sign: float, reciprocal: bool) -> tuple[Array, ...]:
+    """``values_i + sign values_j`` (N, K) along the rows, for each of some values (N,): the axes of a coordinate.
 
-    Its transpose is a scatter in general. Where the rows are summed by :func:`row_total` and a pair gives its partners
+    Its transpose is a scatter in general. Where the rows are summed by :func:`row_totals` and a pair gives its partners
     opposite terms t_ij = -t_ji, the transposed sum is one over the particle's own row, which is what it should be:
     sum_k A_ik^T l_i - A_ki^T l_k = sum_k A_ik^T (l_i - l_k). Half of the bracket comes from there, and twice from here.
     """
 
-    def see(rows: Array, x: Array) -> Array:
-        return x[:, None] + np.asarray(sign, x.dtype) * x.at[rows].get(mode="promise_in_bounds")
+    def see(rows: Array, xs: tuple[Array, ...]) -> tuple[Array, ...]:
+        return tuple(x[:, None] + np.asarray(sign, x.dtype) * x.at[rows].get(mode="promise_in_bounds") for x in xs)
 
     if not reciprocal:
-        return see(rows, values)
-    seen: Array = jax.custom_derivatives.linear_call(see, lambda _, ct: 2.0 * jnp.sum(ct, axis=1), rows, values)
+        return see(rows, tuple(values))
+
+    def total(_: Array, cts: tuple[Array, ...]) -> tuple[Array, ...]:
+        return tuple(2.0 * ct for ct in _sums(cts))
+
+    seen: tuple[Array, ...] = jax.custom_derivatives.linear_call(see, total, rows, tuple(values))
     return seen
 
 
-def row_total(values: Array, rows: Any, reciprocal: bool) -> Array:
+def row_totals(values: Sequence[Array], rows: Any, reciprocal: bool) -> tuple[Array, ...]:
     """Sums (N,) over rows (N, K) of real numbers; with :func:`seen_from` for their derivative."""
     if not reciprocal:
-        return jnp.sum(values, axis=1)
+        return _sums(values)
 
-    def spread(rows: Array, ct: Array) -> Array:
-        return 0.5 * (ct[:, None] - ct.at[rows].get(mode="promise_in_bounds"))
+    def spread(rows: Array, cts: tuple[Array, ...]) -> tuple[Array, ...]:
+        return tuple(0.5 * (ct[:, None] - ct.at[rows].get(mode="promise_in_bounds")) for ct in cts)
 
-    total: Array = jax.custom_derivatives.linear_call(lambda _, v: jnp.sum(v, axis=1), spread, rows, values)
-    return total
+    totals: tuple[Array, ...] = jax.custom_derivatives.linear_call(
+        lambda _, parts: _sums(parts), spread, rows, tuple(values)
+    )
+    return totals
+
+
+def _sums(values: Sequence[Array]) -> tuple[Array, ...]:
+    """Sums (N,) of rows (N, K), all in one reduction: XLA then computes a pair once for all of them."""
+    zeros = tuple(np.zeros((), value.dtype) for value in values)
+
+    def add(left: tuple[Array, ...], right: tuple[Array, ...]) -> tuple[Array, ...]:
+        return tuple(a + b for a, b in zip(left, right, strict=True))
+
+    return tuple(jax.lax.reduce(tuple(values), zeros, add, (1,)))

@@ -48,13 +48,13 @@ class Sweep:
     dim: int = 3
     particles: int = 1000
     phi: tuple[float, ...] = ()
-    kick: tuple[float, ...] = (0.05,)
+    kick: tuple[float, ...] = ()  #: empty: 0.05
     batch_fraction: tuple[float, ...] | None = None  #: None: 3/4 for sgd, where alpha = 4 eps/3 matches BRO
     exponent: float = 1.0
     mixture: Mixture = "mono"
     steps: int | None = None  #: None: 500 over the smallest kick
     record_every: int | None = None  #: None: 40 logarithmic and 100 linear times
-    replicas: int = 4
+    replicas: int | None = None  #: None: 3
     seed: int = 0
     trajectory: str | None = None  #: every:K or log, see packing_jax.trajectory; None: none
     extended_from: tuple[int, ...] = ()  #: steps before each extension; what was recorded then is kept
@@ -66,7 +66,8 @@ def checked(spec: Sweep) -> Sweep:
     Raises:
         PackingError: a field out of range, in one sentence.
     """
-    spec = Sweep(**{name: _plain(value) for name, value in asdict(spec).items()})
+    spec = _in_plain_numbers(spec)
+    spec = replace(spec, kick=spec.kick or (0.05,), replicas=3 if spec.replicas is None else spec.replicas)
     _check_numbers(spec)
     if spec.batch_fraction not in (None, (1.0,)) and spec.rule != "sgd":
         raise PackingError(f"a batch fraction belongs to the rule sgd; {spec.rule} has none")
@@ -99,9 +100,13 @@ def checked(spec: Sweep) -> Sweep:
     return filled
 
 
+def _in_plain_numbers(spec: Sweep) -> Sweep:
+    """With Python's own numbers: a store is described in JSON, and numpy's print and compare differently."""
+    return Sweep(**{name: _plain(value) for name, value in asdict(spec).items()})
+
+
 def _plain(value: Any) -> Any:
-    """Python's own numbers: a store is described in JSON, and numpy's print and compare differently."""
-    if isinstance(value, tuple):
+    if isinstance(value, (tuple, list, np.ndarray)):
         return tuple(map(_plain, value))
     return value.item() if isinstance(value, np.generic) else value
 
@@ -127,7 +132,7 @@ def _check_numbers(spec: Sweep) -> None:
         raise PackingError(f"the dimension is {spec.dim}; it must be from 1 to {MAX_DIM}")
     if spec.particles < 2:
         raise PackingError(f"{spec.particles} particles; at least 2 are needed for a pair")
-    if spec.replicas < 1:
+    if (spec.replicas or 0) < 1:
         raise PackingError(f"{spec.replicas} replicas; at least 1 is needed")
     if not 0 <= spec.seed < 2**32:
         raise PackingError(f"the seed is {spec.seed}; it must be from 0 to {2**32 - 1}")
@@ -147,7 +152,7 @@ def _shown(values: tuple[float, ...]) -> str:
 
 
 def _check_size(spec: Sweep) -> None:
-    replicas = len(spec.phi) * len(spec.kick) * len(spec.batch_fraction or (1.0,)) * spec.replicas
+    replicas = len(spec.phi) * len(spec.kick) * len(spec.batch_fraction or (1.0,)) * (spec.replicas or 0)
     size = replicas * 4 * (spec.particles * spec.dim + 3 * len(record_times(spec)))
     if spec.trajectory is not None:
         check_trajectory(spec.trajectory, spec.steps or 0, spec.dim, spec.particles, replicas)
@@ -238,7 +243,7 @@ def layout_of(spec: Sweep, command: str) -> Layout:
             "phi": np.array(spec.phi),
             "kick": np.array(spec.kick),
             "batch_fraction": np.array(spec.batch_fraction),
-            "replica": np.arange(spec.replicas),
+            "replica": np.arange(spec.replicas or 0),
             "time": record_times(spec),
         },
         diameters=np.stack([np.broadcast_to(np.asarray(system.diameters), (spec.particles,)) for system in systems]),
@@ -296,18 +301,19 @@ def recorded(attributes: Mapping[str, Any]) -> Sweep:
 def extended(stored: Sweep, asked: Sweep) -> Sweep:
     """A sweep with more steps, more replicas or more values of phi, kick and batch fraction than it had.
 
-    What is None in ``asked`` is as it was.
+    What is None or empty in ``asked`` is as it was.
 
     Raises:
         PackingError: anything else differs, or there would be less; each difference is named.
     """
-    differences = []
+    asked, differences = _in_plain_numbers(asked), []
     for name in (*_FIXED, "trajectory"):
         was, wanted = getattr(stored, name), getattr(asked, name)
         if wanted != was and not (wanted is None and name in ("coupling", "trajectory")):
             differences.append(f"{name.replace('_', ' ')} is {was} there and {wanted} here")
     steps = stored.steps if asked.steps is None else asked.steps
-    for name, was, wanted in (("steps", stored.steps, steps), ("replicas", stored.replicas, asked.replicas)):
+    replicas = stored.replicas if asked.replicas is None else asked.replicas
+    for name, was, wanted in (("steps", stored.steps, steps), ("replicas", stored.replicas, replicas)):
         if was is not None and wanted is not None and wanted < was:
             differences.append(f"there are {was} {name} there and {wanted} here, fewer")
     if differences:
@@ -317,4 +323,4 @@ def extended(stored: Sweep, asked: Sweep) -> Sweep:
         )
     grown: dict[str, Any] = {name: tuple({*getattr(stored, name), *(getattr(asked, name) or ())}) for name in _AXES}
     before = stored.extended_from + ((stored.steps,) if stored.steps is not None and steps != stored.steps else ())
-    return checked(replace(stored, **grown, steps=steps, replicas=asked.replicas, extended_from=before))
+    return checked(replace(stored, **grown, steps=steps, replicas=replicas, extended_from=before))

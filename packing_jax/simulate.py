@@ -88,7 +88,11 @@ class Trajectory:
 
 
 def linear_times(steps: int, every: int) -> np.ndarray:
-    """0, every, 2 every, ... and the last step."""
+    """0, every, 2 every, ... and the last step.
+
+    Raises:
+        PackingError: steps that are no whole number, or an interval not between 1 and the steps.
+    """
     _check_steps(steps)
     if not 1 <= every <= max(steps, 1):
         raise PackingError(f"recording every {every} steps; it must be between 1 and the number of steps, {steps}")
@@ -96,7 +100,11 @@ def linear_times(steps: int, every: int) -> np.ndarray:
 
 
 def log_times(steps: int, count: int = 60) -> np.ndarray:
-    """0, 1 and about ``count`` logarithmically spaced steps up to the last."""
+    """0, 1 and about ``count`` logarithmically spaced steps up to the last.
+
+    Raises:
+        PackingError: steps that are no whole number from 0 on.
+    """
     _check_steps(steps)
     return np.union1d(np.rint(np.geomspace(1, max(steps, 1), count)), [0, steps])[: steps + 1].astype(np.int32)
 

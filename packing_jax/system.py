@@ -85,7 +85,11 @@ class System:
         box: float = 1.0,
         dtype: np.dtype | type = np.float32,
     ) -> "System":
-        """A system with the given diameters, a scalar or (N,), in the unit of ``box``."""
+        """A system with the given diameters, a scalar or (N,), in the unit of ``box``.
+
+        Raises:
+            PackingError: N, diameters, box or precision out of range, or spheres wider than half the box.
+        """
         _refuse_traced("the diameters", diameters, "with_diameters")
         diameters = np.asarray(diameters, dtype=np.float64)
         dtype = np.dtype(dtype)
@@ -95,18 +99,7 @@ class System:
             raise PackingError(f"the precision is {dtype}; it must be float32 or float64")
         if dtype == np.float64 and not jax.config.read("jax_enable_x64"):
             raise PackingError("float64 needs jax's 64-bit types; set jax.config.update('jax_enable_x64', True)")
-        neighbours = 2.0**dim * float(packing_fraction(diameters, particles, dim, box))
-        if neighbours > 64:
-            raise PackingError(
-                f"phi = {neighbours / 2.0**dim:.4g} in {dim}D means about {neighbours:.4g} overlaps per sphere; "
-                f"row sums are exact up to 64 on average, that is up to phi = {64 / 2.0**dim:.4g}"
-            )
-        if np.max(diameters) >= box / 2:
-            phi = float(packing_fraction(diameters, particles, dim, box))
-            raise PackingError(
-                f"{particles} particles at phi = {phi:.4g} in {dim}D are {np.max(diameters) / box:.3f} box sides "
-                "wide; below half a side each pair meets only once: use more particles or a lower phi"
-            )
+        _check_crowding(diameters, particles, dim, box)
         return cls(
             box=jnp.asarray(box, dtype=dtype),
             diameters=jnp.asarray(diameters, dtype=dtype),
@@ -118,13 +111,23 @@ class System:
         )
 
     def with_diameters(self, diameters: Array) -> "System":
-        """The system with other diameters, () or (N,), whose mean is the new unit; diameters may be traced."""
-        return replace(self, diameters=diameters, unit=jnp.mean(diameters))
+        """The system with other diameters, () or (N,), whose mean is the new unit; diameters may be traced.
+
+        Raises:
+            PackingError: as :meth:`from_diameters`, where the diameters are numbers.
+        """
+        return _checked(replace(self, diameters=diameters, unit=jnp.mean(diameters)))
 
     def at_phi(self, phi: Array | float) -> "System":
-        """The system swollen or shrunk to packing fraction phi, which may be traced: :meth:`create` is for numbers."""
+        """The system swollen or shrunk to packing fraction phi, which may be traced: :meth:`create` is for numbers.
+
+        Raises:
+            PackingError: as :meth:`create`, where phi is a number.
+        """
+        if not isinstance(phi, jax.core.Tracer) and not np.all(np.isfinite(phi) & (np.asarray(phi) > 0)):
+            raise PackingError(f"the packing fraction phi is {phi}; it must be a positive number")
         scale = ((phi / self.phi) ** (1.0 / self.dim)).astype(self.box.dtype)
-        return replace(self, diameters=scale * self.diameters, unit=scale * self.unit)
+        return _checked(replace(self, diameters=scale * self.diameters, unit=scale * self.unit))
 
     @property
     def phi(self) -> Array | np.ndarray | np.floating | float:
@@ -163,6 +166,29 @@ def _check_diameters(name: str, values: np.ndarray, particles: int) -> None:
         raise PackingError(f"{name} has entries that are not positive numbers; every diameter must be")
 
 
+def _checked(system: System) -> System:
+    """Itself, after the checks that numbers allow: not those of traced or stacked systems."""
+    if system.box.ndim == 0 and not any(isinstance(leaf, jax.core.Tracer) for leaf in (system.box, system.diameters)):
+        diameters = np.asarray(system.diameters, np.float64)
+        _check_diameters("diameters", diameters, system.particles)
+        _check_crowding(diameters, system.particles, system.dim, float(system.box))
+    return system
+
+
+def _check_crowding(diameters: np.ndarray, particles: int, dim: int, box: float) -> None:
+    phi = float(packing_fraction(diameters, particles, dim, box))
+    if 2.0**dim * phi > 64:
+        raise PackingError(
+            f"phi = {phi:.4g} in {dim}D means about {2.0**dim * phi:.4g} overlaps per sphere; "
+            f"row sums are exact up to 64 on average, that is up to phi = {64 / 2.0**dim:.4g}"
+        )
+    if np.max(diameters) >= box / 2:
+        raise PackingError(
+            f"{particles} particles at phi = {phi:.4g} in {dim}D are {np.max(diameters) / box:.3f} box sides "
+            "wide; below half a side each pair meets only once: use more particles or a lower phi"
+        )
+
+
 def _default_cut(energy: Overlap | PairEnergy, dtype: np.dtype) -> float:
     # Linear forces end an overlap in finite time. Smoother ones shrink it for ever, so a depth must be called zero:
     # 1e-8 in float64. float32 resolves 1 - r/sigma to 6e-8 only and needs a cut well above that.
@@ -172,7 +198,16 @@ def _default_cut(energy: Overlap | PairEnergy, dtype: np.dtype) -> float:
 
 
 def stack(systems: list[System]) -> System:
-    """One batch of systems of the same N, dim and energy family: every leaf gets a leading replica axis."""
+    """One batch of systems of the same N, dim and energy family: every leaf gets a leading replica axis.
+
+    Raises:
+        PackingError: no system, or systems that differ in more than numbers.
+    """
+    if len({(jax.tree.structure(one), *map(np.shape, jax.tree.leaves(one))) for one in systems}) != 1:
+        raise PackingError(
+            f"{len(systems)} systems to stack; one or more are needed, alike in N, dim, energy and in having one "
+            "diameter or many"
+        )
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *systems)
 
 

@@ -16,8 +16,8 @@ Written by `pytest -m validation` from [results.json](results.json), which holds
 a limit, the seeds, the versions. Sweeps are kept under `runs/`, so that a suite that was stopped goes on where it was;
 delete that folder to begin anew. "Time" is that of all runs behind a row, beside others on the same device.
 
-The deviation is (value - target)/sqrt(stderr^2 + target's own error^2); a row is met where the target's own range, or
-twice the joint error, holds the value, as its test says. Misses are marked and explained below the table.
+The deviation is (value - target)/sqrt(stderr^2 + target's own error^2). Met means within the target's own range for
+phi_c, contacts and S(q), and within twice the joint error for exponents.
 
 | quantity | value | target | deviation | met | N | replicas | steps | device | time, s |
 |---|---|---|---|---|---|---|---|---|---|
@@ -33,7 +33,7 @@ def keep(file: str, name: str, row: dict[str, Any]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         path = FOLDER / file
         rows = json.loads(path.read_text()) if path.exists() else {}
-        rows[name] = {**row, "versions": provenance()}
+        rows[name] = {"versions": provenance(), **row}
         path.write_text(json.dumps(rows, indent=1) + "\n")
         if file == "results.json":
             TABLE.write_text(table(rows))

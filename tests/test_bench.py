@@ -115,6 +115,8 @@ def row(**changes):
         "N": 1000,
         "replicas": 1,
         "phi": 0.66,
+        "kick": 0.02,
+        "dim": 3,
         "dtype": "float32",
         "particle_steps_per_s": 1e6,
         "ratio": None,

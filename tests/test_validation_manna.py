@@ -42,12 +42,12 @@ CASES = {
             (1.0,),
             (0.25, 0.45),
             spacing=0.003,
-            time=5000,
+            time=3000,
             coarse_time=2000,
         ),
-        particles=16384,
-        steps=15_000,
-        quenched=65536,
+        particles=8192,
+        steps=10_000,
+        quenched=32768,
     ),
     **{
         f"3D BRO {coupling}, kick 1/2": Large(
@@ -138,8 +138,8 @@ def test_beta_of_the_manna_class(name):
 def test_finite_size_collapse_of_2d_random_organization():
     """Target: nu_perp and beta/nu_perp of a collapse of three sizes within two standard deviations of the class."""
     phi_c, before = critical("2D RO, kick 1")
-    case, results, steps = CASES["2D RO, kick 1"].case, [], 10_000
-    sizes = {256: 64, 1024: 32, 4096: 16}
+    case, results, steps = CASES["2D RO, kick 1"].case, [], 5000
+    sizes = {256: 64, 1024: 24, 4096: 8}
     for particles, replicas in sizes.items():
         # (phi - phi_c)/phi_c N^(1/(d nu_perp)) from a third to twenty
         deltas = np.geomspace(0.33, 20.0, 12) * particles ** (-1 / (2 * 0.8))

@@ -23,7 +23,7 @@ from packing_jax.system import System
 
 pytestmark = pytest.mark.validation
 
-PHI, KICK, PARTICLES, REPLICAS, STEPS = 0.8, 1.0, 8192, 8, 10_000
+PHI, KICK, PARTICLES, REPLICAS, STEPS = 0.8, 1.0, 8192, 6, 6000
 CORRELATIONS = (0.0, 0.3, 0.6, 0.9, 1.0)
 
 

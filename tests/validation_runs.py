@@ -78,13 +78,19 @@ def swept(name: str, spec: Sweep) -> xr.Dataset:
         pytest.exit(f"stopped by {outcome.stopped}; run it again and it goes on")
     assert not outcome.failed, outcome.reasons
     with xr.open_zarr(directory / "results.zarr", chunks=None) as results:
-        return results.load().assign_attrs(seconds=seconds[0])
+        # a folder may hold other packing fractions too, from when an estimate was another
+        wanted = results.sel(phi=list(map(float, spec.phi)), kick=list(map(float, spec.kick)))
+        return wanted.load().assign_attrs(seconds=seconds[0])
 
 
-def spent(results: Sequence[xr.Dataset]) -> dict[str, float]:
-    """Seconds and particle-steps behind a row."""
+def spent(results: Sequence[xr.Dataset]) -> dict[str, object]:
+    """Seconds and particle-steps behind a row, and the versions and device that made it."""
     moves = sum(int(one.steps_done.sum()) * one.sizes["particle"] for one in results)
-    return {"seconds": sum(one.attrs["seconds"] for one in results), "particle_steps": moves}
+    return {
+        "seconds": sum(one.attrs["seconds"] for one in results),
+        "particle_steps": moves,
+        "versions": results[-1].attrs["versions"],
+    }
 
 
 def coarse(case: Case) -> tuple[dict[float, float], xr.Dataset]:

@@ -1,9 +1,11 @@
 """What moves a configuration: one rule per file, each an (init, step) pair.
 
-``init(system, coordinates) -> state`` and ``step(key, system, coordinates, neighbors, state) -> displacement, state,
-info`` are pure functions for one system; the driver vmaps them. ``key`` is the replica's key folded with the step,
-coordinates are fixed-point (dim, N), the displacement is in quanta. What is carried (state) and what is reported (info)
-are separate. State leaves of the shape of the coordinates travel with the particles when these are sorted.
+``init(system, coordinates) -> state`` and ``step(words, system, coordinates, neighbors, state) -> displacement, state,
+info`` are pure functions for one system; the driver vmaps them. ``words`` are the step's random words, from the
+replica's key, the step and the particles' tags (:mod:`packing_jax.noise`); coordinates are fixed-point (dim, N) and the
+displacement is in quanta, or both are real where derivatives are followed (:mod:`packing_jax.followed`). What is
+carried (state) and what is reported (info) are separate. State leaves of the shape of the coordinates travel with the
+particles when these are sorted.
 
 A rule is a pytree whose leaves are its hyperparameters, so replicas with different kicks or batch fractions are one
 batch and one compiled program. To write a new one, copy ``bro.py``: a frozen dataclass with these two methods.

@@ -11,7 +11,7 @@ from jax import Array
 from packing_jax import noise
 from packing_jax.energy import Pairs, pair_rows
 from packing_jax.errors import PackingError
-from packing_jax.followed import Followed, known_length, row_total, with_derivative
+from packing_jax.followed import Followed, known_length, row_totals, with_derivative
 from packing_jax.geometry import Placed, sum_of_squares, take, to_quanta
 from packing_jax.neighbors import Neighbors
 from packing_jax.system import System
@@ -34,7 +34,8 @@ class Rule(Protocol):
     A rule may have a third member, ``local = True``: a particle without overlap stays where it is, and no other's move
     needs its row. Where few particles overlap, only these are then stepped. A fourth, ``reciprocal = True``: the terms
     of its row sums are opposite for the two partners of a pair, so that derivatives need no scatter. A fifth,
-    ``pathless``: hyperparameters that choose and do not move, with the sentence that refuses their derivative.
+    ``pathless``: hyperparameters that choose and do not move, with the sentence that refuses their derivative. A sixth,
+    ``check_derivative()``, refuses what has no derivative in a sentence.
     """
 
     def init(self, system: System, coordinates: Any) -> Any:
@@ -106,7 +107,7 @@ def sum_of_kicks(kicks: Sequence[Array], scene: Scene) -> tuple[Array, Array]:
 
 
 def _real_sums(values: Sequence[Array], scene: Scene, reciprocal: bool) -> Array:
-    return jnp.stack([row_total(value, scene.rows, reciprocal) for value in values])
+    return jnp.stack(row_totals(values, scene.rows, reciprocal))
 
 
 def exact_row_sum(values: Sequence[Array], bound: Array | float, scene: Scene) -> tuple[Array, Array]:

@@ -83,7 +83,10 @@ class BRO:
 
 
 def bro(kick: ArrayLike, coupling: Coupling = "pair", correlation: float = 1.0) -> BRO:
-    """Biased random organization with kick size eps in mean diameters; equations in the module's docstring.
+    """Biased random organization: dx_i = eps sum_j u_ij rhat_ij over overlaps, u ~ U(0, 1), or its particle-wise forms.
+
+    All three are in the docstring of :mod:`packing_jax.rules.bro`. Source: Wilken et al., Phys. Rev. Lett. 127, 038002
+    (2021); arXiv:2411.11834.
 
     Args:
         kick: eps > 0, one number or one per replica.

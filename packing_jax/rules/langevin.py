@@ -7,8 +7,7 @@ Since (g g^T)^(1/2) = g g^T/|g| and a unit vector times a standard normal vector
 pair term is -eps g_ij (1 + z_ij/sqrt 3), z ~ N(0, 1): BRO with a Gaussian of mean 1 and variance 1/3 in the place of
 2u. Partners share z with correlation p (1 unless given), which conserves the centre of mass.
 
-With the linear energy |grad V| = 1/2, and the mean eps/2 and variance eps^2/12 of a pair move are BRO's. (The
-reference sheet calls this force "unit-slope"; the moments match with slope 1/2, the slope of V = R - r/2.)
+With the linear energy V = R - r/2 the slope is 1/2, and the mean eps/2 and variance eps^2/12 of a pair move are BRO's.
 Source: arXiv:2411.11834.
 """
 
@@ -88,7 +87,9 @@ class Langevin:
 
 
 def langevin(kick: ArrayLike, coupling: Coupling = "pair", correlation: float = 1.0) -> Langevin:
-    """The Langevin map with kick size eps in mean diameters; equations in the module's docstring.
+    """The Langevin map of BRO's two moments: dx_i = -eps sum_j grad_i V_ij (1 + z_ij/sqrt 3), z ~ N(0, 1).
+
+    The particle-wise form is in the docstring of :mod:`packing_jax.rules.langevin`. Source: arXiv:2411.11834.
 
     Args:
         kick: eps > 0, one number or one per replica.

@@ -85,7 +85,10 @@ class RandomOrganization:
 def random_organization(
     kick: ArrayLike, coupling: Coupling = "particle", correlation: float = 1.0
 ) -> RandomOrganization:
-    """Random organization with kick size eps in mean diameters; equations in the module's docstring.
+    """Random organization: a particle with an overlap moves by eps u_i n_i, u ~ U(0, 1), n_i a random unit vector.
+
+    The pairwise form is in the docstring of :mod:`packing_jax.rules.random_organization`. Source: Corte, Chaikin,
+    Gollub and Pine, Nat. Phys. 4, 420 (2008).
 
     Args:
         kick: eps > 0, one number or one per replica.

@@ -202,7 +202,10 @@ def sgd(
     correlation: float = 1.0,
     selective: bool = False,
 ) -> SGD:
-    """SGD over particle positions with any optax optimizer; equations in the module's docstring.
+    """SGD over particle positions: dx = -alpha sum_j theta_ij grad_i V_ij, theta ~ Bernoulli(b_f), or any optax update.
+
+    The particle-wise form and batches of fixed size are in the docstring of :mod:`packing_jax.rules.sgd`. Source:
+    arXiv:2411.11834.
 
     Args:
         optimizer: an ``optax.GradientTransformation``, or a ``jax.tree_util.Partial`` of the function that makes it.
