@@ -66,8 +66,8 @@ def on(devices, cases):
 
 @pytest.fixture(scope="module")
 def alone():
-    """One device; each batch size and chunk length."""
-    facts = on(1, CASES)
+    """One device; two batch sizes and chunk lengths."""
+    facts = on(1, CASES[:2])
     # a replica's key is that of its number, so the same first replica of a smaller run is the same
     assert facts["digests"][0] == facts["digests"][1]
     assert 10 < facts["absorbed"] < 60
@@ -75,9 +75,13 @@ def alone():
     return facts
 
 
-@pytest.mark.parametrize(("devices", "cases"), [(2, CASES[:1]), (8, CASES)])
+@pytest.mark.parametrize(
+    ("devices", "cases"), [(2, CASES[:1]), (8, CASES[:1]), pytest.param(8, CASES, marks=pytest.mark.validation)]
+)
 def test_the_same_bits_on_many_devices(alone, devices, cases):
     many = on(devices, cases)
+    if len(cases) > len(alone["digests"]):
+        alone = on(1, cases)
     assert many["digests"] == alone["digests"][: len(cases)]
     # every device has as many places, and the program is one for each of them with nothing between them
     assert (many["mesh"], many["places"]) == (devices, 14 if devices == 2 else 16)

@@ -215,7 +215,7 @@ def test_progress_rises_to_the_end(tmp_path):
     ("changes", "message"),
     [
         ({"phi": ()}, "there is no phi"),
-        ({"kick": ()}, "there is no kick"),
+        ({"batch_fraction": ()}, "there is no batch fraction"),
         ({"rule": "sgd", "batch_fraction": ()}, "there is no batch fraction"),
         ({"rule": "sgd", "batch_fraction": (0.5, 1.01)}, "at most 1"),
         ({"batch_fraction": (0.5,)}, "belongs to the rule sgd"),
