@@ -565,7 +565,7 @@ def unkilled(tmp_path_factory):
 
 @pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.validation)])
 def test_killed_at_random_moments(unkilled, tmp_path, kills):
-    """Each sweep is killed up to three times (once where one kill is wanted) and then left alone; one that was faster is followed by another."""
+    """Each sweep is killed up to three times and then left alone; one that was faster is followed by another."""
     whole, cache = unkilled
     random.seed(kills)
     killed = sweeps = 0
