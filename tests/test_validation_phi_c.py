@@ -139,18 +139,3 @@ def test_phi_c_of_sgd_at_0_01():
     }
     keep("results.json", "phi_c at learning rate 0.01, 3D SGD pair, b_f = 0.6", {**row, **facts})
     assert abs(row["deviation"]) <= 2
-
-
-def test_phi_c_of_2d_random_organization_at_kick_1():
-    """Target: 0.3375 +- 0.005."""
-    found, seconds = searched("search-ro-2d-1", 0.002, rule="ro", dim=2, kick=1.0)
-    row = judged(found.value, found.stderr, 0.3375, 0.005)
-    facts = {
-        "particles": [one.particles for one in found.rounds],
-        "steps": [one.steps for one in found.rounds],
-        "seed": SEED,
-        "seconds": seconds,
-        "particle_steps": found.particle_steps,
-    }
-    keep("results.json", "phi_c of 2D RO, kick 1", {**row, **facts})
-    assert abs(row["deviation"]) <= 2
