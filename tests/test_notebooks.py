@@ -10,7 +10,9 @@ import nbformat
 import pytest
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-NAMES = ("01_phase_diagram", "02_bro_is_sgd", "03_universality", "04_hyperuniformity")
+SHORT = ("01_phase_diagram", "02_bro_is_sgd", "03_universality", "04_hyperuniformity")
+LONG = ("05_gradients", "06_design_a_packing", "07_flat_minima")  # half a minute each, even small: by hand
+NAMES = SHORT + LONG
 MOST_BYTES = 400_000
 
 # In a process of its own: pytest's turns the warnings of every library into errors, and nbclient would need its event
@@ -48,7 +50,7 @@ def test_all_are_tested():
     assert sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")) == list(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*SHORT, *(pytest.param(name, marks=pytest.mark.validation) for name in LONG)])
 def test_runs_in_a_clean_kernel(name, tmp_path):
     surroundings = {
         **os.environ,

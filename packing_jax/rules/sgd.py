@@ -101,8 +101,8 @@ class SGD:
         Raises:
             PackingError: they have none.
         """
-        tried = jax.tree.map(lambda leaf: 0.5 if isinstance(leaf, jax.core.Tracer) else leaf, self.optimizer)()
         with jax.ensure_compile_time_eval(), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            tried = jax.tree.map(lambda leaf: 0.5 if isinstance(leaf, jax.core.Tracer) else leaf, self.optimizer)()
             places = jnp.ones((1, 2), np.float32)
             gradient = jnp.asarray([[1.0, 0.0]], np.float32)
             start = tried.init(places)
