@@ -148,7 +148,7 @@ BAD = [
     (RUN, ["--max-walltime=soon"], ["--max-walltime", "'soon'", "HH:MM:SS"]),
     (RUN, ["--max-walltime=-5"], ["--max-walltime"]),
     (RUN, ["--max-walltime=1-30"], ["--max-walltime"]),
-    (["sweep"], ["--resume=nowhere"], ["leave --out away"]),
+    (["sweep"], ["--resume=nowhere"], ["nowhere has no results.zarr"]),
     (RUN, ["--seed=-1"], ["seed is -1"]),
     (RUN, ["--seed=4294967296"], ["seed is 4294967296"]),
     *[(SWEEP, [f"--phi={text}"], ["--phi", repr(text)]) for text in NEITHER_LIST_NOR_RANGE],
@@ -500,7 +500,7 @@ def test_a_time_limit(packing, tmp_path):
     process = child("-m", "packing_jax.cli", "sweep", *arguments, "--out=there", "--max-walltime=0:20", cwd=tmp_path)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 3, err
-    assert time.monotonic() - clock < 25  # the interpreter itself starts before the clock does
+    assert time.monotonic() - clock < 30  # the interpreter itself starts before the clock does
     assert b"stopped by walltime; there: 0 of 3 cells are done, 3 are missing" in err.splitlines()[-1]
 
 
