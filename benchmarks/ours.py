@@ -201,9 +201,8 @@ def near_transition(
     start, schedule = _begin(replicas, times, record), jnp.asarray(times)
     plan, tried = nb.plan_for(system, first_skin(work.dim)), set[nb.Plan]()
 
-    def stretch() -> tuple[Any, Needs]:
-        # one step more than there is, at which the last record is taken
-        end, needs = chunk(plan, tuple(record.items()), replicas, start, schedule, jnp.asarray(steps + 1, jnp.int32))
+    def stretch(most: int = steps) -> tuple[Any, Needs]:
+        end, needs = chunk(plan, tuple(record.items()), replicas, start, schedule, jnp.asarray(most, jnp.int32))
         return jax.block_until_ready(end), Needs(*map(np.max, jax.device_get(needs)))
 
     while plan not in tried:
@@ -213,7 +212,7 @@ def near_transition(
             plan = plan.grown(int(needs.row), int(needs.slots))
         else:
             plan, _ = next_plan(plan, system, needs, steps, np.inf, not dense)
-    end, needs = stretch()
+    end, needs = stretch(steps + 1)  # one more than there is, at which the last record is taken
     if overflowed(plan, needs):
         raise Failed("the neighbour rows of the run near the transition overflowed")
     one = canonical(jax.device_get(end), 0)

@@ -117,6 +117,7 @@ def test_the_driver_takes_up_lists_when_activity_falls(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(driver.tuning, "next_plan", always_worth_it)
     monkeypatch.setattr(tuning, "_OVERHEAD", 0.0)
+    monkeypatch.setattr(tuning, "LADDER", ())  # another skin would only be another program to compile
     system, rule = System.create(0.52, 1000), pj.bro(0.1)
     tuned = pj.simulate(system, rule, 400, KEY, chunk_steps=20)
     assert {plan.active for plan in plans} >= {0, 64}

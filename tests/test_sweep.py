@@ -9,7 +9,18 @@ import xarray as xr
 
 import packing_jax as pj
 from packing_jax.errors import PackingError
-from packing_jax.grid import Sweep, checked, make_rule, record_times, replica_key, replicas_of
+from packing_jax.grid import (
+    Sweep,
+    checked,
+    extended,
+    layout_of,
+    make_rule,
+    record_times,
+    recorded,
+    replica_key,
+    replicas_of,
+)
+from packing_jax.layout import sealed
 from packing_jax.simulate import state_like
 from packing_jax.sweep import run_sweep
 
@@ -254,9 +265,15 @@ def test_what_is_stored_does_not_grow_with_steps(tmp_path):
     assert sizes[10 * STEPS][2] < 1.1 * sizes[STEPS][2]
 
 
-def test_packing_fractions_of_numpy_describe_the_same_sweep(tmp_path):
+def test_packing_fractions_of_numpy_describe_the_same_sweep():
     plain = Sweep(dim=2, particles=40, phi=(0.25, 0.5), kick=(0.25,), replicas=2, steps=5, seed=3)
     numbers = dataclasses.replace(plain, phi=tuple(np.linspace(0.25, 0.5, 2)))
     assert checked(numbers) == checked(plain)
-    run_sweep(numbers, tmp_path)
-    assert run_sweep(plain, tmp_path, resume=True).done == 4
+    assert recorded(sealed(layout_of(checked(numbers), "").attributes)) == checked(plain)
+
+
+def test_a_sweep_that_goes_on_is_as_it_was_where_nothing_is_said():
+    stored = checked(Sweep(dim=2, particles=40, phi=(0.25,), kick=(0.1, 0.2), replicas=2, steps=5, seed=3))
+    asked = Sweep(dim=2, particles=40, phi=(0.5,), seed=3)
+    grown = extended(stored, asked)
+    assert (grown.phi, grown.kick, grown.replicas, grown.steps) == ((0.25, 0.5), (0.1, 0.2), 2, 5)
