@@ -500,7 +500,7 @@ def test_a_time_limit(packing, tmp_path):
     process = child("-m", "packing_jax.cli", "sweep", *arguments, "--out=there", "--max-walltime=0:20", cwd=tmp_path)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 3, err
-    assert time.monotonic() - clock < 30  # the interpreter itself starts before the clock does
+    assert time.monotonic() - clock < 25  # the interpreter itself starts before the clock does
     assert b"stopped by walltime; there: 0 of 3 cells are done, 3 are missing" in err.splitlines()[-1]
 
 
