@@ -186,7 +186,8 @@ def near_contests(quick: bool, rounds: int) -> Iterator[Contest]:
         yield Contest(f"near the transition: no start, {failed}", [], 0.0, 0)
         return
     for level in levels:
-        arguments = (NEAR, found[level], 300)
+        # as long as a chunk of the active-only step, half a second; in as many dense ones activity would fall far
+        arguments = (NEAR, found[level], 1000 if level <= 0.01 else 300)
         dense = Entry("ours", "near_transition", NEAR, (*arguments, True), f"BRO step, {level:.1%} active, dense")
         ours = Entry(
             "ours", "near_transition", NEAR, (*arguments, False), f"BRO step, {level:.1%} active, automatic", dense

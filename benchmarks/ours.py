@@ -213,6 +213,9 @@ def near_transition(
         clock = time.perf_counter()
         stretch()
         took[plan] = time.perf_counter() - clock
+        # the next stretch begins where this one did, with as many active as there
+        began = round(float(end.records["activity"][0, 0]) * work.particles)
+        needs = needs._replace(active=max(int(needs.active), began))
         plan, _ = next_plan(plan, system, needs, steps, np.inf, not dense)
     plan = min(took, key=lambda one: took[one])
     end, needs = stretch(steps + 1)  # one more than there is, at which the last record is taken

@@ -65,11 +65,10 @@ def follow(system: System, coordinates: Array, seen: Neighbors) -> Active:
 
 def rows_of(neighbors: Neighbors, active: Active) -> Neighbors:
     """The neighbour rows of the active particles alone; padding sees nothing."""
-    width = neighbors.rows.shape[1]
     own = active.slots
-    flat = take(neighbors.rows.reshape(-1), own[:, None] * width + jnp.arange(width, dtype=jnp.int32)[None])
+    rows = take(neighbors.rows, own)
     real = jnp.arange(own.shape[0], dtype=jnp.int32) < active.number
-    return replace(neighbors, rows=jnp.where(real[:, None], flat, own[:, None]), own=own)
+    return replace(neighbors, rows=jnp.where(real[:, None], rows, own[:, None]), own=own)
 
 
 def words_of(key: Array, seen: Neighbors, before: Array) -> noise.Words:
@@ -79,12 +78,6 @@ def words_of(key: Array, seen: Neighbors, before: Array) -> noise.Words:
     """
     words = noise.particle_words(key, take(seen.tags, seen.own))
     return words._replace(pair=set_at(before, seen.own, words.pair))
-
-
-def moved(coordinates: Array, seen: Neighbors, displacement: Array) -> Array:
-    """Coordinates (dim, N) after the listed particles moved by ``displacement`` (dim, A)."""
-    after: Array = jax.vmap(add_at, (0, None, 0))(coordinates, seen.own, displacement)
-    return after
 
 
 def left(plan: Plan, system: System, coordinates: Array, seen: Neighbors) -> Array:

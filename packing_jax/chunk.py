@@ -30,7 +30,7 @@ from jax.sharding import Mesh, PartitionSpec
 from packing_jax import active, noise
 from packing_jax import neighbors as nb
 from packing_jax.devices import BY_REPLICA, mesh_of, on_cpu
-from packing_jax.geometry import Placed, crossings, take
+from packing_jax.geometry import Placed, add_at, crossings, take
 from packing_jax.neighbors import Plan
 from packing_jax.observables import Configuration, Observable
 from packing_jax.rules import Info
@@ -327,11 +327,14 @@ def _on_one(
             coordinates = jnp.stack(moving.axes, axis=1)
             displacement, rule_state, info = step_rule(replicas.rule, words, systems, coordinates, seen, moving.rule)
             moves, after = settled(moving, info, rule_state)
-            coordinates = jax.vmap(active.moved)(coordinates, seen, jnp.where(moves[:, None, None], displacement, 0))
+            # axis by axis, as in the dense step: an array of all is written whole, and these only where they change
+            amounts = jnp.where(moves[:, None, None], displacement, 0)
+            axes = tuple(jax.vmap(add_at)(x, seen.own, amounts[:, i]) for i, x in enumerate(moving.axes))
+            coordinates = jnp.stack(axes, axis=1)
             outdated = jax.vmap(partial(active.left, plan))(systems, coordinates, seen)
             listed = jax.vmap(active.follow)(systems, coordinates, seen)
             after = after._replace(
-                axes=_axes(coordinates),
+                axes=axes,
                 stale=jnp.any(after.alive & outdated),
                 few=jnp.all(~after.alive | (listed.number <= plan.active)),
                 active=jnp.max(jnp.where(after.alive, listed.number, 0)),

@@ -23,7 +23,7 @@ from jax import Array
 from packing_jax.geometry import float_of, quanta
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["fixed", "real"], meta_fields=["reciprocal"])
+@partial(jax.tree_util.register_dataclass, data_fields=["fixed", "real", "sums"], meta_fields=["reciprocal"])
 @dataclass(frozen=True)
 class Followed:
     """Fixed-point coordinates beside real ones that carry their derivative, for a rule's step; see rollout.py.
@@ -35,6 +35,7 @@ class Followed:
     fixed: Array  #: (dim, N) integers
     real: Array  #: (dim, N) box sides
     reciprocal: bool  #: what a pair gives to its partners is opposite, so that transposed sums need no scatter
+    sums: Any = None  #: (dim, N) the step's row sums, as the driver's step made them; without them the step has no sums
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -139,7 +139,7 @@ class Placed:
 
 
 def take(values: Array, slots: "Array | Placed") -> Array:
-    """``values[slots]`` for slots (...) known to be in bounds of the one axis of ``values``.
+    """``values[slots]`` for slots (...) known to be in bounds of the first axis of ``values``, the only one if Placed.
 
     Checking or normalising indices costs more than the gather. A batch is gathered as one long array with offset
     slots: XLA keeps that fused with the arithmetic around it, and vmap's batched gather it does not on a CPU.
@@ -162,7 +162,7 @@ def _take_batch(size: int, batched: list[bool], values: Array, slots: Array) -> 
         return _take(values, slots), True
     slots = slots if batched[1] else slots[None]
     offset = jnp.arange(size, dtype=slots.dtype).reshape((size,) + (1,) * (slots.ndim - 1)) * values.shape[1]
-    return _take(values.reshape(-1), slots + offset), True
+    return _take(values.reshape(-1, *values.shape[2:]), slots + offset), True
 
 
 @jax.custom_batching.custom_vmap

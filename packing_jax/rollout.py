@@ -339,10 +339,13 @@ class _Run:
         going = carry.going & (number <= self.count)
         stale = unmade | nb.outdated(self.plan, system, carry.fixed, listed)
         listed = jax.lax.cond(stale & going, lambda: self.list_rows(carry.fixed), lambda: listed)
-        nothing = jnp.zeros_like(carry.fixed), state, Info(jnp.zeros(len(self.tags), bool), jnp.zeros((), bool))
-        move, state, info = jax.lax.cond(
-            going, lambda: rule.step(carry.words, system, carry.fixed, listed, state), lambda: nothing
-        )
+
+        def step() -> tuple[Array, Any, Info]:
+            moved: tuple[Array, Any, Info] = rule.step(carry.words, system, carry.fixed, listed, state)
+            return moved
+
+        nothing, _, idle = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(step))
+        move, state, info = jax.lax.cond(going, step, lambda: (nothing, state, idle))
         still = ~jnp.any(info.active)
         absorbed = going & still
         failed = going & info.failed & ~still & (number < self.count)
@@ -352,7 +355,7 @@ class _Run:
 
         # Made again in reverse mode: to keep what a step's derivative needs would be many numbers for each pair.
         moved = jax.checkpoint(_rounded, prevent_cse=False)
-        constant = (carry.words, carry.fixed, listed)
+        constant = (carry.words, carry.fixed, listed, info.sums)
         # A branch, so that nothing is differentiated where nothing moves: 0/0 hides in a gradient norm there.
         real, state = jax.lax.cond(moves, moved, lambda _, varied, __: (varied[2], varied[3]), exact, varied, constant)
         carry = _Carry(
@@ -377,10 +380,10 @@ def _rounded(exact: Any, varied: Any, constant: Any) -> Any:  # noqa: ARG001
 
 @_rounded.defjvp
 def _rounded_jvp(primals: tuple[Any, Any, Any], tangents: tuple[Any, Any, Any]) -> tuple[Any, Any]:
-    _, varied, (words, fixed, listed) = primals
+    _, varied, (words, fixed, listed, sums) = primals
 
     def step(rule: Any, system: System, real: Array, state: Any) -> tuple[Array, Any]:
-        at = Followed(fixed, real, bool(getattr(rule, "reciprocal", False)))
+        at = Followed(fixed, real, bool(getattr(rule, "reciprocal", False)), sums)
         move, state, _ = rule.step(words, system, at, listed, state)
         return real + move, jax.tree.map(jnp.asarray, state)
 

@@ -115,8 +115,10 @@ def next_plan(
 
 
 def _list_for(active: int, particles: int) -> int:
-    """The length of a list of active particles: a power of two with room, or 0 where they are too many for any."""
-    wanted = max(64, 1 << (4 * active // 3).bit_length())
+    """The length of a list of active particles: 2^k or 3 2^k with room, or 0 where they are too many for any."""
+    room = 4 * active // 3
+    upper = 1 << room.bit_length()
+    wanted = max(64, upper * 3 // 4 if room < upper * 3 // 4 else upper)
     return wanted if 4 * wanted <= particles else 0
 
 

@@ -66,8 +66,8 @@ def test_a_compiler_that_computes_something_else_is_noticed(
 ) -> None:
     right = BRO.sum_of_kicks
 
-    def off_by_a_thousandth_when_compiled(kicks: list[jax.Array], scene: Any) -> tuple[jax.Array, jax.Array]:
-        return right([kick * 1.001 if isinstance(kick, jax.core.Tracer) else kick for kick in kicks], scene)
+    def off_by_a_thousandth_when_compiled(kicks: Any, size: jax.Array, scene: Any) -> tuple[jax.Array, jax.Array]:
+        return right(kicks, size * 1.001 if isinstance(size, jax.core.Tracer) else size, scene)
 
     monkeypatch.setattr(BRO, "sum_of_kicks", off_by_a_thousandth_when_compiled)
     passed, detail = doctor._eager_against_jit(sample)

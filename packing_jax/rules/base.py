@@ -1,6 +1,6 @@
 """What the rules share: the protocol, the exact row sums, and the checks of their arguments."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import jax
@@ -11,7 +11,7 @@ from jax import Array
 from packing_jax import noise
 from packing_jax.energy import Pairs, pair_rows
 from packing_jax.errors import PackingError
-from packing_jax.followed import Followed, known_length, row_totals, with_derivative
+from packing_jax.followed import Followed, known_length, reals, row_totals, with_derivative
 from packing_jax.geometry import Placed, sum_of_squares, take, to_quanta
 from packing_jax.neighbors import Neighbors
 from packing_jax.system import System
@@ -25,6 +25,7 @@ class Info(NamedTuple):
 
     active: Array  #: (M,) bool, particles with at least one overlap before the move
     failed: Array  #: () bool, the move was not finite or longer than half the box
+    sums: Any = None  #: (dim, M) the row sums behind the move, which a derivative need not make again
 
 
 @runtime_checkable
@@ -47,7 +48,8 @@ class Rule(Protocol):
     ) -> tuple[Array, Any, Info]:
         """Displacement in quanta (dim, M) of the particles whose rows are listed, the next state, and diagnostics.
 
-        Coordinates are integers, or ``Followed`` ones where the step is differentiated.
+        Coordinates are integers, or ``Followed`` ones where the step is differentiated; these bring the ``sums`` that
+        the step of the integers reported.
         """
         ...
 
@@ -95,19 +97,28 @@ def as_move(displacement: Array, coordinates: Array | Followed) -> Array:
     return displacement if isinstance(coordinates, Followed) else to_quanta(displacement)
 
 
-def sum_of_kicks(kicks: Sequence[Array], scene: Scene) -> tuple[Array, Array]:
+def sum_of_kicks(kicks: Callable[[Array], Sequence[Array]], size: Array, scene: Scene) -> tuple[Array, Array]:
     """Sum pair kicks in box sides, (M, K) per axis, to (dim, M) quanta; each is rounded alone: partners stay opposite.
+
+    ``kicks`` makes them in proportion to their size. A derivative multiplies the sum by it instead: in the size it is
+    then one of particles and not of pairs.
 
     Returns the sums, as :func:`as_move` has them, and the mask of active particles.
     """
-    if isinstance(scene.coordinates, Followed):
-        return _real_sums(kicks, scene, scene.coordinates.reciprocal), row_sums([], scene.deep)[1]
-    sums, active = row_sums([to_quanta(kick) for kick in kicks], scene.deep)
+    followed = scene.coordinates
+    if isinstance(followed, Followed):
+        known = reals(followed.sums) / jax.lax.stop_gradient(size)
+        return size * with_derivative(known, _real_sums(kicks(jnp.ones_like(size)), scene, followed)), _active(scene)
+    sums, active = row_sums([to_quanta(kick) for kick in kicks(size)], scene.deep)
     return jnp.stack(sums), active
 
 
-def _real_sums(values: Sequence[Array], scene: Scene, reciprocal: bool) -> Array:
-    return jnp.stack(row_totals(values, scene.rows, reciprocal))
+def _real_sums(values: Sequence[Array], scene: Scene, followed: Followed) -> Array:
+    return jnp.stack(row_totals(values, scene.rows, followed.reciprocal))
+
+
+def _active(scene: Scene) -> Array:
+    return row_sums([], scene.deep)[1]
 
 
 def exact_row_sum(values: Sequence[Array], bound: Array | float, scene: Scene) -> tuple[Array, Array]:
@@ -120,9 +131,9 @@ def exact_row_sum(values: Sequence[Array], bound: Array | float, scene: Scene) -
 
     Returns the sums (dim, M) and the mask of active particles.
     """
-    if isinstance(scene.coordinates, Followed):
-        sums, active = _exact_sums(*jax.lax.stop_gradient((values, bound)), scene.deep)
-        return with_derivative(sums, _real_sums(values, scene, scene.coordinates.reciprocal)), active
+    followed = scene.coordinates
+    if isinstance(followed, Followed):
+        return with_derivative(followed.sums, _real_sums(values, scene, followed)), _active(scene)
     return _exact_sums(values, bound, scene.deep)
 
 

@@ -70,16 +70,21 @@ class BRO:
         pairs = scene.pairs
         if self.coupling == "pair":
             u = pair_uniforms(scene, self.correlation, dtype)
-            weight = jnp.where(scene.hit, kick * u / pairs.distance, 0.0)
-            move, active = sum_of_kicks([weight * part for part in pairs.separation], scene)
-            return move, state, Info(active, kick >= 0.5)
+
+            def kicks(size: Array) -> list[Array]:
+                weight = jnp.where(scene.hit, size * u / pairs.distance, 0.0)
+                return [weight * part for part in pairs.separation]
+
+            move, active = sum_of_kicks(kicks, kick, scene)
+            return move, state, Info(active, kick >= 0.5, move)
         weight = jnp.where(scene.hit, 1.0 / pairs.distance, 0.0)
         push, active = exact_row_sum([weight * part for part in pairs.separation], 1.0, scene)
+        info = Info(active, kick >= 0.5, push)
         if self.coupling == "particle-normalised":
             size = length(push)
             push = jnp.where(size > 0, 1.0 / jnp.where(size > 0, size, 1.0), 0.0)[None] * push
         u = noise.uniform(scene.particle, dtype)
-        return as_move((kick * u)[None] * push, coordinates), state, Info(active, kick >= 0.5)
+        return as_move((kick * u)[None] * push, coordinates), state, info
 
 
 def bro(kick: ArrayLike, coupling: Coupling = "pair", correlation: float = 1.0) -> BRO:

@@ -75,15 +75,19 @@ class Langevin:
         amplitude = np.asarray(1.0 / np.sqrt(3.0), dtype)
         if self.coupling == "pair":
             z = pair_normals(scene, self.correlation, dtype)
-            weight = -kick * slope * (1.0 + amplitude * z) / pairs.distance
-            move, active = sum_of_kicks([weight * part for part in pairs.separation], scene)
-            return move, state, Info(active, kick >= 0.5)
+
+            def kicks(size: Array) -> list[Array]:
+                weight = -size * slope * (1.0 + amplitude * z) / pairs.distance
+                return [weight * part for part in pairs.separation]
+
+            move, active = sum_of_kicks(kicks, kick, scene)
+            return move, state, Info(active, kick >= 0.5, move)
         bound = system.energy.largest_slope(system.diameters, system.unit)
         weight = bounded(slope, bound) / pairs.distance
         gradient, active = exact_row_sum([weight * part for part in pairs.separation], bound, scene)
         z = noise.normal(scene.particle, dtype)
         move = as_move(-kick * (1.0 + amplitude * z)[None] * gradient, coordinates)
-        return move, state, Info(active, kick >= 0.5)
+        return move, state, Info(active, kick >= 0.5, gradient)
 
 
 def langevin(kick: ArrayLike, coupling: Coupling = "pair", correlation: float = 1.0) -> Langevin:

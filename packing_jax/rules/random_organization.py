@@ -69,9 +69,13 @@ class RandomOrganization:
             u = pair_uniforms(scene, self.correlation, dtype)
             way = jnp.where(scene.own < scene.other, 1.0, -1.0).astype(dtype)
             n = noise.unit_vectors(noise.pair_words(scene.own, scene.other, stream=1), dim, dtype)
-            weight = jnp.where(scene.hit, kick * u, 0.0) * way
-            move, active = sum_of_kicks([weight * part for part in n], scene)
-            return move, state, Info(active, kick >= 0.5)
+
+            def kicks(size: Array) -> list[Array]:
+                weight = jnp.where(scene.hit, size * u, 0.0) * way
+                return [weight * part for part in n]
+
+            move, active = sum_of_kicks(kicks, kick, scene)
+            return move, state, Info(active, kick >= 0.5, move)
         u = noise.uniform(scene.particle, dtype)
         n = noise.unit_vectors(scene.particle, dim, dtype)
         _, active = row_sums([], scene.deep)

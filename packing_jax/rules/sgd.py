@@ -135,7 +135,7 @@ class SGD:
         updates, state = self.optimizer().update(gradient, state, _parameters(system, own))
         move = updates * system.unit / system.box
         failed = ~jnp.all(jnp.abs(move) < 0.5)  # true for NaN as well
-        return as_move(move.astype(dtype), coordinates), state, Info(active, failed)
+        return as_move(move.astype(dtype), coordinates), state, Info(active, failed, gradient)
 
 
 def minibatch_gradient(rule: SGD, system: System, scene: Scene) -> tuple[Array, Array]:
