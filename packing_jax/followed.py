@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from packing_jax.geometry import float_of, quanta
+from packing_jax.geometry import float_of, quanta, take
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["fixed", "real", "sums"], meta_fields=["reciprocal"])
@@ -89,7 +89,7 @@ def seen_from(values: Sequence[Array] | Array, rows: Any, sign: float, reciproca
     """
 
     def see(rows: Array, xs: tuple[Array, ...]) -> tuple[Array, ...]:
-        return tuple(x[:, None] + np.asarray(sign, x.dtype) * x.at[rows].get(mode="promise_in_bounds") for x in xs)
+        return tuple(x[:, None] + np.asarray(sign, x.dtype) * take(x, rows) for x in xs)
 
     if not reciprocal:
         return see(rows, tuple(values))
@@ -107,7 +107,7 @@ def row_totals(values: Sequence[Array], rows: Any, reciprocal: bool) -> tuple[Ar
         return _sums(values)
 
     def spread(rows: Array, cts: tuple[Array, ...]) -> tuple[Array, ...]:
-        return tuple(0.5 * (ct[:, None] - ct.at[rows].get(mode="promise_in_bounds")) for ct in cts)
+        return tuple(0.5 * (ct[:, None] - take(ct, rows)) for ct in cts)
 
     totals: tuple[Array, ...] = jax.custom_derivatives.linear_call(
         lambda _, parts: _sums(parts), spread, rows, tuple(values)
@@ -116,10 +116,18 @@ def row_totals(values: Sequence[Array], rows: Any, reciprocal: bool) -> tuple[Ar
 
 
 def _sums(values: Sequence[Array]) -> tuple[Array, ...]:
-    """Sums (N,) of rows (N, K), all in one reduction: XLA then computes a pair once for all of them."""
+    """Sums (N,) of rows (N, K), all in one reduction: XLA then computes a pair once for all of them.
+
+    Eight at a time where rows are such: numbers that are added one after the other are not vectorised, since that would
+    change their order, which makes no difference here.
+    """
     zeros = tuple(np.zeros((), value.dtype) for value in values)
 
     def add(left: tuple[Array, ...], right: tuple[Array, ...]) -> tuple[Array, ...]:
         return tuple(a + b for a, b in zip(left, right, strict=True))
 
-    return tuple(jax.lax.reduce(tuple(values), zeros, add, (1,)))
+    parts = tuple(values)
+    n, width = parts[0].shape
+    if width % 8 == 0:
+        parts = tuple(jax.lax.reduce(tuple(x.reshape(n, width // 8, 8) for x in parts), zeros, add, (1,)))
+    return tuple(jax.lax.reduce(parts, zeros, add, (1,)))

@@ -14,17 +14,18 @@ contacts too; nor does chaos spare it: above phi_c it grows exponentially with t
 dynamics. :mod:`packing_jax.estimators` estimates the derivative of an average, also in hyperparameters that choose
 instead of moving (the batch fraction), along which a path has no derivative at all.
 
-Memory: reverse mode needs every configuration again. Of T steps only each S-th is kept; the steps between are made
-again when their derivatives are due, and their S configurations and rows kept meanwhile: about
-8 dim N T/S + (4 K + 8 dim) N S bytes in float32, for rows of K. S = ``checkpoint_every`` is sqrt(T), at least 64,
-unless given; S = T keeps everything and makes no step twice. Forward mode keeps nothing.
+Memory: reverse mode needs every configuration again, and the row sums of its move. Of T steps only each S-th is kept;
+the steps between are made again when their derivatives are due, and kept meanwhile: about 8 dim N (T/S + S) bytes in
+float32, and the optimizer's state as often. S = T keeps everything and makes no step twice, which is a third faster.
+S = ``checkpoint_every`` is T where that takes up to 1 GiB, else sqrt(T) but at least 64, unless given. Forward mode
+keeps S steps.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,14 +33,14 @@ import numpy as np
 from jax import Array
 
 from packing_jax import neighbors as nb
-from packing_jax import noise, tuning
+from packing_jax import tuning
 from packing_jax.errors import PackingError
 from packing_jax.followed import Followed, reals, with_derivative
-from packing_jax.geometry import take, to_fixed, to_positions
+from packing_jax.geometry import to_fixed, to_positions
 from packing_jax.neighbors import Plan, plan_for
+from packing_jax.replay import Carry, Run
 from packing_jax.replicas import check_key, gather_replicas, random_start
 from packing_jax.rules import Rule
-from packing_jax.rules.base import Info
 from packing_jax.system import Leaf, System
 
 
@@ -90,22 +91,8 @@ class Rollout:
         return ""
 
 
-#: Rows are made anew where a segment begins, so that one should last several times as long as a list does.
-_SHORTEST = 64
-
-
-class _Carry(NamedTuple):
-    """What one step hands to the next; particles in the cell order of the start."""
-
-    fixed: Array  #: (dim, N) coordinates
-    real: Array  #: (dim, N) what carries their derivative
-    rule: Any  #: the rule's state
-    words: noise.Words  #: of the next step: carried, so that the cipher runs once per particle, see noise.py
-    going: Array  #: () bool, neither absorbed nor failed
-    failed: Array
-    absorbed_at: Array
-    row: Array  #: () int32, longest row met
-    slots: Array
+_ROOM = 2**30  # bytes of kept steps up to which reverse mode makes no step twice
+_SHORTEST = 64  # steps of a segment: rows are listed anew where one begins, so it should outlast a list
 
 
 def rollout(
@@ -135,8 +122,7 @@ def rollout(
         steps: T, moves to make.
         key: ``jax.random.key(seed)``; the draws and the start are those of ``simulate`` with it.
         start: (N, dim) positions in the unit of the box; independent uniform ones when None.
-        checkpoint_every: S, steps between two kept configurations in reverse mode, 1 to T; sqrt(T) but at
-            least 64 when None.
+        checkpoint_every: S, steps between two kept configurations in reverse mode, 1 to T; by memory when None.
         plan: the neighbour search, static; needed where the system is traced, see :func:`rollout_plan`.
 
     Derivatives are for one rollout at a time: ``jax.lax.map`` over keys, not ``jax.vmap`` (and so not ``jax.jacrev``).
@@ -148,7 +134,7 @@ def rollout(
     if not (isinstance(steps, (int, np.integer)) and steps >= 0):
         raise PackingError(f"{steps} steps; it must be a whole number, not negative and not traced")
     steps = int(steps)
-    every = max(1, min(steps, max(_SHORTEST, math.isqrt(steps)))) if checkpoint_every is None else checkpoint_every
+    every = _segment_length(steps, system) if checkpoint_every is None else checkpoint_every
     if not (isinstance(every, (int, np.integer)) and 1 <= every <= max(steps, 1)):
         raise PackingError(f"a checkpoint every {every} steps; it must be a whole number from 1 to the steps, {steps}")
     _check_one(system, rule, key, start)
@@ -182,6 +168,12 @@ def rollout_plan(system: System, rule: Rule, steps: int, key: Array, start: Arra
             met.check()
             return tuning.fitted(plan, row + row // 8, slots + slots // 8)
         plan = plan.grown(row, slots)
+
+
+def _segment_length(steps: int, system: System) -> int:
+    """S when none is given."""
+    everything = 3 * system.dim * system.particles * system.box.dtype.itemsize * steps
+    return max(1, steps if everything <= _ROOM else min(steps, max(_SHORTEST, math.isqrt(steps))))
 
 
 # --- checks at the edge ---------------------------------------------------------------------------------------
@@ -251,20 +243,20 @@ def _roll(plan: Plan, every: int, steps: int, system: System, rule: Any, key: Ar
     places = jnp.zeros_like(tags).at[tags].set(jnp.arange(len(tags), dtype=tags.dtype), unique_indices=True)
     if system.diameters.ndim:
         system = replace(system, diameters=system.diameters[tags])
-    run = _Run(plan, system, rule, tags, noise_key, steps)
+    run = Run(plan, steps, tags, noise_key)
     zero, yes = jnp.zeros((), jnp.int32), jnp.ones((), bool)
-    first = _Carry(
+    followed = Followed(fixed[:, tags], real[:, tags], reciprocal=False)
+    first = Carry(
         fixed=fixed[:, tags],
         real=real[:, tags],
-        rule=jax.tree.map(jnp.asarray, rule.init(system, run.followed(fixed[:, tags], real[:, tags]))),
-        words=run.words(zero),
+        rule=jax.tree.map(jnp.asarray, rule.init(system, followed)),
         going=yes,
         failed=~yes,
         absorbed_at=zero - 1,
         row=zero,
         slots=zero,
     )
-    last = run.steps(first, every)
+    last = run.steps(rule, system, first, every)
     met = Rollout(
         positions=with_derivative(to_positions(last.fixed[:, places], jnp.ones_like(box)), last.real[:, places].T),
         moved=(last.real[:, places] - real).T,
@@ -277,115 +269,3 @@ def _roll(plan: Plan, every: int, steps: int, system: System, rule: Any, key: Ar
     # a product, so that derivatives are NaN as well
     sound = box * jnp.where(met.overflowed | met.failed, jnp.nan, 1.0).astype(dtype)
     return replace(met, positions=met.positions * sound, moved=met.moved * sound)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What does not change during a run, and the loops over its steps."""
-
-    plan: Plan
-    system: System
-    rule: Any
-    tags: Array  #: (N,) particles in the cell order of the start, which they keep
-    key: Array  #: (2,) key data of the draws
-    count: int  #: steps to make
-
-    def words(self, step: Array) -> noise.Words:
-        """The draws of a step."""
-        key = jax.random.fold_in(jax.random.wrap_key_data(self.key, impl="threefry2x32"), step)
-        return noise.particle_words(key, self.tags)
-
-    def followed(self, fixed: Array, real: Array) -> Followed:
-        """Coordinates with their derivative."""
-        return Followed(fixed, real, bool(getattr(self.rule, "reciprocal", False)))
-
-    def list_rows(self, fixed: Array) -> nb.Neighbors:
-        """Neighbour rows: sorted by cell to be found, and named in the order that the particles keep."""
-        system = jax.lax.stop_gradient(self.system)
-        order = nb.cell_order(self.plan, fixed)
-        if system.diameters.ndim:
-            system = replace(system, diameters=take(system.diameters, order))
-        found = nb.build(self.plan, system, jnp.stack([take(x, order) for x in fixed]), order)
-        back = jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype), unique_indices=True)
-        return replace(found, rows=take(order, found.rows)[back], tags=self.tags, reference=fixed)
-
-    def steps(self, carry: _Carry, every: int) -> _Carry:
-        """All steps, of which reverse mode keeps about one in ``every``, and a last look at who overlaps."""
-
-        def segment(carry: _Carry, numbers: Array) -> tuple[_Carry, None]:
-            n = len(self.tags)
-            none = jnp.zeros((), jnp.int32)
-            rows = jnp.zeros((n, self.plan.capacity), jnp.int32)
-            unlisted = nb.Neighbors(rows, self.tags, carry.fixed, none, none)
-            unmade = jnp.zeros(len(numbers), bool).at[0].set(True)
-            (carry, _), _ = jax.lax.scan(self._step, (carry, unlisted), (numbers, unmade))
-            return carry, None
-
-        # one program for all segments: what the last one has beyond the end does nothing
-        segments = max(1, round((self.count + 1) / every))
-        length = -(-(self.count + 1) // segments)
-        numbers = jnp.arange(segments * length, dtype=jnp.int32).reshape(segments, length)
-        if segments == 1:  # kept as it is made
-            return segment(carry, numbers[0])[0]
-        carry, _ = jax.lax.scan(jax.checkpoint(segment, prevent_cse=False), carry, numbers)
-        return carry
-
-    def _step(
-        self, both: tuple[_Carry, nb.Neighbors], this: tuple[Array, Array]
-    ) -> tuple[tuple[_Carry, nb.Neighbors], None]:
-        """One step of the driver, and its derivative beside it."""
-        (carry, listed), (number, unmade) = both, this
-        rule, system, state = jax.lax.stop_gradient((self.rule, self.system, carry.rule))
-        going = carry.going & (number <= self.count)
-        stale = unmade | nb.outdated(self.plan, system, carry.fixed, listed)
-        listed = jax.lax.cond(stale & going, lambda: self.list_rows(carry.fixed), lambda: listed)
-
-        def step() -> tuple[Array, Any, Info]:
-            moved: tuple[Array, Any, Info] = rule.step(carry.words, system, carry.fixed, listed, state)
-            return moved
-
-        nothing, _, idle = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(step))
-        move, state, info = jax.lax.cond(going, step, lambda: (nothing, state, idle))
-        still = ~jnp.any(info.active)
-        absorbed = going & still
-        failed = going & info.failed & ~still & (number < self.count)
-        moves = going & ~still & ~failed & (number < self.count)
-        exact = (carry.real + reals(move), state)
-        varied = (self.rule, self.system, carry.real, carry.rule)
-
-        # Made again in reverse mode: to keep what a step's derivative needs would be many numbers for each pair.
-        moved = jax.checkpoint(_rounded, prevent_cse=False)
-        constant = (carry.words, carry.fixed, listed, info.sums)
-        # A branch, so that nothing is differentiated where nothing moves: 0/0 hides in a gradient norm there.
-        real, state = jax.lax.cond(moves, moved, lambda _, varied, __: (varied[2], varied[3]), exact, varied, constant)
-        carry = _Carry(
-            fixed=jnp.where(moves, carry.fixed + move, carry.fixed),
-            real=real,
-            rule=state,
-            words=self.words(number + 1),
-            going=moves,
-            failed=carry.failed | failed,
-            absorbed_at=jnp.where(absorbed, number, carry.absorbed_at),
-            row=jnp.maximum(carry.row, listed.needed_row),
-            slots=jnp.maximum(carry.slots, listed.needed_slots),
-        )
-        return (carry, listed), None
-
-
-@jax.custom_jvp
-def _rounded(exact: Any, varied: Any, constant: Any) -> Any:  # noqa: ARG001
-    """``exact``, what a step made in integers, with the derivative of the same step in real numbers."""
-    return exact
-
-
-@_rounded.defjvp
-def _rounded_jvp(primals: tuple[Any, Any, Any], tangents: tuple[Any, Any, Any]) -> tuple[Any, Any]:
-    _, varied, (words, fixed, listed, sums) = primals
-
-    def step(rule: Any, system: System, real: Array, state: Any) -> tuple[Array, Any]:
-        at = Followed(fixed, real, bool(getattr(rule, "reciprocal", False)), sums)
-        move, state, _ = rule.step(words, system, at, listed, state)
-        return real + move, jax.tree.map(jnp.asarray, state)
-
-    _, along = jax.jvp(step, varied, tangents[1])
-    return _rounded(*primals), along
