@@ -201,11 +201,14 @@ def pair_rows(
         parts[0] = jnp.where(reduce(and_, (part == 0 for part in parts)), way, parts[0])
     distance = jnp.maximum(jnp.sqrt(r2), quantum)
     sigma = system.diameters / system.box
-    contact = sigma if sigma.ndim == 0 else 0.5 * (mine(sigma) + take(sigma, rows))
     if followed:
         distance = known_length(parts, distance)
-        if sigma.ndim:
-            contact = 0.5 * seen_from((sigma,), rows, 1.0, followed.reciprocal)[0]
+    if sigma.ndim == 0:
+        contact = sigma
+    elif followed:
+        contact = 0.5 * seen_from((sigma,), rows, 1.0, followed.reciprocal)[0]
+    else:
+        contact = 0.5 * (mine(sigma) + take(sigma, rows))
     others = take(slots, rows) if isinstance(rows, Placed) else rows
     return Pairs(tuple(parts), distance, contact, others != slots[:, None])
 

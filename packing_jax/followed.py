@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from packing_jax.geometry import float_of, quanta, take
+from packing_jax.geometry import float_of, quanta
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["fixed", "real", "sums"], meta_fields=["reciprocal"])
@@ -89,7 +89,7 @@ def seen_from(values: Sequence[Array] | Array, rows: Any, sign: float, reciproca
     """
 
     def see(rows: Array, xs: tuple[Array, ...]) -> tuple[Array, ...]:
-        return tuple(x[:, None] + np.asarray(sign, x.dtype) * take(x, rows) for x in xs)
+        return tuple(x[:, None] + np.asarray(sign, x.dtype) * _gathered(x, rows) for x in xs)
 
     if not reciprocal:
         return see(rows, tuple(values))
@@ -107,12 +107,17 @@ def row_totals(values: Sequence[Array], rows: Any, reciprocal: bool) -> tuple[Ar
         return _sums(values)
 
     def spread(rows: Array, cts: tuple[Array, ...]) -> tuple[Array, ...]:
-        return tuple(0.5 * (ct[:, None] - take(ct, rows)) for ct in cts)
+        return tuple(0.5 * (ct[:, None] - _gathered(ct, rows)) for ct in cts)
 
     totals: tuple[Array, ...] = jax.custom_derivatives.linear_call(
         lambda _, parts: _sums(parts), spread, rows, tuple(values)
     )
     return totals
+
+
+def _gathered(values: Array, rows: Array) -> Array:
+    # not `take`, whose rule for batches is a call that no transpose looks into
+    return values.at[rows].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def _sums(values: Sequence[Array]) -> tuple[Array, ...]:

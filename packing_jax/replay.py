@@ -7,6 +7,7 @@ they are listed anew on the way back, as seldom as on the way there, since a lis
 and any complete one gives the same bits.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from packing_jax import neighbors as nb
 from packing_jax import noise
+from packing_jax.errors import PackingError
 from packing_jax.followed import Followed, reals
 from packing_jax.geometry import take
 from packing_jax.neighbors import Plan
@@ -167,6 +169,25 @@ def _forward(varied: Varied, constant: _Constant) -> tuple[tuple[Array, Any, Car
 # --- the derivative -------------------------------------------------------------------------------------------
 
 
+def refusing(sentence: str) -> Callable[[Array], Array]:
+    """An identity that says so where a derivative through it is asked for."""
+
+    @jax.custom_jvp
+    def same(value: Array) -> Array:
+        return value
+
+    def jvp(primals: tuple[Array], tangents: tuple[Any]) -> tuple[Array, Array]:
+        if not isinstance(tangents[0], SymbolicZero):
+            raise PackingError(sentence)
+        return primals[0], jnp.zeros_like(primals[0])
+
+    same.defjvp(jvp, symbolic_zeros=True)
+    return same
+
+
+_ONCE = refusing("a derivative of a derivative through a run was asked for; a rollout has first derivatives only")
+
+
 class _Way(NamedTuple):
     """What the derivative of a segment is taken along."""
 
@@ -190,7 +211,7 @@ def _segment_jvp(primals: tuple[Varied, _Constant], tangents: tuple[Varied, Any]
     moved: list[Array] = jax.custom_derivatives.linear_call(
         partial(_along, asked, begun),
         partial(_back, asked, begun),
-        _Way(varied, constant[0], kept),
+        _Way(jax.tree.map(lambda leaf: _ONCE(leaf) if _is_float(leaf) else leaf, varied), constant[0], kept),
         ([params[i] for i in asked], [floats[i] for i in begun]),
     )
     none = jax.tree.map(lambda leaf: np.zeros(leaf.shape, jax.dtypes.float0), after)

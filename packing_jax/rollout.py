@@ -1,7 +1,8 @@
 r"""Derivatives through the dynamics: a run as a differentiable function of what goes into it.
 
-:func:`rollout` makes the moves of :func:`packing_jax.simulate.simulate`, the same bits for the same key, and
-``jax.grad`` and ``jax.jvp`` go through it: along the start, the diameters, phi (:meth:`System.at_phi`), the box, the
+:func:`rollout` makes the moves of :func:`packing_jax.simulate.simulate`, the same bits for the same key (but for
+optimizers that sum floats over particles, as a global norm does: these keep another order here), and ``jax.grad`` and
+``jax.jvp`` go through it: along the start, the diameters, phi (:meth:`System.at_phi`), the box, the
 kick or whatever is a leaf of the rule, an optax optimizer's hyperparameters in a ``jax.tree_util.Partial`` included,
 and the exponent and amplitude of the pair energy, where they are arrays.
 
@@ -22,7 +23,6 @@ keeps S steps.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -38,7 +38,7 @@ from packing_jax.errors import PackingError
 from packing_jax.followed import Followed, reals, with_derivative
 from packing_jax.geometry import to_fixed, to_positions
 from packing_jax.neighbors import Plan, plan_for
-from packing_jax.replay import Carry, Run
+from packing_jax.replay import Carry, Run, refusing
 from packing_jax.replicas import check_key, gather_replicas, random_start
 from packing_jax.rules import Rule
 from packing_jax.system import Leaf, System
@@ -125,11 +125,12 @@ def rollout(
         checkpoint_every: S, steps between two kept configurations in reverse mode, 1 to T; by memory when None.
         plan: the neighbour search, static; needed where the system is traced, see :func:`rollout_plan`.
 
-    Derivatives are for one rollout at a time: ``jax.lax.map`` over keys, not ``jax.vmap`` (and so not ``jax.jacrev``).
+    Derivatives are first ones, of one rollout at a time: ``jax.lax.map`` over keys, not ``jax.vmap`` (and so not
+    ``jax.jacrev``).
 
     Raises:
         PackingError: an argument out of range, an optimizer without a derivative at a zero gradient, or a derivative
-            in the batch fraction asked for.
+            in the batch fraction or of a derivative asked for.
     """
     if not (isinstance(steps, (int, np.integer)) and steps >= 0):
         raise PackingError(f"{steps} steps; it must be a whole number, not negative and not traced")
@@ -199,22 +200,8 @@ def _check_one(system: System, rule: Rule, key: Array, start: Any) -> None:
 def _without_choices(rule: Any) -> Any:
     """The rule, with derivatives refused in what only chooses."""
     for name, sentence in getattr(rule, "pathless", {}).items():
-        rule = replace(rule, **{name: _refusing(sentence)(jnp.asarray(getattr(rule, name)))})
+        rule = replace(rule, **{name: refusing(sentence)(jnp.asarray(getattr(rule, name)))})
     return rule
-
-
-def _refusing(sentence: str) -> Callable[[Array], Array]:
-    @jax.custom_jvp
-    def same(value: Array) -> Array:
-        return value
-
-    def jvp(primals: tuple[Array], tangents: tuple[Any]) -> tuple[Array, Array]:
-        if not isinstance(tangents[0], jax.custom_derivatives.SymbolicZero):
-            raise PackingError(sentence)
-        return primals[0], jnp.zeros_like(primals[0])
-
-    same.defjvp(jvp, symbolic_zeros=True)
-    return same
 
 
 # --- the run --------------------------------------------------------------------------------------------------
