@@ -24,7 +24,7 @@ from jax.tree_util import Partial
 
 import packing_jax as pj
 from packing_jax.bench import cpu_name, device_name, usable_cores
-from packing_jax.rollout import rollout, rollout_plan
+from packing_jax.rollout import rollout, rollout_plan, segment_length
 
 PHI, KEY = 0.66, jax.random.key(3)
 RULES: dict[str, tuple[Any, float, Callable[[Any], Any]]] = {
@@ -58,7 +58,10 @@ class Case:
     def measure(self, steps: int, every: int | None, rounds: int) -> dict[str, Any]:
         """One row; ``rounds`` = 0 compiles only."""
         forward, gradient = self.programs(steps, every)
-        row: dict[str, Any] = {"steps": steps, "checkpoint_every": every or min(steps, max(64, int(steps**0.5)))}
+        row: dict[str, Any] = {
+            "steps": steps,
+            "checkpoint_every": every or segment_length(steps, self.system, self.make(self.kick)),
+        }
         row["temporary_mb"] = round(gradient.memory_analysis().temp_size_in_bytes / 1e6, 1)
         times: dict[str, list[float]] = {"forward": [], "gradient": []}
         for _ in range(rounds):
@@ -94,10 +97,10 @@ def main() -> None:
     }
     case = Case("bro", particles)
     results["row_capacity"] = case.plan.capacity
-    plan: list[tuple[str, int, int | None, int]] = [("bro", long, None, 0), ("bro", 100, None, 3)]
+    plan: list[tuple[str, int, int | None, int]] = [("bro", 100, None, 5)]
     plan += [("bro", 100, every, 3) for every in (10, 34)]
-    plan += [("bro", 1000, None, 0), ("sgd", 100, None, 3), ("bro, independent draws", 100, None, 2)]
-    plan += [("bro", 300, None, 2), ("bro", long, None, 1)]
+    plan += [("sgd", 100, None, 5), ("bro, independent draws", 100, None, 2)]
+    plan += [("bro", 1000, None, 2), ("bro", 1000, 64, 2), ("bro", long, long, 0), ("bro", long, None, 1)]
     cases = {"bro": case}
     for name, steps, every, rounds in plan:
         if name not in cases:

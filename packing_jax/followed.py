@@ -26,7 +26,7 @@ from packing_jax.geometry import float_of, quanta
 @partial(jax.tree_util.register_dataclass, data_fields=["fixed", "real", "sums"], meta_fields=["reciprocal"])
 @dataclass(frozen=True)
 class Followed:
-    """Fixed-point coordinates beside real ones that carry their derivative, for a rule's step; see rollout.py.
+    """Fixed-point coordinates beside real ones that carry their derivative, for a rule's step; see replay.py.
 
     Every number is computed from ``fixed``, as in the driver. Integers have no derivatives, so that of a coordinate
     comes from ``real``, whose value nothing looks at, and the step returns real displacements in box sides.
@@ -35,7 +35,7 @@ class Followed:
     fixed: Array  #: (dim, N) integers
     real: Array  #: (dim, N) box sides
     reciprocal: bool  #: what a pair gives to its partners is opposite, so that transposed sums need no scatter
-    sums: Any = None  #: (dim, N) the step's row sums, as the driver's step made them; without them the step has no sums
+    sums: Any = None  #: (dim, N) the row sums that the step of the integers reported; None where it reported none
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -123,8 +123,8 @@ def _gathered(values: Array, rows: Array) -> Array:
 def _sums(values: Sequence[Array]) -> tuple[Array, ...]:
     """Sums (N,) of rows (N, K), all in one reduction: XLA then computes a pair once for all of them.
 
-    Eight at a time where rows are such: numbers that are added one after the other are not vectorised, since that would
-    change their order, which makes no difference here.
+    Where K is a multiple of 8, eight partial sums first: XLA vectorises these, but not one running sum of floats. Their
+    order is free here.
     """
     zeros = tuple(np.zeros((), value.dtype) for value in values)
 

@@ -152,7 +152,8 @@ class _Line(NamedTuple):
 def _first_at_least(ordered: Array, values: Array) -> Array:
     """The first place in ``ordered`` (P,) int32 with at least each of the values (M,); P where there is none.
 
-    By halving, as ``jnp.searchsorted`` does, which jax 0.12 refuses where a derivative has a transpose of its own.
+    By halving, as ``jnp.searchsorted`` does. That is a primitive of a new kind in jax 0.12 ("no to_lojax lowering rule"
+    for linear_call), which cannot stand where a derivative has a transpose of its own, as in replay.py.
     """
     size = ordered.shape[0]
 

@@ -2,9 +2,9 @@ r"""The steps of a rollout, and its derivative along the configurations that it 
 
 A run in integers is x_{t+1} = x_t + step(x_t, theta, draws_t); its derivative is a linear map along the way, the
 product of those of its steps. Each of them, and its transpose on the way back, needs x_t again, the row sums of its
-move, and its neighbour rows. The first two are kept, 8 dim bytes a particle in float32. Rows would be four times that:
-they are listed anew on the way back, as seldom as on the way there, since a list does not know the direction of time
-and any complete one gives the same bits.
+move, and its neighbour rows. The first two are kept, 8 dim bytes a particle in float32. Rows of K would be 4 K more:
+they are listed anew on the way back, as seldom as on the way there, since a list does not know the direction of time.
+Any complete one has the same contacts, and gives the same derivative to rounding.
 """
 
 from collections.abc import Callable
@@ -33,37 +33,37 @@ class Carry(NamedTuple):
 
     fixed: Array  #: (dim, N) coordinates
     real: Any  #: (dim, N) what carries their derivative
-    rule: Any  #: the rule's state
+    state: Any  #: the rule's
     going: Array  #: () bool, neither absorbed nor failed
-    failed: Array
-    absorbed_at: Array
+    failed: Array  #: () bool, a move was not finite or too long
+    absorbed_at: Array  #: () int32, -1 while active
     row: Array  #: () int32, longest row met
-    slots: Array
+    slots: Array  #: () int32, longest run of cells met
 
 
 class Varied(NamedTuple):
     """What a run has derivatives in."""
 
     rule: Any
-    system: System
-    real: Array
-    state: Any
+    system: System  #: in box sides, particles in the cell order of the start
+    real: Array  #: (dim, N) coordinates
+    state: Any  #: the rule's
 
 
 class _Kept(NamedTuple):
     """What the derivative of a step needs again."""
 
-    number: Array
-    moves: Array  #: () bool
-    fixed: Array
+    number: Array  #: () int32, moves made before
+    moves: Array  #: () bool, neither absorbed nor failed nor over
+    fixed: Array  #: (dim, N) coordinates before the move
     sums: Any  #: the row sums of the move, as the rule reported them
-    state: Any
+    state: Any  #: the rule's, before the move
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["tags", "key"], meta_fields=["plan", "count"])
 @dataclass(frozen=True)
 class Run:
-    """What does not change during a run and has no derivative."""
+    """What does not change during a run and has no derivative, and the loop over its steps."""
 
     plan: Plan
     count: int  #: steps to make
@@ -100,12 +100,12 @@ class Run:
 
         def segment(carry: Carry, numbers: Array) -> tuple[Carry, None]:
             real, state, others = _segment(
-                Varied(rule, system, carry.real, carry.rule), (self, carry._replace(real=None, rule=None), numbers)
+                Varied(rule, system, carry.real, carry.state), (self, carry._replace(real=None, state=None), numbers)
             )
-            return others._replace(real=real, rule=state), None
+            return others._replace(real=real, state=state), None
 
         # one program for all segments: what the last one has beyond the end does nothing
-        segments = max(1, round((self.count + 1) / every))
+        segments = 1 if every >= self.count else max(1, round((self.count + 1) / every))
         length = -(-(self.count + 1) // segments)
         numbers = jnp.arange(segments * length, dtype=jnp.int32).reshape(segments, length)
         if segments == 1:  # kept as it is made
@@ -137,11 +137,11 @@ def _forward(varied: Varied, constant: _Constant) -> tuple[tuple[Array, Any, Car
         listed = run.listed(system, carry.fixed, listed, unmade, going)
 
         def move_all() -> tuple[Array, Any, Info]:
-            moved: tuple[Array, Any, Info] = rule.step(words, system, carry.fixed, listed, carry.rule)
+            moved: tuple[Array, Any, Info] = rule.step(words, system, carry.fixed, listed, carry.state)
             return moved
 
         nothing, _, idle = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(move_all))
-        move, state, info = jax.lax.cond(going, move_all, lambda: (nothing, carry.rule, idle))
+        move, state, info = jax.lax.cond(going, move_all, lambda: (nothing, carry.state, idle))
         still = ~jnp.any(info.active)
         absorbed = going & still
         failed = going & info.failed & ~still & (number < run.count)
@@ -149,7 +149,7 @@ def _forward(varied: Varied, constant: _Constant) -> tuple[tuple[Array, Any, Car
         after = Carry(
             fixed=jnp.where(moves, carry.fixed + move, carry.fixed),
             real=jnp.where(moves, carry.real + reals(move), carry.real),
-            rule=jax.tree.map(lambda new, old: jnp.where(moves, new, old), state, carry.rule),
+            state=jax.tree.map(lambda new, old: jnp.where(moves, new, old), state, carry.state),
             going=moves,
             failed=carry.failed | failed,
             absorbed_at=jnp.where(absorbed, number, carry.absorbed_at),
@@ -157,13 +157,13 @@ def _forward(varied: Varied, constant: _Constant) -> tuple[tuple[Array, Any, Car
             slots=jnp.maximum(carry.slots, listed.needed_slots),
         )
         # words are carried, so that the cipher runs once per particle, see noise.py
-        return (after, run.words(number + 1), listed), _Kept(number, moves, carry.fixed, info.sums, carry.rule)
+        return (after, run.words(number + 1), listed), _Kept(number, moves, carry.fixed, info.sums, carry.state)
 
-    carry = first._replace(real=varied.real, rule=varied.state)
+    carry = first._replace(real=varied.real, state=varied.state)
     unmade = jnp.zeros(len(numbers), bool).at[0].set(True)
     start = carry, run.words(numbers[0]), run.unlisted(carry.fixed)
     (carry, _, _), kept = jax.lax.scan(step, start, (numbers, unmade))
-    return (carry.real, carry.rule, carry._replace(real=None, rule=None)), kept
+    return (carry.real, carry.state, carry._replace(real=None, state=None)), kept
 
 
 # --- the derivative -------------------------------------------------------------------------------------------
@@ -185,10 +185,10 @@ def refusing(sentence: str) -> Callable[[Array], Array]:
     return same
 
 
-_ONCE = refusing("a derivative of a derivative through a run was asked for; a rollout has first derivatives only")
+_first_only = refusing("a derivative of a derivative through a run was asked for; a rollout has first derivatives only")
 
 
-class _Way(NamedTuple):
+class _Path(NamedTuple):
     """What the derivative of a segment is taken along."""
 
     varied: Varied  #: at its start
@@ -197,22 +197,23 @@ class _Way(NamedTuple):
 
 
 #: Tangents (or cotangents) of the parameters asked for, and of what a step hands on: real coordinates, rule's state.
-_Dots = tuple[list[Array], list[Array]]
+_Tangents = tuple[list[Array], list[Array]]
 
 
 def _segment_jvp(primals: tuple[Varied, _Constant], tangents: tuple[Varied, Any]) -> tuple[Any, Any]:
     varied, constant = primals
+    varied = jax.tree.map(lambda leaf: _first_only(leaf) if _is_float(leaf) else leaf, varied)
     after, kept = _forward(varied, constant)
     # what has no tangent costs nothing, so it is told apart
     params, handed = ([_tangent(dot) for dot in jax.tree.leaves(part)] for part in (tangents[0][:2], tangents[0][2:]))
     asked = tuple(i for i, dot in enumerate(params) if dot is not None)
     floats = [dot for leaf, dot in zip(jax.tree.leaves(varied[2:]), handed, strict=True) if _is_float(leaf)]
-    begun = tuple(i for i, dot in enumerate(floats) if dot is not None)
+    started = tuple(i for i, dot in enumerate(floats) if dot is not None)
     moved: list[Array] = jax.custom_derivatives.linear_call(
-        partial(_along, asked, begun),
-        partial(_back, asked, begun),
-        _Way(jax.tree.map(lambda leaf: _ONCE(leaf) if _is_float(leaf) else leaf, varied), constant[0], kept),
-        ([params[i] for i in asked], [floats[i] for i in begun]),
+        partial(_along, asked, started),
+        partial(_back, asked, started),
+        _Path(varied, constant[0], kept),
+        ([params[i] for i in asked], [floats[i] for i in started]),
     )
     none = jax.tree.map(lambda leaf: np.zeros(leaf.shape, jax.dtypes.float0), after)
     return after, (*_with_floats(after[:2], moved, none[:2]), none[2])
@@ -225,9 +226,11 @@ def _tangent(dot: Any) -> Any:
     return None if isinstance(dot, SymbolicZero) or not _is_float(dot) else dot
 
 
-def _step(asked: tuple[int, ...], way: _Way, kept: _Kept, words: noise.Words, rows: nb.Neighbors) -> tuple[Any, _Dots]:
+def _step(
+    asked: tuple[int, ...], path: _Path, kept: _Kept, words: noise.Words, rows: nb.Neighbors
+) -> tuple[Any, _Tangents]:
     """One step as a function of what has tangents, and where it is taken."""
-    leaves, tree = jax.tree.flatten(way.varied[:2])
+    leaves, tree = jax.tree.flatten(path.varied[:2])
     before = reals(kept.fixed), kept.state  # nothing looks at the value of the real coordinates
 
     def move(params: list[Array], handed: list[Array]) -> list[Array]:
@@ -243,56 +246,59 @@ def _step(asked: tuple[int, ...], way: _Way, kept: _Kept, words: noise.Words, ro
     return move, ([leaves[place] for place in asked], _floats(before))
 
 
-def _along(asked: tuple[int, ...], begun: tuple[int, ...], way: _Way, dots: _Dots) -> list[Array]:
+def _along(asked: tuple[int, ...], started: tuple[int, ...], path: _Path, dots: _Tangents) -> list[Array]:
     """The tangents of what is handed on, after all steps; before them, of those of it that have some."""
     params, some = dots
-    start = [jnp.zeros_like(leaf) for leaf in _floats(way.varied[2:])]
-    for place, dot in zip(begun, some, strict=True):
+    start = [jnp.zeros_like(leaf) for leaf in _floats(path.varied[2:])]
+    for place, dot in zip(started, some, strict=True):
         start[place] = dot
 
     def step(carry: Any, kept: _Kept) -> tuple[Any, None]:
         handed, words, rows, unmade = carry
-        rows = way.run.listed(way.varied.system, kept.fixed, rows, unmade, kept.moves)
+        rows = path.run.listed(path.varied.system, kept.fixed, rows, unmade, kept.moves)
 
         def move() -> list[Array]:
-            function, at = _step(asked, way, kept, words, rows)
+            function, at = _step(asked, path, kept, words, rows)
             after: list[Array] = jax.jvp(function, at, (params, handed))[1]
             return after
 
         # a branch, so that nothing is differentiated where nothing moves: 0/0 hides in a gradient norm there
         handed = jax.lax.cond(kept.moves, move, lambda: handed)
-        return (handed, way.run.words(kept.number + 1), rows, unmade & ~kept.moves), None
+        return (handed, path.run.words(kept.number + 1), rows, unmade & ~kept.moves), None
 
-    moved: list[Array] = _through(way, start, step, reverse=False)
+    moved: list[Array] = _through(path, start, step, reverse=False)
     return moved
 
 
-def _back(asked: tuple[int, ...], begun: tuple[int, ...], way: _Way, cotangents: list[Array]) -> _Dots:
+def _back(asked: tuple[int, ...], started: tuple[int, ...], path: _Path, cotangents: list[Array]) -> _Tangents:
     """The transpose of :func:`_along`: the steps from the last to the first."""
-    sums = [jnp.zeros_like(jax.tree.leaves(way.varied[:2])[place]) for place in asked]
+    sums = [jnp.zeros_like(jax.tree.leaves(path.varied[:2])[place]) for place in asked]
 
     def step(carry: Any, kept: _Kept) -> tuple[Any, None]:
         (sums, handed), words, rows, unmade = carry
-        rows = way.run.listed(way.varied.system, kept.fixed, rows, unmade, kept.moves)
+        rows = path.run.listed(path.varied.system, kept.fixed, rows, unmade, kept.moves)
 
-        def move() -> _Dots:
-            function, at = _step(asked, way, kept, words, rows)
-            more, before = jax.linear_transpose(lambda *dots: jax.jvp(function, at, dots)[1], *at)(handed)
+        def move() -> _Tangents:
+            function, at = _step(asked, path, kept, words, rows)
+            # these lists are of other configurations than those that the run met: one that lost a neighbour says so
+            torn = jnp.where(nb.overflowed(path.run.plan, rows), jnp.nan, 1.0)
+            whole = [one * torn.astype(one.dtype) for one in handed]
+            more, before = jax.linear_transpose(lambda *dots: jax.jvp(function, at, dots)[1], *at)(whole)
             return [total + one for total, one in zip(sums, more, strict=True)], before
 
         after = jax.lax.cond(kept.moves, move, lambda: (sums, handed))
-        return (after, way.run.words(kept.number - 1), rows, unmade & ~kept.moves), None
+        return (after, path.run.words(kept.number - 1), rows, unmade & ~kept.moves), None
 
-    sums, handed = _through(way, (sums, cotangents), step, reverse=True)
-    return sums, [handed[place] for place in begun]
+    sums, handed = _through(path, (sums, cotangents), step, reverse=True)
+    return sums, [handed[place] for place in started]
 
 
-def _through(way: _Way, first: Any, step: Any, *, reverse: bool) -> Any:
+def _through(path: _Path, first: Any, step: Any, *, reverse: bool) -> Any:
     """What a loop over the steps of a segment carries to its end, with each step's words and rows beside it."""
     begin = -1 if reverse else 0
     yes = jnp.ones((), bool)
-    start = first, way.run.words(way.kept.number[begin]), way.run.unlisted(way.kept.fixed[begin]), yes
-    return jax.lax.scan(step, start, way.kept, reverse=reverse)[0][0]
+    start = first, path.run.words(path.kept.number[begin]), path.run.unlisted(path.kept.fixed[begin]), yes
+    return jax.lax.scan(step, start, path.kept, reverse=reverse)[0][0]
 
 
 def _is_float(leaf: Any) -> bool:

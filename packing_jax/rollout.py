@@ -15,11 +15,16 @@ contacts too; nor does chaos spare it: above phi_c it grows exponentially with t
 dynamics. :mod:`packing_jax.estimators` estimates the derivative of an average, also in hyperparameters that choose
 instead of moving (the batch fraction), along which a path has no derivative at all.
 
-Memory: reverse mode needs every configuration again, and the row sums of its move. Of T steps only each S-th is kept;
-the steps between are made again when their derivatives are due, and kept meanwhile: about 8 dim N (T/S + S) bytes in
-float32, and the optimizer's state as often. S = T keeps everything and makes no step twice, which is a third faster.
-S = ``checkpoint_every`` is T where that takes up to 1 GiB, else sqrt(T) but at least 64, unless given. Forward mode
-keeps S steps.
+Memory: reverse mode needs every configuration again, the row sums of its move, and the optimizer's state. Of T steps
+only each S-th is kept; the steps between are made again when their derivatives are due, and kept meanwhile: about
+8 dim N (T/S + S) bytes in float32 without an optimizer's state. S = T keeps everything and makes no step twice, which
+is faster by a run. S = ``checkpoint_every`` is T where keeping every step takes up to 1 GiB, else sqrt(T) but at least
+64, unless given. Forward mode keeps S steps. All this is for each run: of many in one ``jax.lax.map``, take the
+gradient inside the map.
+
+Resolution: neighbour rows are listed anew on the way back, and a derivative is NaN if one does not fit the plan there.
+In a kick it has the resolution of the moves, a pair's being rounded to 2^-32 box sides in float32: at N = 1e4 about
+1e-7 of a kick of 0.01, and nothing is left of one of 1e-9.
 """
 
 import math
@@ -125,8 +130,8 @@ def rollout(
         checkpoint_every: S, steps between two kept configurations in reverse mode, 1 to T; by memory when None.
         plan: the neighbour search, static; needed where the system is traced, see :func:`rollout_plan`.
 
-    Derivatives are first ones, of one rollout at a time: ``jax.lax.map`` over keys, not ``jax.vmap`` (and so not
-    ``jax.jacrev``).
+    Derivatives are first ones, of one rollout at a time: ``jax.lax.map`` over keys, not ``jax.vmap`` (and so neither
+    ``jax.jacrev`` nor ``jax.jacfwd``).
 
     Raises:
         PackingError: an argument out of range, an optimizer without a derivative at a zero gradient, or a derivative
@@ -135,10 +140,10 @@ def rollout(
     if not (isinstance(steps, (int, np.integer)) and steps >= 0):
         raise PackingError(f"{steps} steps; it must be a whole number, not negative and not traced")
     steps = int(steps)
-    every = _segment_length(steps, system) if checkpoint_every is None else checkpoint_every
+    _check_one(system, rule, key, start)
+    every = segment_length(steps, system, rule) if checkpoint_every is None else checkpoint_every
     if not (isinstance(every, (int, np.integer)) and 1 <= every <= max(steps, 1)):
         raise PackingError(f"a checkpoint every {every} steps; it must be a whole number from 1 to the steps, {steps}")
-    _check_one(system, rule, key, start)
     if plan is None:
         if any(map(_traced, (system.box, system.diameters, system.unit))):
             raise PackingError(
@@ -171,10 +176,12 @@ def rollout_plan(system: System, rule: Rule, steps: int, key: Array, start: Arra
         plan = plan.grown(row, slots)
 
 
-def _segment_length(steps: int, system: System) -> int:
-    """S when none is given."""
-    everything = 3 * system.dim * system.particles * system.box.dtype.itemsize * steps
-    return max(1, steps if everything <= _ROOM else min(steps, max(_SHORTEST, math.isqrt(steps))))
+def segment_length(steps: int, system: System, rule: Rule) -> int:
+    """The ``checkpoint_every`` of a rollout that is given none: all steps where keeping them takes up to 1 GiB."""
+    fixed = jax.ShapeDtypeStruct((system.dim, system.particles), np.dtype(f"int{8 * system.box.dtype.itemsize}"))
+    state = jax.tree.leaves(jax.eval_shape(lambda x: rule.init(system, x), fixed))
+    step = 2 * fixed.size * fixed.dtype.itemsize + sum(leaf.size * leaf.dtype.itemsize for leaf in state)
+    return max(1, steps if steps * step <= _ROOM else min(steps, max(_SHORTEST, math.isqrt(steps))))
 
 
 # --- checks at the edge ---------------------------------------------------------------------------------------
@@ -236,7 +243,7 @@ def _roll(plan: Plan, every: int, steps: int, system: System, rule: Any, key: Ar
     first = Carry(
         fixed=fixed[:, tags],
         real=real[:, tags],
-        rule=jax.tree.map(jnp.asarray, rule.init(system, followed)),
+        state=jax.tree.map(jnp.asarray, rule.init(system, followed)),
         going=yes,
         failed=~yes,
         absorbed_at=zero - 1,

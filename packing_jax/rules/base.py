@@ -36,7 +36,8 @@ class Rule(Protocol):
     needs its row. Where few particles overlap, only these are then stepped. A fourth, ``reciprocal = True``: the terms
     of its row sums are opposite for the two partners of a pair, so that derivatives need no scatter. A fifth,
     ``pathless``: hyperparameters that choose and do not move, with the sentence that refuses their derivative. A sixth,
-    ``check_derivative()``, refuses what has no derivative in a sentence.
+    ``check_derivative()``, refuses what has no derivative in a sentence. A step that calls ``sum_of_kicks`` or
+    ``exact_row_sum``, one of them and once, reports what that returned, or where it kept it, as ``Info.sums``.
     """
 
     def init(self, system: System, coordinates: Any) -> Any:
@@ -100,14 +101,14 @@ def as_move(displacement: Array, coordinates: Array | Followed) -> Array:
 def sum_of_kicks(kicks: Callable[[Array], Sequence[Array]], size: Array, scene: Scene) -> tuple[Array, Array]:
     """Sum pair kicks in box sides, (M, K) per axis, to (dim, M) quanta; each is rounded alone: partners stay opposite.
 
-    ``kicks`` makes them in proportion to their size. A derivative multiplies the sum by it instead: in the size it is
-    then one of particles and not of pairs.
+    ``kicks(size)`` is linear in the size. A derivative multiplies their sum by it instead, which takes a product for
+    each particle and not for each pair.
 
     Returns the sums, as :func:`as_move` has them, and the mask of active particles.
     """
     followed = scene.coordinates
     if isinstance(followed, Followed):
-        known = reals(followed.sums) / jax.lax.stop_gradient(size)
+        known = reals(_known(followed)) / jax.lax.stop_gradient(size)
         return size * with_derivative(known, _real_sums(kicks(jnp.ones_like(size)), scene, followed)), _active(scene)
     sums, active = row_sums([to_quanta(kick) for kick in kicks(size)], scene.deep)
     return jnp.stack(sums), active
@@ -115,6 +116,13 @@ def sum_of_kicks(kicks: Callable[[Array], Sequence[Array]], size: Array, scene: 
 
 def _real_sums(values: Sequence[Array], scene: Scene, followed: Followed) -> Array:
     return jnp.stack(row_totals(values, scene.rows, followed.reciprocal))
+
+
+def _known(followed: Followed) -> Array:
+    if followed.sums is None:
+        raise PackingError("the rule's step reports no row sums; it must return those that it used, Info(..., sums)")
+    sums: Array = followed.sums
+    return sums
 
 
 def _active(scene: Scene) -> Array:
@@ -133,7 +141,7 @@ def exact_row_sum(values: Sequence[Array], bound: Array | float, scene: Scene) -
     """
     followed = scene.coordinates
     if isinstance(followed, Followed):
-        return with_derivative(followed.sums, _real_sums(values, scene, followed)), _active(scene)
+        return with_derivative(_known(followed), _real_sums(values, scene, followed)), _active(scene)
     return _exact_sums(values, bound, scene.deep)
 
 
