@@ -99,6 +99,15 @@ def large(name):
     return swept(f"{case.name}-large", spec), results
 
 
+@cache
+def sharper(name):
+    """phi_c by the power law of the large systems, and the results behind it; medium ones are 1.4 % low in 2D."""
+    data, before = large(name)
+    law = estimate_phi_c(data)[0].power_law
+    assert law is not None
+    return law.value, [*before, data]
+
+
 @pytest.mark.xdist_group("2D RO, kick 1")
 def test_phi_c_of_2d_random_organization():
     """The reference sheet's 0.3375 +- 0.005 is missed, by the equation that it gives for the rule.
@@ -198,7 +207,7 @@ def test_beta_of_the_manna_class(name):
 @pytest.mark.xdist_group("2D RO, kick 1")
 def test_finite_size_collapse_of_2d_random_organization():
     """Target: nu_perp and beta/nu_perp of a collapse of three sizes within two standard deviations of the class."""
-    phi_c, before = critical("2D RO, kick 1")
+    phi_c, before = sharper("2D RO, kick 1")
     case, results, steps = CASES["2D RO, kick 1"].case, [], 5000
     sizes = {256: 64, 1024: 24, 4096: 8}
     for particles, replicas in sizes.items():
@@ -233,7 +242,7 @@ def test_finite_size_collapse_of_2d_random_organization():
 @pytest.mark.parametrize("name", NAMES)
 def test_hyperuniformity_exponent_at_phi_c(name):
     """Target: 0.45 +- 0.08 in 2D and 0.25 +- 0.08 in 3D, from absorbed states just below phi_c, q sigma < 1."""
-    phi_c, before = critical(name)
+    phi_c, before = sharper(name) if name.startswith("2D") else critical(name)  # in 3D the large ones take a GPU
     case, particles, steps = CASES[name].case, CASES[name].quenched, CASES[name].steps
     dim, phi = case.what.dim, round(phi_c * (1 - 0.003), 5)
     spec = replace(case.what, particles=particles, phi=(phi,), kick=case.kicks, replicas=4, steps=steps, seed=SEED)
