@@ -186,8 +186,7 @@ def near_contests(quick: bool, rounds: int) -> Iterator[Contest]:
         yield Contest(f"near the transition: no start, {failed}", [], 0.0, 0)
         return
     for level in levels:
-        # 1000 active-only steps are half a second, a chunk of the driver's; at higher activity so many would change it
-        arguments = (NEAR, found[level], 1000 if level <= 0.01 else 300)
+        arguments = (NEAR, found[level], 300)
         dense = Entry("ours", "near_transition", NEAR, (*arguments, True), f"BRO step, {level:.1%} active, dense")
         ours = Entry(
             "ours", "near_transition", NEAR, (*arguments, False), f"BRO step, {level:.1%} active, automatic", dense
