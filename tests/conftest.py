@@ -12,6 +12,11 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
+# A program in one piece, and not in 32 to be compiled by as many cores: a quarter less to do where tests share two.
+# It changes nothing about the program.
+if "xla_cpu_parallel_codegen_split_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_parallel_codegen_split_count=1"
+
 # Two CPU devices, so that what is sharded over devices is sharded in the tests as well. jax takes
 # the number once, so the backend starts here, before a test can start it with another one.
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
