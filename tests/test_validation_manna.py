@@ -192,8 +192,8 @@ def test_beta_of_the_manna_class(name):
             "points": law.points,
             "lowest_activity": (lowest := float(law.activity([law.window[0]])[0])),
             "note": (
-                f"the fit of {name} begins at an activity of {lowest:.3f}: beta is an effective exponent there, and its "
-                "error holds no corrections to scaling"
+                f"the fit of {name} begins at an activity of {lowest:.3f}: beta is an effective exponent there, and "
+                "its error holds no corrections to scaling"
             ),
             "verdict": verdict(measured, dim).text if {"beta"} & set(measured) else None,
             "exponents": measured,
