@@ -73,7 +73,9 @@ class Needs(NamedTuple):
     row: Array  #: () int32, longest row
     slots: Array  #: () int32, longest run of cells
     rebuilds: Array  #: () int32
-    active: Array  #: () int32, the most active particles of a replica at the last step
+    active: (
+        Array  #: () int32, the most active particles of a replica: at any step if lists are in use, else at the last
+    )
 
 
 class _Moving(NamedTuple):
@@ -93,7 +95,7 @@ class _Moving(NamedTuple):
     stale: Array  #: () bool, some replica's rows are out of date
     event: Array  #: () bool, a replica has something to be noted
     few: Array  #: () bool, the active particles of each replica fit a list
-    active: Array  #: () int32, the largest number of active particles met at the last step
+    active: Array  #: () int32, as in :class:`Needs`
 
 
 def overflowed(plan: Plan, needs: Needs) -> Array | np.bool_:
@@ -199,6 +201,11 @@ def _unlisted(plan: Plan, state: State) -> nb.Neighbors:
     return nb.Neighbors(rows, state.tags, state.coordinates, needed_row=none, needed_slots=none)
 
 
+def _most_active(plan: Plan, before: Array, number: Array) -> Array:
+    """The largest number so far, not counting the fall of the activity to where a list may hold it."""
+    return jnp.where(number > 2 * plan.active, number, jnp.maximum(before, number))
+
+
 def _step_keys(keys: Array, steps: Array) -> Array:
     """Each replica's key folded with its step."""
     return jax.vmap(lambda key, step: jax.random.fold_in(jax.random.wrap_key_data(key, impl="threefry2x32"), step))(
@@ -263,7 +270,7 @@ def _on_one(
     """The chunk of the replicas of one device."""
     last = schedule[-1]
 
-    def run(state: State, neighbors: nb.Neighbors, made: Array, few: Array) -> tuple[State, _Moving]:
+    def run(state: State, neighbors: nb.Neighbors, made: Array, few: Array, met: Array) -> tuple[State, _Moving]:
         """Step until rows go out of date, something is to be noted, or enough steps are made."""
         systems = jax.vmap(_in_slots)(replicas.system, state.tags)
         due_at = schedule[state.cursor]
@@ -317,7 +324,7 @@ def _on_one(
                 stale=jnp.any(after.alive & outdated),
                 # a quarter to spare, so that a list that overflowed is not tried again at once
                 few=jnp.all(~after.alive | (4 * counts <= 3 * plan.active)),
-                active=jnp.max(jnp.where(after.alive, counts, 0)),
+                active=_most_active(plan, moving.active, jnp.max(jnp.where(after.alive, counts, 0))),
             )
             return after, words_at(after.step)
 
@@ -337,7 +344,7 @@ def _on_one(
                 axes=axes,
                 stale=jnp.any(after.alive & outdated),
                 few=jnp.all(~after.alive | (listed.number <= plan.active)),
-                active=jnp.max(jnp.where(after.alive, listed.number, 0)),
+                active=_most_active(plan, moving.active, jnp.max(jnp.where(after.alive, listed.number, 0))),
             )
             return after, listed, words.pair
 
@@ -361,7 +368,7 @@ def _on_one(
             stale=jnp.zeros((), bool),
             event=~jnp.any(state.alive),
             few=few,
-            active=jnp.zeros((), jnp.int32),
+            active=met,
         )
         moving = jax.lax.while_loop(
             lambda c: on(c[0]) & ~c[0].few,
@@ -395,7 +402,7 @@ def _on_one(
             needs,
         )
         state = _note(record, replicas, state, neighbors, schedule)
-        state, moving = run(state, neighbors, made, few)
+        state, moving = run(state, neighbors, made, few, needs.active)
         return state, neighbors, moving.made, moving.stale, moving.few, needs._replace(active=moving.active)
 
     def unfinished(carry: Carry) -> Array:

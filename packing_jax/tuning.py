@@ -117,9 +117,9 @@ def next_plan(
 def _list_for(active: int, particles: int) -> int:
     """The length of a list of active particles: 2^k or 3 2^k with room, or 0 where they are too many for any.
 
-    Their number wanders by a third within a few hundred steps near the transition, and dense steps cost ten of a list.
+    Near the transition their number wanders by half within a few hundred steps: ``active`` is the most of a chunk.
     """
-    room = 5 * active // 3
+    room = 4 * active // 3
     upper = 1 << room.bit_length()
     wanted = max(64, upper * 3 // 4 if room < upper * 3 // 4 else upper)
     return wanted if 4 * wanted <= particles else 0

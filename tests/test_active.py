@@ -26,27 +26,26 @@ N = 300
 KEY = jax.random.key(7)
 
 RULES: dict[str, tuple[Any, tuple[float, ...], int]] = {
-    # rule, packing fractions of the batch, dimension: some freeze on the way, some stay just active
-    "bro": (pj.bro(0.1), (0.5, 0.54, 0.56), 3),
-    "random organization": (pj.random_organization(0.5), (0.3, 0.36), 2),
+    # rule, packing fractions of the batch, dimension: all freeze, the last of them slowly
+    "bro": (pj.bro(0.1), (0.46, 0.5, 0.51), 3),
+    "random organization": (pj.random_organization(0.5), (0.27, 0.3), 2),
     "langevin particle": (pj.langevin(0.1, "particle"), (0.45, 0.5), 3),
-    "sgd particle": (pj.sgd(Partial(optax.sgd, learning_rate=jnp.float32(0.13)), 0.5, "particle"), (0.5, 0.54), 3),
-    "sgd selective": (pj.sgd(optax.sgd(0.13), 0.5, selective=True), (0.5, 0.54), 3),
+    "sgd particle": (pj.sgd(Partial(optax.sgd, learning_rate=jnp.float32(0.13)), 0.5, "particle"), (0.48, 0.5), 3),
+    "sgd selective": (pj.sgd(optax.sgd(0.13), 0.5, selective=True), (0.45, 0.48), 3),
 }
 
 
-def _followed(rule: Any, system: System, capacity: int, steps: int, most: int) -> tuple[Any, list[int]]:
-    """A run in chunks of ``most`` steps, and how many particles were active at the end of each."""
+def _followed(rule: Any, system: System, capacity: int, steps: int, most: int) -> Any:
+    """A run in chunks of ``most`` steps."""
     replicas, _ = gather_replicas(system, rule, KEY, None)
-    times = np.unique(np.rint(np.geomspace(1, steps, 9))).astype(np.int32)
+    times = np.unique(np.rint(np.geomspace(1, steps, 25))).astype(np.int32)
     plan = replace(nb.plan_for(system, 0.5), active=capacity)
-    state, met = driver._begin(replicas, times, DEFAULT_RECORD), []
+    state = driver._begin(replicas, times, DEFAULT_RECORD)
     while np.any(state.alive):
         state, needs = chunk(plan, tuple(DEFAULT_RECORD.items()), replicas, state, jnp.asarray(times), jnp.int32(most))
         assert needs.row <= plan.capacity
         assert needs.slots <= plan.slots
-        met.append(int(needs.active))
-    return state, met
+    return state
 
 
 def _by_tag(state: Any) -> np.ndarray:
@@ -65,23 +64,23 @@ def test_the_trajectory_is_that_of_the_dense_step(name: str) -> None:
     assert rule.local
     sizes = pj.mixture_1_to_1_4(N) if dim == 2 else None
     system = pj.stack([System.create(phi, N, dim, sizes=sizes) for phi in phis])
-    dense, _ = _followed(rule, system, 0, 300, 300)
-    sparse, met = _followed(rule, system, 64, 300, 37)
+    dense = _followed(rule, system, 0, 300, 300)
+    sparse = _followed(rule, system, 64, 300, 37)
     np.testing.assert_array_equal(_by_tag(dense), _by_tag(sparse))
     np.testing.assert_array_equal(dense.absorbed_at, sparse.absorbed_at)
     for record, values in dense.records.items():
         np.testing.assert_array_equal(values, sparse.records[record])
     # lists were in use, and at first they were not
-    activity = np.asarray(dense.records["activity"]) * N
-    assert activity.max() > 64
-    assert min(met) < 48
+    most = np.max(np.asarray(dense.records["activity"]) * N, axis=0)
+    assert most[0] > 64
+    assert np.any((most > 0) & (most < 48))
 
 
 def test_a_list_that_overflows_gives_way_to_the_dense_step() -> None:
     """Near phi_c activity wanders up and down, across the length of the list and across the three quarters to enter."""
     system, rule = System.create(0.33, N, 2), pj.random_organization(1.0)
-    dense, _ = _followed(rule, system, 0, 400, 400)
-    sparse, _ = _followed(rule, system, 64, 400, 400)
+    dense = _followed(rule, system, 0, 400, 400)
+    sparse = _followed(rule, system, 64, 400, 400)
     activity = np.asarray(_trace(rule, system, 400))[60:] * N
     for length in (48.5, 64.5):
         assert np.sum(np.diff(np.sign(activity - length)) != 0) > 6
