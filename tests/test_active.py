@@ -109,14 +109,15 @@ def test_the_driver_takes_up_lists_when_activity_falls(monkeypatch: pytest.Monke
     plans = []
     choose = tuning.next_plan
 
-    def always_worth_it(*arguments: Any) -> tuple[nb.Plan, float]:
-        plan, _ = choose(*arguments)
+    def always_worth_it(plan: nb.Plan, *arguments: Any) -> tuple[nb.Plan, float]:
+        # with lists or without; other rows would only be other programs to compile
+        plan = replace(plan, active=min(64, choose(plan, *arguments)[0].active))
         plans.append(plan)
         return plan, np.inf
 
     monkeypatch.setattr(driver.tuning, "next_plan", always_worth_it)
     monkeypatch.setattr(tuning, "_OVERHEAD", 0.0)
-    monkeypatch.setattr(tuning, "LADDER", ())  # another skin would only be another program to compile
+    monkeypatch.setattr(tuning, "LADDER", ())
     system, rule = System.create(0.52, 1000), pj.bro(0.1)
     tuned = pj.simulate(system, rule, 400, KEY, chunk_steps=20)
     assert {plan.active for plan in plans} >= {0, 64}

@@ -70,7 +70,7 @@ def _same(one: pj.Trajectory, other: pj.Trajectory, r: Any = ...) -> None:
     np.testing.assert_array_equal(one.absorbed_at[r], other.absorbed_at)
 
 
-LONG = ("ro", "langevin", "mixture, sgd particle")  # each compiles for 15 s
+LONG = ("ro", "langevin", "mixture, bro normalised", "mixture, sgd particle")  # each compiles for 15 s
 
 
 @pytest.mark.parametrize(
