@@ -42,8 +42,10 @@ def by_line(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return {name: sorted(line, key=lambda row: row["N"]) for name, line in lines.items() if name in STYLES}
 
 
-def throughput(rows: list[dict[str, Any]], device: str, path: Path) -> None:
-    """Particle-steps per second against N, with the memory floor."""
+def throughput(rows: list[dict[str, Any]], device: str, path: Path) -> bool:
+    """Particle-steps per second against N, with the memory floor; False without such rows."""
+    if not by_line(rows):
+        return False
     figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
     for name, line in sorted(by_line(rows).items(), key=lambda item: list(STYLES).index(item[0])):
         rates = [row["particle_steps_per_s"] / 1e6 for row in line]
@@ -55,6 +57,7 @@ def throughput(rows: list[dict[str, Any]], device: str, path: Path) -> None:
     axes.set_title(f"3D, phi = 0.66, kick 0.02, thermalised; {device}", fontsize="small")
     axes.legend(fontsize="x-small", ncols=2)
     figure.savefig(path, dpi=160)
+    return True
 
 
 def cost_of_activity(rows: list[dict[str, Any]], path: Path) -> bool:
@@ -84,8 +87,8 @@ def main(results: tyro.conf.Positional[Path], out: Path = Path()) -> int:
     """
     content = json.loads(results.read_text())
     out.mkdir(parents=True, exist_ok=True)
-    throughput(content["rows"], content["environment"]["device"], out / "throughput.png")
-    print(out / "throughput.png")
+    if throughput(content["rows"], content["environment"]["device"], out / "throughput.png"):
+        print(out / "throughput.png")
     if cost_of_activity(content["rows"], out / "activity_cost.png"):
         print(out / "activity_cost.png")
     return 0
