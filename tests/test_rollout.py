@@ -73,7 +73,18 @@ def _system(dim: int, n: int = 16, box: float = 1.7) -> System:
 
 
 @pytest.mark.parametrize(
-    "name", ["sgd", *(pytest.param(name, marks=pytest.mark.validation) for name in RULES if name != "sgd")]
+    "name",
+    [
+        "sgd",
+        *(pytest.param(name, marks=pytest.mark.validation) for name in RULES if name not in ("sgd", "clipped")),
+        pytest.param(
+            "clipped",
+            marks=[
+                pytest.mark.validation,
+                pytest.mark.xfail(reason="a global norm sums floats over the particles, here in another order"),
+            ],
+        ),
+    ],
 )
 def test_positions_are_those_of_the_driver_to_the_bit(name: str) -> None:
     """On a cell grid, in float32 and in a box whose side is no power of two; the lists are others than the driver's."""
@@ -82,8 +93,7 @@ def test_positions_are_those_of_the_driver_to_the_bit(name: str) -> None:
     run = pj.simulate(system, rule, steps, KEY, record={}, times=np.array([steps]))
     plan = plan_for(system, 0.1)
     end = jax.jit(lambda s, r: rollout(s, r, steps, KEY, plan=plan))(system, rule)
-    # a global norm is a sum of floats over the particles, whose order is not the driver's
-    np.testing.assert_allclose(end.positions, run.positions, rtol=0, atol=1e-6 if name == "clipped" else 0)
+    np.testing.assert_array_equal(end.positions, run.positions)
     assert end.absorbed_at == run.absorbed_at
     assert end.check() == ""
     assert end.plan.cells > 3
@@ -152,7 +162,8 @@ LONG = [(name, dim) for name in RULES for dim in (2, 3) if (name, dim) not in ON
 @pytest.mark.parametrize(("name", "dim"), ONCE + [pytest.param(*one, marks=pytest.mark.validation) for one in LONG])
 def test_derivatives_are_central_differences(name: str, dim: int) -> None:
     """Every argument, where no contact changes between the two ends."""
-    rule, steps = RULES[name](), 8
+    # where eight steps leave a slope near zero, which would test little, ten do not
+    rule, steps = RULES[name](), 10 if (name, dim) == ("langevin independent", 3) else 8
     number = jax.jit(jax.value_and_grad(_ending(dim, rule, steps)))
     at = _arguments(dim, rule)
     slopes = number(at)[1]
@@ -167,8 +178,8 @@ def test_derivatives_are_central_differences(name: str, dim: int) -> None:
         difference = (4 * by_h[1] - by_h[0]) / 3
         slope = float(jnp.sum(slopes[argument] * way))
         np.testing.assert_allclose(slope, difference, rtol=1e-6, atol=3e-9, err_msg=argument)
-        if argument in ("start", "phi", "rule 0"):  # the least of all is 9.5e-4
-            assert abs(slope) > 3e-4, argument
+        if argument in ("start", "phi", "rule 0"):
+            assert abs(slope) > 1e-3, argument
 
 
 @pytest.mark.parametrize(
