@@ -149,24 +149,6 @@ class _Line(NamedTuple):
     own: Array  #: (N,) where in the line a particle itself is
 
 
-def _first_at_least(ordered: Array, values: Array) -> Array:
-    """The first place in ``ordered`` (P,) int32 with at least each of the values (M,); P where there is none.
-
-    By halving, as ``jnp.searchsorted`` does. That is a primitive of a new kind in jax 0.12 ("no to_lojax lowering rule"
-    for linear_call), which cannot stand where a derivative has a transpose of its own, as in replay.py.
-    """
-    size = ordered.shape[0]
-
-    def halve(_: Any, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = bounds
-        middle = jnp.minimum((low + high) >> 1, size - 1)
-        below = take(ordered, middle) < values
-        return jnp.where(below, middle + 1, low), jnp.where(below, high, middle)
-
-    bounds = jnp.zeros_like(values), jnp.full_like(values, size)
-    return jax.lax.fori_loop(0, size.bit_length(), halve, bounds)[1]
-
-
 def _line(plan: Plan, coordinates: Array) -> _Line:
     """The line of the sorted particles."""
     dim, n = coordinates.shape
@@ -177,7 +159,7 @@ def _line(plan: Plan, coordinates: Array) -> _Line:
         return _Line(jnp.pad(me, (0, spare)), jnp.asarray([0, 0, 0, n], jnp.int32), jnp.zeros(1, jnp.int32), me)
     cells = plan.cells
     _, index = _cells(plan, coordinates)
-    starts = _first_at_least(index, jnp.arange(cells**dim + 1, dtype=jnp.int32))
+    starts = jnp.searchsorted(index, jnp.arange(cells**dim + 1, dtype=jnp.int32)).astype(jnp.int32)
     begins, ends = starts[:-1].reshape(-1, cells), starts[1:].reshape(-1, cells)
     first, stop = begins[:, 0], ends[:, -1]
     before, after = stop - begins[:, -1], ends[:, 0] - first
@@ -185,7 +167,7 @@ def _line(plan: Plan, coordinates: Array) -> _Line:
     # each boundary cell lies in a run, so a line that is too short belongs to a list that overflowed
     copies = min(2 * n, 2 * cells ** (dim - 1) * plan.slots)
     place = jnp.arange(n + copies + spare, dtype=jnp.int32)
-    row = _first_at_least(first + ahead - before, place + 1) - 1
+    row = jnp.searchsorted(first + ahead - before, place, side="right").astype(jnp.int32) - 1
     slot = place - take(ahead, row)
     slot = jnp.where(slot < take(first, row), slot + take(stop - first, row), slot)
     slot = jnp.where(slot >= take(stop, row), slot - take(stop - first, row), slot)

@@ -207,13 +207,21 @@ def _segment_jvp(primals: tuple[Varied, _Constant], tangents: tuple[Varied, Any]
     # what has no tangent costs nothing, so it is told apart
     params, handed = ([_tangent(dot) for dot in jax.tree.leaves(part)] for part in (tangents[0][:2], tangents[0][2:]))
     asked = tuple(i for i, dot in enumerate(params) if dot is not None)
-    floats = [dot for leaf, dot in zip(jax.tree.leaves(varied[2:]), handed, strict=True) if _is_float(leaf)]
-    started = tuple(i for i, dot in enumerate(floats) if dot is not None)
-    moved: list[Array] = jax.custom_derivatives.linear_call(
-        partial(_along, asked, started),
-        partial(_back, asked, started),
-        _Path(varied, constant[0], kept),
-        ([params[i] for i in asked], [floats[i] for i in started]),
+    floats = [(leaf, dot) for leaf, dot in zip(jax.tree.leaves(varied[2:]), handed, strict=True) if _is_float(leaf)]
+    some = next(dot for dot in (*params, *handed) if dot is not None)
+    nothing = 0.0 * jnp.sum(some)  # jax asks of the right-hand side that all of it depends on tangents
+    path = _Path(varied, constant[0], kept)
+    # jax's one function whose transpose can be given is the solution of a linear equation. The steps are one: each
+    # tangent follows from that before, a substitution forwards, whose transpose goes backwards. Its matrix would matter
+    # to second derivatives only.
+    _, moved = jax.lax.custom_linear_solve(
+        lambda solution: solution,
+        (
+            [params[i] for i in asked],
+            [jnp.full_like(leaf, nothing) if dot is None else dot for leaf, dot in floats],
+        ),
+        solve=lambda _, dots: _along(asked, path, dots),
+        transpose_solve=lambda _, cotangents: _back(asked, path, cotangents),
     )
     none = jax.tree.map(lambda leaf: np.zeros(leaf.shape, jax.dtypes.float0), after)
     return after, (*_with_floats(after[:2], moved, none[:2]), none[2])
@@ -246,12 +254,9 @@ def _step(
     return move, ([leaves[place] for place in asked], _floats(before))
 
 
-def _along(asked: tuple[int, ...], started: tuple[int, ...], path: _Path, dots: _Tangents) -> list[Array]:
-    """The tangents of what is handed on, after all steps; before them, of those of it that have some."""
-    params, some = dots
-    start = [jnp.zeros_like(leaf) for leaf in _floats(path.varied[2:])]
-    for place, dot in zip(started, some, strict=True):
-        start[place] = dot
+def _along(asked: tuple[int, ...], path: _Path, dots: _Tangents) -> _Tangents:
+    """The tangents of what is handed on, after all steps, from those before; those of the parameters stay."""
+    params, start = dots
 
     def step(carry: Any, kept: _Kept) -> tuple[Any, None]:
         handed, words, rows, unmade = carry
@@ -266,13 +271,11 @@ def _along(asked: tuple[int, ...], started: tuple[int, ...], path: _Path, dots: 
         handed = jax.lax.cond(kept.moves, move, lambda: handed)
         return (handed, path.run.words(kept.number + 1), rows, unmade & ~kept.moves), None
 
-    moved: list[Array] = _through(path, start, step, reverse=False)
-    return moved
+    return params, _through(path, start, step, reverse=False)
 
 
-def _back(asked: tuple[int, ...], started: tuple[int, ...], path: _Path, cotangents: list[Array]) -> _Tangents:
+def _back(asked: tuple[int, ...], path: _Path, cotangents: _Tangents) -> _Tangents:
     """The transpose of :func:`_along`: the steps from the last to the first."""
-    sums = [jnp.zeros_like(jax.tree.leaves(path.varied[:2])[place]) for place in asked]
 
     def step(carry: Any, kept: _Kept) -> tuple[Any, None]:
         (sums, handed), words, rows, unmade = carry
@@ -289,8 +292,8 @@ def _back(asked: tuple[int, ...], started: tuple[int, ...], path: _Path, cotange
         after = jax.lax.cond(kept.moves, move, lambda: (sums, handed))
         return (after, path.run.words(kept.number - 1), rows, unmade & ~kept.moves), None
 
-    sums, handed = _through(path, (sums, cotangents), step, reverse=True)
-    return sums, [handed[place] for place in started]
+    before: _Tangents = _through(path, cotangents, step, reverse=True)
+    return before
 
 
 def _through(path: _Path, first: Any, step: Any, *, reverse: bool) -> Any:

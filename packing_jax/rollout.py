@@ -133,9 +133,6 @@ def rollout(
     Derivatives are first ones, of one rollout at a time: ``jax.lax.map`` over keys, not ``jax.vmap`` (and so neither
     ``jax.jacrev`` nor ``jax.jacfwd``).
 
-    An optimizer whose update uses ``jnp.interp``, ``searchsorted``, ``nonzero`` or ``einsum`` cannot be differentiated
-    with jax 0.12, which has no lowering for these inside a function with its own transpose (``linear_call``).
-
     Raises:
         PackingError: an argument out of range, an optimizer without a derivative at a zero gradient, or a derivative
             in the batch fraction or of a derivative asked for.
