@@ -1,11 +1,11 @@
 """The adaptive search for phi_c beside uniform grids of equal error, in particle-steps.
 
 `python benchmarks/adaptive.py DIR --out benchmarks/results/adaptive.json`, after
-`packing-jax critical --dim 3 --kick 0.1 --tolerance 0.003 --budget 3e8 --seed 1 --out DIR`
+`packing-jax critical --dim 3 --rule bro --kick 0.05 --tolerance 0.001 --seed 1 --out DIR`
 
 Both sides have the same sizes, steps, estimator of phi_h and extrapolation; they differ in where replicas are. A grid
 has two replicas at each of M equally spaced phi. Its replicas are drawn from the law that the search measured,
-P(absorbed) = 1/(1 + exp((phi - phi_h)/w)) with phi_h and w of each size, because grids of these sizes take an hour of
+P(absorbed) = 1/(1 + exp((phi - phi_h)/w)) with phi_h and w of each size, because grids of these sizes take hours of
 this machine. Errors are medians over draws, M the smallest with the error of the search. Absorbed replicas of a grid
 cost nothing here, so its cost is a lower bound; those of the search cost what they cost.
 """
@@ -17,13 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
+from tqdm import tqdm
+
 from packing_jax.criticality import half_absorbed_phi_c
 from packing_jax.criticality.search import Round, intercept, scaling, sobered
 from packing_jax.errors import PackingError
 
 RANGES = {"phi_c known to 0.02 beforehand": 0.02, "to 0.05": 0.05}
-POINTS = (5, 7, 9, 13, 17, 25, 33, 49, 65, 97)
+POINTS = np.unique(np.geomspace(5, 800, 40).astype(int)).tolist()
 DRAWS = 12
+FAR = 40  # widths from phi_h, beyond which every replica does the same and the estimate does not feel it
 
 
 def estimated(size, phis, gone, spent):
@@ -43,7 +46,8 @@ def drawn_grid(rng, sizes, reach, count, omega):
         away = np.clip((phis - size["phi_h"]) / size["width"], -500, 500)
         gone = rng.random((count, 2)) < (1 / (1 + np.exp(away)))[:, None]
         spent = int((~gone).sum()) * size["particles"] * size["steps"]
-        rounds.append(estimated(size, phis, gone, spent))
+        telling = np.abs(away) <= max(FAR, 2.1 * (phis[1] - phis[0]) / size["width"])
+        rounds.append(estimated(size, phis[telling], gone[telling], spent))
         outcomes += [(size["particles"], p, bool(f)) for p, row in zip(phis, gone, strict=True) for f in row]
     rounds = sobered(rounds, outcomes, omega)
     fit = intercept(*zip(*[(r.particles, r.phi_h, r.stderr) for r in rounds], strict=True), omega)
@@ -69,7 +73,7 @@ def main():
     ]
     grids = []
     for name, reach in RANGES.items():
-        for count in POINTS:
+        for count in tqdm(POINTS, name):
             rng, draws, refused = np.random.default_rng([count, int(1e4 * reach)]), [], 0
             for _ in range(DRAWS):
                 try:
