@@ -1,6 +1,6 @@
 """The adaptive search for phi_c beside uniform grids of equal error, in particle-steps.
 
-`python benchmarks/adaptive.py DIR --out benchmarks/results/adaptive.json`, after
+`python benchmarks/adaptive.py DIR --out benchmarks/results/adaptive_0.001.json`, after
 `packing-jax critical --dim 3 --rule bro --kick 0.05 --tolerance 0.001 --seed 1 --out DIR`
 
 Both sides have the same sizes, steps, estimator of phi_h and extrapolation; they differ in where replicas are. A grid
