@@ -16,7 +16,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-
 from tqdm import tqdm
 
 from packing_jax.criticality import half_absorbed_phi_c

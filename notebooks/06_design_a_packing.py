@@ -40,7 +40,7 @@ import optax
 
 from packing_jax import HARMONIC, System, observables
 from packing_jax.gradients import equilibrium
-from packing_jax.landscape.contacts import contacts, pressure
+from packing_jax.landscape.contacts import force_network, pressure
 from packing_jax.landscape.jamming import jam
 from packing_jax.landscape.minima import minimise
 
@@ -184,7 +184,7 @@ def mean(values):
 
 
 for name, points in jammed.items():
-    loose = np.mean([contacts(one.minimum).rattlers.mean() for one in points])
+    loose = np.mean([force_network(one.minimum).rattlers.mean() for one in points])
     in_crystal, whole = order[name].mean(axis=0)
     print(
         f"{name:9} phi_J = {mean(phi_j[name])[0]:.4f} +- {mean(phi_j[name])[1]:.4f}, in a crystal "

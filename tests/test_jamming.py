@@ -12,18 +12,18 @@ from scipy.linalg import expm
 
 from packing_jax import HARMONIC, PackingError, System, mixture_1_to_1_4
 from packing_jax.gradients import equilibrium
-from packing_jax.landscape.contacts import contacts, net_forces, pressure, stress
+from packing_jax.landscape.contacts import force_network, net_forces, pressure, stress
 from packing_jax.landscape.jamming import (
     at_phi,
     bisect,
     elastic_moduli,
     follow,
-    force_distribution,
     is_jammed,
     jam,
     mechanics,
 )
 from packing_jax.landscape.minima import Minimum, minimise, neighbour_rows
+from packing_jax.observables import find_contacts, force_distribution
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,7 +51,7 @@ def test_a_cubic_lattice_has_2d_contacts_and_a_known_pressure(dim):
     system, x = lattice(dim, 4, 0.26)
     minimum = minimise(system, x)
     assert minimum.steps == 0
-    network = contacts(minimum)
+    network = force_network(minimum)
     assert network.number == 2 * dim
     assert network.excess == dim * 4**dim - (dim * (4**dim - 1) + 1)
     f = 0.5 * (1 - 0.25 / 0.26)
@@ -69,7 +69,7 @@ def test_a_chain_with_a_gap_is_all_rattlers():
     rows = neighbour_rows(kept, x[:5])
     cut = Minimum(kept, jnp.asarray(x[:5]), rows, 0.0, 0.0, 0, 1e-12)  # not a minimum, but a contact network
     assert system.particles == 6
-    network = contacts(cut)
+    network = force_network(cut)
     assert network.backbone == 0
     assert network.number == 0.0
     assert np.all(network.rattlers)
@@ -162,7 +162,7 @@ def test_jamming_point_is_isostatic_and_marginal(jammed):
     assert is_jammed(jammed.minimum)
     assert 0 <= float(jammed.minimum.system.phi) - jammed.phi <= 1e-6
     # one state of self stress: N_c = d (N_0 - 1) + 1
-    assert contacts(jammed.minimum).excess == 0
+    assert force_network(jammed.minimum).excess == 0
     below = minimise(
         at_phi(jammed.minimum.system, jammed.phi - 1e-5), jammed.minimum.positions, floor=1e-16, steps=2_000_000
     )
@@ -200,20 +200,24 @@ def test_at_phi_scales_every_length():
     np.testing.assert_allclose(other.unit, fresh.unit, rtol=1e-14)
 
 
-def test_force_distribution_is_a_density_of_mean_one():
-    networks = [contacts(packing(2, phi)) for phi in (0.95, 1.0)]
-    found = force_distribution(networks, np.linspace(0, 6, 61))
-    width = np.diff(found.edges)
-    np.testing.assert_allclose(np.sum(found.density * width), 1.0, rtol=1e-12)
-    middle = 0.5 * (found.edges[1:] + found.edges[:-1])
-    np.testing.assert_allclose(np.sum(found.density * width * middle), 1.0, atol=0.05)
-    assert found.forces == sum(network.forces.size for network in networks)
+def test_force_network_is_the_one_found_by_distances():
+    minima = [packing(2, phi) for phi in (0.95, 1.0)]
+    networks = [force_network(minimum) for minimum in minima]
+    found = [find_contacts(minimum.system, np.asarray(minimum.positions)) for minimum in minima]
+    for network, other in zip(networks, found, strict=True):
+        np.testing.assert_array_equal(network.rattlers, other.rattler)
+        assert (network.excess, network.number) == (other.excess, other.number)
+        np.testing.assert_allclose(np.sort(network.forces), np.sort(other.forces), rtol=1e-9)
+    edges = np.linspace(0, 6, 61)
+    distribution = force_distribution(networks, edges)
+    np.testing.assert_allclose(np.sum(distribution.density * np.diff(edges)), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(np.sum(distribution.density * np.diff(edges) * distribution.middle), 1.0, atol=0.05)
 
 
 def test_bad_input(jammed):
     system = jammed.minimum.system
     start = np.random.default_rng(1).random((24, 2))
-    empty = contacts(minimise(at_phi(system, 0.3), start))
+    empty = force_network(minimise(at_phi(system, 0.3), start))
     for wrong, sentence in [
         (lambda: at_phi(system, -0.1), "positive number"),
         (lambda: jam(system, start, step=0.5), "step in phi"),
@@ -221,8 +225,7 @@ def test_bad_input(jammed):
         (lambda: bisect(system, start, 0.95, 1.0), "begin the bracket lower"),
         (lambda: bisect(system, start, 0.3, 0.4), "end the bracket higher"),
         (lambda: bisect(system, start, 0.3, 2.0), "out of"),
-        (lambda: force_distribution([empty], [0.0, 1.0]), "must be jammed"),
-        (lambda: force_distribution([contacts(jammed.minimum)], [1.0, 0.0]), "increase"),
+        (lambda: force_distribution([empty], np.array([0.0, 1.0])), "bears a force"),
         (lambda: mechanics(minimise(at_phi(system, 0.3), start)), "absorbing state"),
         (lambda: elastic_moduli(equilibrium(minimise(*lattice(1, 6, 0.18)))), "no shear"),
     ]:

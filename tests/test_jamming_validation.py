@@ -10,9 +10,10 @@ import pytest
 from results import keep
 
 from packing_jax import HARMONIC, System, mixture_1_to_1_4
-from packing_jax.landscape.contacts import contacts
-from packing_jax.landscape.jamming import Jamming, at_phi, bisect, follow, force_distribution, jam, mechanics
+from packing_jax.landscape.contacts import force_network
+from packing_jax.landscape.jamming import Jamming, at_phi, bisect, follow, jam, mechanics
 from packing_jax.landscape.minima import minimise
+from packing_jax.observables import force_distribution
 
 PARTICLES = 512
 
@@ -113,7 +114,7 @@ def test_scaling_above_phi_j(dim):
         minima = list(follow(top, rough + dphi))
         phi_j = jam(minima[-1].system, minima[-1].positions, step=2e-4).phi
         numbers = [mechanics(minimum) for minimum in minima]
-        networks.append(contacts(minima[-1]))
+        networks.append(force_network(minima[-1]))
         above = np.log(np.array([one.phi for one in numbers]) - phi_j)
         n0 = PARTICLES * (1 - np.array([one.rattlers for one in numbers]))
         columns = {
@@ -126,7 +127,8 @@ def test_scaling_above_phi_j(dim):
             {name: (np.diff(np.log(column)) / np.diff(above)).round(3).tolist() for name, column in columns.items()}
         )
         series.append({"phi_J": phi_j, "packings": [asdict(one) for one in numbers]})
-    forces = force_distribution(networks, np.linspace(0, 5, 21))
+    edges = np.linspace(0, 5, 21)
+    forces = force_distribution(networks, edges)
     mean = {name: float(np.mean([one[name] for one in slopes])) for name in slopes[0]}
     keep(
         "jamming.json",
@@ -139,7 +141,7 @@ def test_scaling_above_phi_j(dim):
             "series": series,
             "force_distribution": {
                 "dphi": float(dphi[-1]),
-                "edges": forces.edges.tolist(),
+                "edges": edges.tolist(),
                 "density": forces.density.tolist(),
                 "stderr": forces.stderr.tolist(),
             },

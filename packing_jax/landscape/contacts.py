@@ -79,7 +79,7 @@ _contact_forces = jax.jit(contact_forces)
 
 
 @dataclass(frozen=True)
-class Contacts:
+class ForceNetwork:
     """The force network of a minimum: rattlers, and contacts that only they make, left out."""
 
     rows: Int[Array, "n k"]  #: force-bearing contacts, a particle's own index as padding
@@ -103,7 +103,7 @@ class Contacts:
         return self.forces.size - (self.dim * (self.backbone - 1) + 1)
 
 
-def contacts(minimum: Minimum) -> Contacts:
+def force_network(minimum: Minimum) -> ForceNetwork:
     """The contacts that carry force at a minimum.
 
     A pair is in contact when its force is above ten times the minimum's force tolerance: below that, forces are the
@@ -124,7 +124,7 @@ def contacts(minimum: Minimum) -> Contacts:
             break
         touching = kept
     me = np.arange(len(rows), dtype=rows.dtype)[:, None]
-    return Contacts(
+    return ForceNetwork(
         rows=jnp.asarray(np.where(touching, rows, me)),
         rattlers=np.asarray(~touching.any(axis=1)),
         forces=force[touching & (rows > me)],
@@ -132,13 +132,13 @@ def contacts(minimum: Minimum) -> Contacts:
     )
 
 
-def require_jammed(minimum: Minimum) -> Contacts:
+def require_jammed(minimum: Minimum) -> ForceNetwork:
     """The force network of a minimum that has one.
 
     Raises:
         PackingError: the minimisation did not converge, or it ended without force-bearing contacts.
     """
-    network = contacts(minimum)
+    network = force_network(minimum)
     if not network.backbone:
         raise PackingError(
             f"no two spheres of this packing (phi = {float(minimum.system.phi):.4g}) press on each other: it is an "

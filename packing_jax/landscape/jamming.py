@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from packing_jax.errors import PackingError
 from packing_jax.gradients import Equilibrium, equilibrium
-from packing_jax.landscape.contacts import Contacts, contacts, deformed_energy, pressure
+from packing_jax.landscape.contacts import deformed_energy, force_network, pressure
 from packing_jax.landscape.minima import FIRE, Minimum, minimise
 from packing_jax.system import System
 
@@ -202,7 +202,7 @@ def mechanics(minimum: Minimum) -> Mechanics:
     """
     system = minimum.system
     at = equilibrium(minimum)
-    network = contacts(minimum)
+    network = force_network(minimum)
     bulk, shear = jax.jit(elastic_moduli)(at)
     return Mechanics(
         phi=float(system.phi),
@@ -260,32 +260,3 @@ def elastic_moduli(at: Equilibrium) -> tuple[Float[Array, ""], Float[Array, ""]]
     second = jax.vmap(curvature)(jnp.asarray(_strains(dim), system.box.dtype))
     p = pressure(system, at.positions, at.rows, jnp.eye(dim, dtype=system.box.dtype))
     return second[0] / dim**2 + p, 0.5 * jnp.mean(second[1:])
-
-
-@dataclass(frozen=True)
-class ForceDistribution:
-    """P(f/<f>) of contact forces, each packing's in units of its own mean."""
-
-    edges: Float[np.ndarray, "b1"]
-    density: Float[np.ndarray, "b"]
-    stderr: Float[np.ndarray, "b"]  #: from the counts, taken as independent
-    forces: int  #: how many
-
-
-def force_distribution(
-    networks: Sequence[Contacts], edges: Float[np.ndarray, "b1"] | Sequence[float]
-) -> ForceDistribution:
-    """The probability density of f/<f> over the contacts of some packings, in the bins ``edges``.
-
-    Raises:
-        PackingError: a packing without contacts, or edges that do not increase.
-    """
-    edges = np.asarray(edges, np.float64)
-    if edges.size < 2 or not np.all(np.diff(edges) > 0):
-        raise PackingError(f"the bin edges {edges} must increase")
-    if not networks or any(network.forces.size == 0 for network in networks):
-        raise PackingError("a packing without contacts has no force distribution; all of them must be jammed")
-    scaled = np.concatenate([network.forces / network.forces.mean() for network in networks])
-    count, _ = np.histogram(scaled, edges)
-    norm = scaled.size * np.diff(edges)
-    return ForceDistribution(edges, count / norm, np.sqrt(count) / norm, scaled.size)

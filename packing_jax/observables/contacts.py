@@ -6,7 +6,7 @@ an absorbed packing has none, and its near contacts are counted at a tolerance o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,11 @@ class Contacts:
         return self.touching & ~self.rattler[self.pairs].any(axis=1)
 
     @property
+    def forces(self) -> Float:
+        """(c,) forces of the contacts between particles that are not rattlers."""
+        return self.force[self.backbone]
+
+    @property
     def number(self) -> float:
         """Z = 2 N_c / N_0: contacts per particle, rattlers removed. NaN when every particle is a rattler."""
         kept = int(np.sum(~self.rattler))
@@ -57,6 +62,15 @@ class Contacts:
             raise PackingError("every particle is a rattler: there is no packing whose contacts could be counted")
         dim = self.direction.shape[1]
         return int(np.sum(self.backbone)) - (dim * (kept - 1) + 1)
+
+
+@runtime_checkable
+class HasForces(Protocol):
+    """A packing of which the contact forces are known."""
+
+    @property
+    def forces(self) -> Float:
+        """(c,) each pair once, rattlers left out."""
 
 
 class Histogram(NamedTuple):
@@ -136,11 +150,11 @@ def _rattlers(contacts: NDArray[np.int64], particles: int, dim: int) -> NDArray[
         loose = now
 
 
-def force_distribution(packings: Sequence[Contacts], edges: np.ndarray) -> Histogram:
+def force_distribution(packings: Sequence[HasForces], edges: np.ndarray) -> Histogram:
     """P(f / <f>): density of contact forces over the mean of their own packing, rattlers left out.
 
     Args:
-        packings: from :func:`find_contacts`.
+        packings: from :func:`find_contacts`, or from :func:`packing_jax.landscape.contacts.force_network`.
         edges: (bins + 1,) increasing.
 
     Raises:
@@ -148,7 +162,7 @@ def force_distribution(packings: Sequence[Contacts], edges: np.ndarray) -> Histo
     """
     scaled = []
     for packing in packings:
-        force = packing.force[packing.backbone]
+        force = packing.forces
         if not (len(force) and force.mean() > 0):
             raise PackingError("a packing has no contact that bears a force; compress it, or leave it out")
         scaled.append(force / force.mean())
