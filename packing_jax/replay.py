@@ -209,7 +209,8 @@ def _segment_jvp(primals: tuple[Varied, _Constant], tangents: tuple[Varied, Any]
     asked = tuple(i for i, dot in enumerate(params) if dot is not None)
     floats = [(leaf, dot) for leaf, dot in zip(jax.tree.leaves(varied[2:]), handed, strict=True) if _is_float(leaf)]
     some = next(dot for dot in (*params, *handed) if dot is not None)
-    nothing = 0.0 * jnp.sum(some)  # jax asks of the right-hand side that all of it depends on tangents
+    # jax asks of the right-hand side that all of it depends on tangents (not 0 * some, whose transpose keeps a NaN)
+    nothing = jnp.where(np.zeros(some.shape, bool), some, 0).sum()
     path = _Path(varied, constant[0], kept)
     # jax's one function whose transpose can be given is the solution of a linear equation. The steps are one: each
     # tangent follows from that before, a substitution forwards, whose transpose goes backwards. Its matrix would matter
