@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
+from jax.flatten_util import ravel_pytree
 
 from packing_jax import neighbors as nb
 from packing_jax import noise
@@ -208,22 +209,21 @@ def _segment_jvp(primals: tuple[Varied, _Constant], tangents: tuple[Varied, Any]
     params, handed = ([_tangent(dot) for dot in jax.tree.leaves(part)] for part in (tangents[0][:2], tangents[0][2:]))
     asked = tuple(i for i, dot in enumerate(params) if dot is not None)
     floats = [(leaf, dot) for leaf, dot in zip(jax.tree.leaves(varied[2:]), handed, strict=True) if _is_float(leaf)]
-    some = next(dot for dot in (*params, *handed) if dot is not None)
-    # jax asks of the right-hand side that all of it depends on tangents (not 0 * some, whose transpose keeps a NaN)
-    nothing = jnp.where(np.zeros(some.shape, bool), some, 0).sum()
     path = _Path(varied, constant[0], kept)
+    # in one line, since jax asks that all of a right-hand side depends on tangents where some of it does
+    line, apart = ravel_pytree(
+        ([params[i] for i in asked], [jnp.zeros_like(leaf) if dot is None else dot for leaf, dot in floats])
+    )
     # jax's one function whose transpose can be given is the solution of a linear equation. The steps are one: each
     # tangent follows from that before, a substitution forwards, whose transpose goes backwards. Its matrix would matter
     # to second derivatives only.
-    _, moved = jax.lax.custom_linear_solve(
-        lambda solution: solution,
-        (
-            [params[i] for i in asked],
-            [jnp.full_like(leaf, nothing) if dot is None else dot for leaf, dot in floats],
-        ),
-        solve=lambda _, dots: _along(asked, path, dots),
-        transpose_solve=lambda _, cotangents: _back(asked, path, cotangents),
+    solution = jax.lax.custom_linear_solve(
+        lambda same: same,
+        line,
+        solve=lambda _, dots: ravel_pytree(_along(asked, path, apart(dots)))[0],
+        transpose_solve=lambda _, cotangents: ravel_pytree(_back(asked, path, apart(cotangents)))[0],
     )
+    moved = apart(solution)[1]
     none = jax.tree.map(lambda leaf: np.zeros(leaf.shape, jax.dtypes.float0), after)
     return after, (*_with_floats(after[:2], moved, none[:2]), none[2])
 

@@ -51,7 +51,7 @@ from packing_jax.system import Leaf, System
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["positions", "moved", "absorbed_at", "failed", "needed_row", "needed_slots"],
+    data_fields=["positions", "moved", "absorbed_at", "failed", "too_wide", "needed_row", "needed_slots"],
     meta_fields=["plan"],
 )
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Rollout:
     moved: Leaf  #: (N, dim) displacement from the start, through the periodic boundary, in the unit of the box
     absorbed_at: Leaf  #: () int32, first step without an overlap, -1 if still active
     failed: Leaf  #: () bool, a move was not finite or longer than half the box
+    too_wide: Leaf  #: () bool, spheres reach further than the neighbour search, which was planned for smaller ones
     needed_row: Leaf  #: () int32, longest neighbour row met
     needed_slots: Leaf  #: () int32, longest run of cells met
     plan: Plan  #: of the neighbour search
@@ -69,7 +70,7 @@ class Rollout:
     @property
     def overflowed(self) -> Array:
         """() bool, whether neighbours were lost because the plan is too small."""
-        return (self.needed_row > self.plan.capacity) | (self.needed_slots > self.plan.slots)
+        return self.too_wide | (self.needed_row > self.plan.capacity) | (self.needed_slots > self.plan.slots)
 
     def check(self) -> str:
         """What there is to say about a finished run; empty if nothing. Not inside jit or grad.
@@ -77,6 +78,11 @@ class Rollout:
         Raises:
             PackingError: the run lost neighbours or diverged.
         """
+        if self.too_wide:
+            raise PackingError(
+                "the spheres reach beyond the cells of the plan, which was made for smaller ones; "
+                "make the plan with rollout_plan for the largest diameters or phi"
+            )
         if self.overflowed:
             raise PackingError(
                 f"a particle had {int(self.needed_row)} neighbours in reach and a run of cells "
@@ -251,11 +257,13 @@ def _roll(plan: Plan, every: int, steps: int, system: System, rule: Any, key: Ar
         slots=zero,
     )
     last = run.steps(rule, system, first, every)
+    reach = jnp.max(system.diameters) + np.asarray(plan.skin, dtype) * system.unit
     met = Rollout(
         positions=with_derivative(to_positions(last.fixed[:, places], jnp.ones_like(box)), last.real[:, places].T),
         moved=(last.real[:, places] - real).T,
         absorbed_at=last.absorbed_at,
         failed=last.failed,
+        too_wide=(reach * np.asarray(plan.cells, dtype) > 1.0) & (plan.cells > 1),
         needed_row=last.row,
         needed_slots=last.slots,
         plan=plan,

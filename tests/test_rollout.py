@@ -195,6 +195,29 @@ def test_forward_mode_is_the_transpose(name: str) -> None:
     np.testing.assert_allclose(along, sum(jnp.sum(slopes[one] * way[one]) for one in at), rtol=1e-10)
 
 
+def _interpolated(*rates: Any) -> optax.GradientTransformation:
+    return optax.sgd(lambda step: jnp.interp(step.astype(jnp.float64), np.array([0.0, 4.0, 8.0]), jnp.stack(rates)))
+
+
+def test_a_schedule_that_interpolates_and_one_of_two_tangents() -> None:
+    """jax 0.12 has a new kind of primitive for jnp.interp; and not every tangent depends on what is differentiated."""
+    system = _system(2)
+    plan = plan_for(system, 0.4)
+
+    def spread(rates: Any, phi: Any) -> Any:
+        rule = pj.sgd(Partial(_interpolated, *rates), 0.75)
+        return jnp.mean(rollout(system.at_phi(phi), rule, 8, KEY, plan=plan).moved ** 2)
+
+    rates = [jnp.asarray(0.3)] * 3
+    slopes, of_phi = jax.jit(jax.grad(spread, argnums=(0, 1)))(rates, 0.7)
+    for k, slope in enumerate(slopes):
+        up, down = ([rate + h * (i == k) for i, rate in enumerate(rates)] for h in (1e-6, -1e-6))
+        np.testing.assert_allclose(slope, (spread(up, 0.7) - spread(down, 0.7)) / 2e-6, rtol=1e-6)
+    tangents = [jnp.ones(())] * 3
+    through = jax.grad(lambda w: jax.jvp(spread, (rates, jnp.asarray(0.7)), (tangents, w))[1])(jnp.asarray(0.5))
+    np.testing.assert_allclose(through, of_phi, rtol=1e-10)
+
+
 @pytest.mark.validation
 @pytest.mark.parametrize("name", ["sgd independent", "bro"])
 def test_a_grid_whose_rows_are_made_again_gives_the_derivatives_of_all_pairs(name: str) -> None:
@@ -373,6 +396,10 @@ def test_lost_neighbours_and_divergence_are_never_silent() -> None:
         end.check()
     fit = rollout_plan(system, pj.bro(0.1), 5, KEY)
     assert fit.capacity >= int(end.needed_row)
+    wide = rollout(System.create(0.8, 300, 2), pj.bro(0.1), 5, KEY, plan=plan_for(System.create(0.3, 300, 2), 0.4))
+    assert np.isnan(wide.positions).all()
+    with pytest.raises(PackingError, match="made for smaller ones"):
+        wide.check()
     wild = pj.sgd(Partial(optax.sgd, learning_rate=1e6))
     with pytest.raises(PackingError, match="diverged"):
         rollout_plan(system, wild, 5, KEY)

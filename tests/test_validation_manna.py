@@ -213,7 +213,7 @@ def test_finite_size_collapse_of_2d_random_organization():
     """Target: nu_perp and beta/nu_perp of a collapse of three sizes within two standard deviations of the class."""
     phi_c, before = sharper("2D RO, kick 1")
     case, results, steps = CASES["2D RO, kick 1"].case, [], 5000
-    sizes = {256: 64, 1024: 24, 4096: 8}
+    sizes = {256: 64, 1024: 12, 4096: 4}
     for particles, replicas in sizes.items():
         # (phi - phi_c)/phi_c N^(1/(d nu_perp)) from a third to twenty
         deltas = np.geomspace(0.33, 20.0, 12) * particles ** (-1 / (2 * 0.8))
