@@ -210,13 +210,18 @@ def test_beta_of_the_manna_class(name):
 
 @pytest.mark.xdist_group("2D RO, kick 1")
 def test_finite_size_collapse_of_2d_random_organization():
-    """Target: nu_perp and beta/nu_perp of a collapse of three sizes within two standard deviations of the class."""
+    """Target: nu_perp and beta/nu_perp of a collapse of three sizes within two standard deviations of the class.
+
+    Distances from phi_c end where that of the smallest size is a fifth of it. The range was shortened after one up to
+    three fifths had been seen to give nu_perp = 10 +- 16: out there activities depend on phi alone, and a collapse
+    without any scaling fits them best.
+    """
     phi_c, before = sharper("2D RO, kick 1")
     case, results, steps = CASES["2D RO, kick 1"].case, [], 5000
     sizes = {256: 64, 1024: 12, 4096: 4}
     for particles, replicas in sizes.items():
-        # (phi - phi_c)/phi_c N^(1/(d nu_perp)) from a third to twenty
-        deltas = np.geomspace(0.33, 20.0, 12) * particles ** (-1 / (2 * 0.8))
+        # (phi - phi_c)/phi_c N^(1/(d nu_perp)) from a third to 6.5
+        deltas = np.geomspace(0.33, 20.0, 12)[:9] * particles ** (-1 / (2 * 0.8))
         phis = tuple(np.round(phi_c * (1.0 + deltas), 5))
         spec = replace(
             case.what, particles=particles, phi=phis, kick=case.kicks, replicas=replicas, steps=steps, seed=SEED
@@ -231,6 +236,7 @@ def test_finite_size_collapse_of_2d_random_organization():
         "chi2": found.chi2,
         "dof": found.dof,
         "phi_c": [found.phi_c.value, found.phi_c.stderr],
+        "note": "the range of phi was shortened after a longer one had been seen to give nu_perp = 10 +- 16",
         **spent([*before, *results]),
     }
     deviations = {}
