@@ -214,9 +214,9 @@ def _segment_jvp(primals: tuple[Varied, _Constant], tangents: tuple[Varied, Any]
     line, apart = ravel_pytree(
         ([params[i] for i in asked], [jnp.zeros_like(leaf) if dot is None else dot for leaf, dot in floats])
     )
-    # jax's one function whose transpose can be given is the solution of a linear equation. The steps are one: each
-    # tangent follows from that before, a substitution forwards, whose transpose goes backwards. Its matrix would matter
-    # to second derivatives only.
+    # A linear map with its transpose given: linear_call cannot lower what jax 0.12 has new primitives for, such as
+    # jnp.interp. The steps are a linear equation too, solved forwards, its transpose backwards. The identity below is
+    # not its matrix, which would matter to second derivatives only, and these are refused above.
     solution = jax.lax.custom_linear_solve(
         lambda same: same,
         line,

@@ -134,7 +134,8 @@ def rollout(
         key: ``jax.random.key(seed)``; the draws and the start are those of ``simulate`` with it.
         start: (N, dim) positions in the unit of the box; independent uniform ones when None.
         checkpoint_every: S, steps between two kept configurations in reverse mode, 1 to T; by memory when None.
-        plan: the neighbour search, static; needed where the system is traced, see :func:`rollout_plan`.
+        plan: the neighbour search, static; needed where the system is traced, see :func:`rollout_plan`. Made for the
+            largest diameters or phi that will come: beyond them the run is NaN.
 
     Derivatives are first ones, of one rollout at a time: ``jax.lax.map`` over keys, not ``jax.vmap`` (and so neither
     ``jax.jacrev`` nor ``jax.jacfwd``).

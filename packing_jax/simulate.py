@@ -157,6 +157,8 @@ def simulate(
     Raises:
         PackingError: arguments out of range, positions not finite, or a replica whose moves diverged.
     """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((system, rule, start))):
+        raise PackingError("simulate runs on the host; a derivative goes through packing_jax.rollout.rollout")
     times = log_times(steps) if times is None else check_times(times, steps)
     replicas, batched = gather_replicas(system, rule, key, start)
     results: dict[int, Result] = {}

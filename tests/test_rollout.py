@@ -345,6 +345,27 @@ def test_absorbed_runs_say_that_nothing_moves_and_give_zeros_not_nans() -> None:
     assert all(not np.any(one) for one in slopes(met.positions, 0.2)[1])
 
 
+def test_an_empty_minibatch_passes_no_nan_back_through_a_norm() -> None:
+    system = System.create(0.3, 32, 2, dtype=np.float64)
+    plan = plan_for(system, 0.4)
+
+    def spread(rate: Any) -> Any:
+        rule = pj.sgd(Partial(_clipped, rate=rate, limit=0.5), 0.5)
+        return jnp.mean(rollout(system, rule, 60, jax.random.key(3), plan=plan).moved ** 2)
+
+    slope = jax.grad(spread)(0.5)
+    np.testing.assert_allclose(slope, jax.jvp(spread, (0.5,), (1.0,))[1], rtol=1e-9)
+    assert slope != 0
+
+
+def test_derivatives_that_go_elsewhere_are_named() -> None:
+    system = _system(2)
+    with pytest.raises(PackingError, match="a derivative goes through"):
+        jax.grad(lambda kick: jnp.sum(pj.simulate(system, pj.bro(kick), 3, KEY).positions))(0.1)
+    with pytest.raises(PackingError, match="Partial"):
+        jax.grad(lambda rate: jnp.sum(pj.sgd(optax.sgd(rate)).batch_fraction))(0.1)
+
+
 def test_choices_and_constants_are_refused_in_a_sentence() -> None:
     system = _system(2)
     plan = plan_for(system, 0.4)

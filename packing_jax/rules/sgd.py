@@ -147,6 +147,9 @@ def minibatch_gradient(rule: SGD, system: System, scene: Scene) -> tuple[Array, 
     if rule.coupling == "pair":
         weight = jnp.where(_pair_choice(rule, scene, fraction), weight, 0.0)
     total, active = exact_row_sum([weight * part for part in pairs.separation], bound, scene)
+    if isinstance(scene.coordinates, Followed):
+        # of an empty minibatch no derivative comes back through an optimizer's 0/0, such as that of a norm
+        total = jnp.where(jnp.any(weight != 0), total, 0.0)
     if rule.coupling == "particle":
         words = scene.particle
         overlapping = active if scene.deep is scene.hit else row_sums([], scene.hit)[1]
@@ -254,7 +257,13 @@ def _is_local(optimizer: Any) -> bool:
                 state = one().init(places[:, :few])
                 if any(jnp.ndim(leaf) for leaf in jax.tree.leaves(state)):
                     return False
-                moves.append(np.asarray(one().update(gradient[:, :few], state, places[:, :few])[0]))
+                moved = one().update(gradient[:, :few], state, places[:, :few])[0]
+                if isinstance(moved, jax.core.Tracer):
+                    raise PackingError(
+                        "the optimizer holds a traced number; give jax.tree_util.Partial(optax.sgd, "
+                        "learning_rate=...), whose numbers can be differentiated"
+                    )
+                moves.append(np.asarray(moved))
             if moves[0][:, 3:].any() or not np.array_equal(moves[0][:, :1], moves[1]):
                 return False
     return True
