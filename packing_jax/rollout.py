@@ -1,10 +1,10 @@
 r"""Derivatives through the dynamics: a run as a differentiable function of what goes into it.
 
-:func:`rollout` makes the moves of :func:`packing_jax.simulate.simulate`, the same bits for the same key (but for
-optimizers that sum floats over particles, as a global norm does: these keep another order here), and ``jax.grad`` and
-``jax.jvp`` go through it: along the start, the diameters, phi (:meth:`System.at_phi`), the box, the
-kick or whatever is a leaf of the rule, an optax optimizer's hyperparameters in a ``jax.tree_util.Partial`` included,
-and the exponent and amplitude of the pair energy, where they are arrays.
+:func:`rollout` makes the moves of :func:`packing_jax.simulate.simulate`, the same bits for the same key (to
+rounding for optimizers that sum floats over particles, as a global norm does, or add products, as ``optax.ema`` does),
+and ``jax.grad`` and ``jax.jvp`` go through it: along the start, the diameters, phi (:meth:`System.at_phi`), the box,
+the kick or whatever is a leaf of the rule, an optax optimizer's hyperparameters in a ``jax.tree_util.Partial``
+included, and the exponent and amplitude of the pair energy, where they are arrays.
 
 The derivative is that of the path at fixed draws, dx_T/dtheta with x_{t+1} = x_t + step(x_t, theta, draws_t): draws are
 keyed by (key, step, tag) and do not depend on theta. Neighbour rows are constants of a step, and so is the set of

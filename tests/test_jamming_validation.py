@@ -101,7 +101,7 @@ def test_scaling_above_phi_j(dim):
     The energy, an integral of the pressure, may be off by twice as much.
     The kept run misses in 3D: pressure 1.067, dZ 0.5505; 2D is within. The misses are those of the range: between
     neighbouring dphi the slope of the pressure falls from 1.11 and 1.14 at 2e-2 to 1.00 and 1.03 at the smallest dphi,
-    as the bulk modulus, constant at phi_J, softens with dphi, and p = phi^2 dE/dphi carries phi^2; that of dZ is 0.48
+    as the bulk modulus, constant at phi_J, stiffens with dphi, and p = phi^2 dE/dphi carries phi^2; that of dZ is 0.48
     and 0.49 there (`local_slopes`).
     """
     clock = time.time()
