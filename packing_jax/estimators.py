@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 
 from packing_jax.errors import PackingError
+from packing_jax.replicas import check_key
 
 
 class Estimate(NamedTuple):
@@ -42,6 +43,7 @@ def common_random_numbers(measure: Callable[[Array, Array], Any], at: float, wid
     """
     if not (np.isfinite(width) and width > 0):
         raise PackingError(f"the width is {width}; it must be a finite positive number")
+    check_key(keys)
     if keys.ndim != 1 or len(keys) < 2:
         raise PackingError(f"keys of shape {keys.shape}; at least 2 runs are needed for an error")
     ends = []

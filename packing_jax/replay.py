@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.custom_batching import sequential_vmap
 from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
@@ -119,10 +120,14 @@ class Run:
 _Constant = tuple[Run, Carry, Array]
 
 
+# The loops of a segment, there and back, run one after another in a batch: together, all of their branches would be
+# taken, and rows listed at each step.
+
+
 @jax.custom_jvp
 def _segment(varied: Varied, constant: _Constant) -> tuple[Array, Any, Carry]:
     """Some steps: real coordinates and the rule's state after them, and the rest of the carry."""
-    return _forward(varied, constant)[0]
+    return sequential_vmap(_forward)(varied, constant)[0]
 
 
 def _forward(varied: Varied, constant: _Constant) -> tuple[tuple[Array, Any, Carry], _Kept]:
@@ -204,7 +209,7 @@ _Tangents = tuple[list[Array], list[Array]]
 def _segment_jvp(primals: tuple[Varied, _Constant], tangents: tuple[Varied, Any]) -> tuple[Any, Any]:
     varied, constant = primals
     varied = jax.tree.map(lambda leaf: _first_only(leaf) if _is_float(leaf) else leaf, varied)
-    after, kept = _forward(varied, constant)
+    after, kept = sequential_vmap(_forward)(varied, constant)
     # what has no tangent costs nothing, so it is told apart
     params, handed = ([_tangent(dot) for dot in jax.tree.leaves(part)] for part in (tangents[0][:2], tangents[0][2:]))
     asked = tuple(i for i, dot in enumerate(params) if dot is not None)
@@ -214,14 +219,15 @@ def _segment_jvp(primals: tuple[Varied, _Constant], tangents: tuple[Varied, Any]
     line, apart = ravel_pytree(
         ([params[i] for i in asked], [jnp.zeros_like(leaf) if dot is None else dot for leaf, dot in floats])
     )
+    along, back = (sequential_vmap(partial(steps, asked)) for steps in (_along, _back))
     # A linear map with its transpose given: linear_call cannot lower what jax 0.12 has new primitives for, such as
     # jnp.interp. The steps are a linear equation too, solved forwards, its transpose backwards. The identity below is
     # not its matrix, which would matter to second derivatives only, and these are refused above.
     solution = jax.lax.custom_linear_solve(
         lambda same: same,
         line,
-        solve=lambda _, dots: ravel_pytree(_along(asked, path, apart(dots)))[0],
-        transpose_solve=lambda _, cotangents: ravel_pytree(_back(asked, path, apart(cotangents)))[0],
+        solve=lambda _, dots: ravel_pytree(along(path, apart(dots)))[0],
+        transpose_solve=lambda _, cotangents: ravel_pytree(back(path, apart(cotangents)))[0],
     )
     moved = apart(solution)[1]
     none = jax.tree.map(lambda leaf: np.zeros(leaf.shape, jax.dtypes.float0), after)

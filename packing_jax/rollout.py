@@ -19,8 +19,8 @@ Memory: reverse mode needs every configuration again, the row sums of its move, 
 only each S-th is kept; the steps between are made again when their derivatives are due, and kept meanwhile: about
 8 dim N (T/S + S) bytes in float32 without an optimizer's state. S = T keeps everything and makes no step twice, which
 is faster by a run. S = ``checkpoint_every`` is T where keeping every step takes up to 1 GiB, else sqrt(T) but at least
-64, unless given. Forward mode keeps S steps. All this is for each run: of many in one ``jax.lax.map``, take the
-gradient inside the map.
+64, unless given. Forward mode keeps S steps. All this is for each run: of many, ``jax.lax.map`` of the gradient keeps
+one run at a time, ``jax.vmap`` all of them.
 
 Resolution: neighbour rows are listed anew on the way back, and a derivative is NaN if one does not fit the plan there.
 In a kick it has the resolution of the moves, a pair's being rounded to 2^-32 box sides in float32: at N = 1e4 about
@@ -91,8 +91,8 @@ class Rollout:
             )
         if self.failed:
             raise PackingError(
-                "the run diverged: a move was not finite or longer than half the box; "
-                "use a smaller kick or learning rate"
+                "the run diverged: a move was not finite or longer than half the box; use a smaller kick or learning "
+                "rate, above 0, and a batch fraction above 0 and at most 1"
             )
         if self.absorbed_at >= 0:
             return (
@@ -126,8 +126,8 @@ def rollout(
         >>> jax.grad(spread, argnums=(0, 1))(0.1, 0.6)
 
     Args:
-        system: one system. Its leaves may be traced; :meth:`System.at_phi` and :meth:`System.with_diameters` make one
-            from a traced phi or diameters, ``dataclasses.replace(system, energy=overlap(a))`` from a traced exponent.
+        system: one system. Its leaves may be traced; :meth:`System.at_phi`, :meth:`System.with_diameters` and
+            :meth:`System.with_energy` make one from a traced phi, diameters or pair energy.
         rule: one of :mod:`packing_jax.rules`, one hyperparameter each. Adam and its relatives need ``eps_root`` > 0:
             their square root has no derivative at the zero gradient of a particle without overlap.
         steps: T, moves to make.
@@ -137,8 +137,8 @@ def rollout(
         plan: the neighbour search, static; needed where the system is traced, see :func:`rollout_plan`. Made for the
             largest diameters or phi that will come: beyond them the run is NaN.
 
-    Derivatives are first ones, of one rollout at a time: ``jax.lax.map`` over keys, not ``jax.vmap`` (and so neither
-    ``jax.jacrev`` nor ``jax.jacfwd``).
+    Derivatives are first ones. Under ``jax.vmap`` (``jax.jacfwd``, ``jax.jacrev``) runs and directions are made one
+    after another: to make many runs together, use ``simulate``, which has no derivative.
 
     Raises:
         PackingError: an argument out of range, an optimizer without a derivative at a zero gradient, or a derivative

@@ -110,13 +110,22 @@ class System:
             cut=_default_cut(energy, dtype),
         )
 
-    def with_diameters(self, diameters: Array) -> "System":
+    def with_diameters(self, diameters: Array | np.ndarray | float) -> "System":
         """The system with other diameters, () or (N,), whose mean is the new unit; diameters may be traced.
 
         Raises:
             PackingError: as :meth:`from_diameters`, where the diameters are numbers.
         """
+        diameters = jnp.asarray(diameters, self.box.dtype)
         return _checked(replace(self, diameters=diameters, unit=jnp.mean(diameters)))
+
+    def with_energy(self, energy: Overlap | PairEnergy) -> "System":
+        """The system with another pair energy, whose exponent and amplitude may be traced, or be one per replica."""
+
+        def as_leaf(leaf: Array | float) -> Array:
+            return jnp.broadcast_to(jnp.asarray(leaf, self.box.dtype), self.box.shape)
+
+        return replace(self, energy=jax.tree.map(as_leaf, energy), cut=_default_cut(energy, self.box.dtype))
 
     def at_phi(self, phi: Array | float) -> "System":
         """The system swollen or shrunk to packing fraction phi, which may be traced: :meth:`create` is for numbers.

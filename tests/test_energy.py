@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from types import ModuleType
 
 import jax
@@ -131,7 +130,7 @@ def test_largest_slope_bounds_every_pair() -> None:
     coordinates = to_fixed(jnp.asarray(x, jnp.float32), system.box)
     pairs = pairs_along(system, coordinates, all_pairs_rows(20))
     for a in (1.0, 2.5):
-        one = replace(system, energy=overlap(a, a0=0.7))
+        one = system.with_energy(overlap(a, a0=0.7))
         slopes = np.asarray(slopes_of(one, pairs))
         unit = one.unit / one.box
         assert np.max(np.abs(slopes)) <= float(one.energy.largest_slope(one.diameters / one.box, unit)) * (1 + 1e-6)
@@ -262,7 +261,7 @@ def test_exponent_can_be_differentiated() -> None:
         a0 = 0.5 * float(system.unit)
 
         def value(a: jax.Array) -> jax.Array:
-            return total_energy(replace(system, energy=overlap(a)), jnp.asarray(x))
+            return total_energy(system.with_energy(overlap(a)), jnp.asarray(x))
 
         f = jax.jit(jax.vmap(jax.value_and_grad(value)))
         exponents = np.array([1.0, 1.5, 2.0, 3.0])
@@ -360,7 +359,7 @@ def test_a_user_energy_gives_what_the_family_gives() -> None:
         return 0.25 * (1.0 - r / sigma) ** 2
 
     system, x, _ = overlapping_system(3, HARMONIC, n=12, side=4.0, dtype=np.float32)
-    own = replace(system, energy=PairEnergy(harmonic, 2.0))
+    own = system.with_energy(PairEnergy(harmonic, 2.0))
     value, gradient = value_and_gradient(system, jnp.asarray(x, jnp.float32))
     mine, there = value_and_gradient(own, jnp.asarray(x, jnp.float32))
     assert mine == pytest.approx(float(value), rel=1e-6)
@@ -374,7 +373,7 @@ def test_a_jax_md_potential_gives_what_the_family_gives(jax_md: ModuleType) -> N
         return jax_md.energy.soft_sphere(r, sigma, epsilon=0.5, alpha=2)
 
     system, x, _ = overlapping_system(3, HARMONIC, n=12, side=4.0, dtype=np.float32)
-    theirs = replace(system, energy=PairEnergy(soft_sphere, 2.0))
+    theirs = system.with_energy(PairEnergy(soft_sphere, 2.0))
     value, gradient = value_and_gradient(system, jnp.asarray(x, jnp.float32))
     lent, there = value_and_gradient(theirs, jnp.asarray(x, jnp.float32))
     assert lent == pytest.approx(float(value), rel=1e-6)
@@ -388,7 +387,7 @@ def test_a_user_energy_may_be_undefined_beyond_contact() -> None:
     _, r, contact = pairs_of(x, diameters, 1.0)
     assert np.any(r > contact)
     value, (along, gradient) = value_and_both(system, jnp.asarray(x, jnp.float32))
-    family = replace(system, energy=HERTZIAN)
+    family = system.with_energy(HERTZIAN)
     expected = value_and_both(family, jnp.asarray(x, jnp.float32))
     assert value == pytest.approx(float(expected[0]), rel=1e-5)
     np.testing.assert_allclose(gradient, expected[1][1], atol=1e-5)

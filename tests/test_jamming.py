@@ -14,7 +14,6 @@ from packing_jax import HARMONIC, PackingError, System, mixture_1_to_1_4
 from packing_jax.gradients import equilibrium
 from packing_jax.landscape.contacts import force_network, net_forces, pressure, stress
 from packing_jax.landscape.jamming import (
-    at_phi,
     bisect,
     elastic_moduli,
     follow,
@@ -164,7 +163,7 @@ def test_jamming_point_is_isostatic_and_marginal(jammed):
     # one state of self stress: N_c = d (N_0 - 1) + 1
     assert force_network(jammed.minimum).excess == 0
     below = minimise(
-        at_phi(jammed.minimum.system, jammed.phi - 1e-5), jammed.minimum.positions, floor=1e-16, steps=2_000_000
+        jammed.minimum.system.at_phi(jammed.phi - 1e-5), jammed.minimum.positions, floor=1e-16, steps=2_000_000
     )
     assert not is_jammed(below)
 
@@ -187,14 +186,14 @@ def test_bisection_brackets_the_quenches(jammed):
     start = np.random.default_rng(1).random((24, 2))
     found = bisect(system, start, 0.7, 0.95)
     assert found.width <= 1e-6
-    assert is_jammed(minimise(at_phi(system, found.phi + 0.5 * found.width), start, steps=2_000_000))
-    assert not is_jammed(minimise(at_phi(system, found.phi - 0.5 * found.width), start, steps=2_000_000, floor=1e-16))
+    assert is_jammed(minimise(system.at_phi(found.phi + 0.5 * found.width), start, steps=2_000_000))
+    assert not is_jammed(minimise(system.at_phi(found.phi - 0.5 * found.width), start, steps=2_000_000, floor=1e-16))
     assert 0.76 < found.phi < 0.9
 
 
 def test_at_phi_scales_every_length():
     system = System.create(0.8, 24, 2, sizes=mixture_1_to_1_4(24), energy=HARMONIC, dtype=np.float64)
-    other = at_phi(system, 0.9)
+    other = system.at_phi(0.9)
     fresh = System.create(0.9, 24, 2, sizes=mixture_1_to_1_4(24), energy=HARMONIC, dtype=np.float64)
     np.testing.assert_allclose(other.diameters, fresh.diameters, rtol=1e-14)
     np.testing.assert_allclose(other.unit, fresh.unit, rtol=1e-14)
@@ -217,16 +216,16 @@ def test_force_network_is_the_one_found_by_distances():
 def test_bad_input(jammed):
     system = jammed.minimum.system
     start = np.random.default_rng(1).random((24, 2))
-    empty = force_network(minimise(at_phi(system, 0.3), start))
+    empty = force_network(minimise(system.at_phi(0.3), start))
     for wrong, sentence in [
-        (lambda: at_phi(system, -0.1), "positive number"),
+        (lambda: system.at_phi(-0.1), "positive number"),
         (lambda: jam(system, start, step=0.5), "step in phi"),
         (lambda: bisect(system, start, 0.9, 0.8), "must be the smaller"),
         (lambda: bisect(system, start, 0.95, 1.0), "begin the bracket lower"),
         (lambda: bisect(system, start, 0.3, 0.4), "end the bracket higher"),
         (lambda: bisect(system, start, 0.3, 2.0), "out of"),
         (lambda: force_distribution([empty], np.array([0.0, 1.0])), "bears a force"),
-        (lambda: mechanics(minimise(at_phi(system, 0.3), start)), "absorbing state"),
+        (lambda: mechanics(minimise(system.at_phi(0.3), start)), "absorbing state"),
         (lambda: elastic_moduli(equilibrium(minimise(*lattice(1, 6, 0.18)))), "no shear"),
     ]:
         with pytest.raises(PackingError, match=sentence):

@@ -11,7 +11,7 @@ from results import keep
 
 from packing_jax import HARMONIC, System, mixture_1_to_1_4
 from packing_jax.landscape.contacts import force_network
-from packing_jax.landscape.jamming import Jamming, at_phi, bisect, follow, jam, mechanics
+from packing_jax.landscape.jamming import Jamming, bisect, follow, jam, mechanics
 from packing_jax.landscape.minima import minimise
 from packing_jax.observables import force_distribution
 
@@ -109,7 +109,7 @@ def test_scaling_above_phi_j(dim):
     series, slopes, local, networks = [], [], [], []
     for seed in range(2):
         system, positions = start(dim, seed)
-        top = minimise(at_phi(system, TARGET[dim][0] + 0.025), positions)
+        top = minimise(system.at_phi(TARGET[dim][0] + 0.025), positions)
         rough = jam(top.system, top.positions, step=0.005).phi
         minima = list(follow(top, rough + dphi))
         phi_j = jam(minima[-1].system, minima[-1].positions, step=2e-4).phi

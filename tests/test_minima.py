@@ -1,7 +1,6 @@
 """FIRE, neighbour rows and minimisation against closed forms and float64 sums over all pairs in numpy."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -176,7 +175,7 @@ def test_bad_input():
     system = jammed_system(2)
     x = start(system)
     for wrong, sentence in [
-        (lambda: minimise(replace(system, energy=LINEAR), x), "linear energy"),
+        (lambda: minimise(system.with_energy(LINEAR), x), "linear energy"),
         (lambda: minimise(stack([system, system]), x), "one at a time"),
         (lambda: minimise(system, x[:-1]), "must be"),
         (lambda: minimise(system, np.where(x == x[0], np.nan, x)), "finite"),

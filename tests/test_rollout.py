@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -144,7 +145,7 @@ def _ending(dim: int, rule: Any, steps: int, plan: Plan | None = None, **options
 
     def number(a: dict[str, Any]) -> Any:
         energy = pj.overlap(a["exponent"], a["a0"])
-        there = replace(system.at_phi(a["phi"]), box=a["box"], energy=energy)
+        there = replace(system.at_phi(a["phi"]).with_energy(energy), box=a["box"])
         grown = a["diameters"] / system.diameters
         there = replace(there, diameters=there.diameters * grown, unit=there.unit * a["unit"] / system.unit)
         moving = jax.tree.unflatten(shape, [a[name] for name in a if name.startswith("rule")])
@@ -247,6 +248,55 @@ def test_checkpoints_change_memory_only() -> None:
         sizes.append(made.memory_analysis().temp_size_in_bytes)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), *slopes)
     assert sizes[0] < 0.4 * sizes[1]
+
+
+@pytest.mark.parametrize("name", ["bro", pytest.param("adam", marks=pytest.mark.validation)])
+def test_vmap_makes_one_run_after_another_and_jacobians_one_direction(name: str) -> None:
+    """Several runs, several tangents and several cotangents, through two segments of which rows are listed anew."""
+    system = System.create(0.7, 60, 2, energy=pj.HARMONIC, dtype=np.float64)
+    plan, shape = plan_for(system, 0.1), jax.tree.structure(_moving(RULES[name]()))
+    kicks = jnp.asarray([0.05, 0.07])
+
+    def ending(kick: Any, key: Any) -> Any:
+        moving = jax.tree.unflatten(shape, [kick] * shape.num_leaves)
+        rule = pj.sgd(moving) if name == "adam" else moving
+        end = rollout(system, rule, 11, key, plan=plan, checkpoint_every=6)
+        return jnp.stack([jnp.sum(end.moved**2), end.moved[0, 0]])
+
+    keys = jax.random.split(KEY, 2)
+    back = jax.jit(jax.vmap(jax.jacrev(ending)))(kicks, keys)
+    forward = jax.jit(jax.jacfwd(ending))
+    for k in range(2):
+        np.testing.assert_allclose(forward(kicks[k], keys[k]), back[k], rtol=1e-9)
+    if name == "adam":  # by hand: programs of their own take half a minute to compile
+        np.testing.assert_array_equal(jax.lax.map(lambda both: jax.jacrev(ending)(*both), (kicks, keys)), back)
+        both = jax.grad(lambda kicks: jnp.sum(jax.vmap(ending)(kicks, keys)[:, 0]))(kicks)
+        np.testing.assert_allclose(both, back[:, 0], rtol=1e-12)
+        alone = jnp.stack([ending(kick, key) for kick, key in zip(kicks, keys, strict=True)])
+        np.testing.assert_array_equal(jax.vmap(ending)(kicks, keys), alone)
+
+
+def test_float32_gives_the_derivative_of_float64_and_is_linear_in_the_cotangent() -> None:
+    slopes = {}
+    for dtype in (np.float32, np.float64):
+        system = System.create(0.7, 60, 2, energy=pj.HARMONIC, dtype=dtype)
+        start = jnp.asarray(np.random.default_rng(6).integers(0, 2**20, (60, 2)) / 2**20, dtype)  # the same in both
+        plan, diameters = plan_for(system, 0.1), jnp.full(60, np.asarray(system.diameters), dtype)
+
+        def moved(x: Any, sizes: Any, system: System = system, plan: Plan = plan) -> Any:
+            return rollout(system.with_diameters(sizes), pj.langevin(0.1), 5, KEY, x, plan=plan).moved
+
+        back = jax.jit(lambda x, sizes, ct, moved=moved: jax.vjp(moved, x, sizes)[1](ct))
+        cotangents = jnp.asarray(np.random.default_rng(7).normal(size=(2, 60, 2)), dtype)
+        first, second, both = (
+            back(start, diameters, one) for one in (*cotangents, 2.0 * cotangents[0] - 0.5 * cotangents[1])
+        )
+        for a, b, c in zip(first, second, both, strict=True):
+            assert a.dtype == dtype
+            np.testing.assert_allclose(2.0 * a - 0.5 * b, c, rtol=0, atol=100 * np.finfo(dtype).eps * np.abs(c).max())
+        slopes[dtype] = first
+    for one, other in zip(slopes[np.float32], slopes[np.float64], strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max())
 
 
 # --- closed forms ---------------------------------------------------------------------------------------------
@@ -398,10 +448,24 @@ def test_bad_input() -> None:
         (lambda: rollout(system, pj.sgd(Partial(optax.adam, learning_rate=0.1)), 9, KEY), "eps_root"),
         (lambda: common_random_numbers(lambda v, _: v, 0.5, 0.0, jax.random.split(KEY, 3)), "width"),
         (lambda: common_random_numbers(lambda v, _: v, 0.5, 0.1, KEY), "at least 2 runs"),
+        (lambda: common_random_numbers(lambda v, _: v, 0.5, 0.1, jax.random.key_data(KEY)), "typed key"),
         (lambda: common_random_numbers(lambda v, _: v[0], 0.5, 0.1, jax.random.split(KEY, 3)), "one each"),
     ]:
         with pytest.raises(PackingError, match=sentence):
             wrong()
+
+
+@pytest.mark.parametrize(
+    ("rule", "number"),
+    [(pj.bro, 0.0), (pj.langevin, -0.1), (pj.random_organization, np.nan), (partial(pj.sgd, optax.sgd(0.1)), 1.5)],
+)
+def test_a_traced_number_out_of_range_makes_nan_and_a_sentence(rule: Any, number: float) -> None:
+    system = _system(2)
+    plan = plan_for(system, 0.4)
+    end = jax.jit(lambda number: rollout(system, rule(number), 3, KEY, plan=plan))(number)
+    assert np.isnan(end.moved).all()
+    with pytest.raises(PackingError, match="above 0"):
+        end.check()
 
 
 def test_lost_neighbours_and_divergence_are_never_silent() -> None:

@@ -15,8 +15,10 @@ from packing_jax import (
     System,
     ball_volume,
     box_of_jax_md,
+    langevin,
     mixture_1_to_1_4,
     overlap,
+    simulate,
     stack,
     total_energy,
 )
@@ -75,6 +77,20 @@ def test_the_cut_follows_the_energy_and_the_precision() -> None:
     with jax.enable_x64(True):
         assert System.create(0.3, 10, energy=HARMONIC, dtype=np.float64).cut == 1e-8
         assert System.create(0.3, 10, energy=LINEAR, dtype=np.float64).cut == 0
+
+
+def test_an_energy_and_diameters_of_another_precision_take_that_of_the_system() -> None:
+    with jax.enable_x64(True):
+        system = System.create(0.4, 20, 2, dtype=np.float32)
+        made = system.with_diameters(np.full(20, 0.1)).with_energy(overlap(jnp.asarray(2.2), np.float64(0.3)))
+        assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(made))
+        assert made.cut == System.create(0.4, 20, 2, energy=HARMONIC).cut > system.cut
+        created = System.create(0.4, 20, 2, energy=HARMONIC)
+        made, created = (
+            simulate(one, langevin(0.1), 5, jax.random.key(0)).positions
+            for one in (stack([system, system]).with_energy(HARMONIC), stack([created, created]))
+        )
+        np.testing.assert_array_equal(made, created)
 
 
 def test_a_system_is_a_pytree() -> None:

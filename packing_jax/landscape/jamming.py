@@ -8,7 +8,7 @@ Z - 2d ~ dphi^(1/2), B ~ dphi^(a-2), G ~ dphi^(a-3/2).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -33,14 +33,6 @@ _RESOLUTION = 1e-6
 
 #: Soft modes close to jamming take hundreds of thousands of steps.
 _STEPS = 2_000_000
-
-
-def at_phi(system: System, phi: float) -> System:
-    """The system with every diameter, and the mean diameter with them, scaled to a packing fraction."""
-    if not (np.isfinite(phi) and phi > 0):
-        raise PackingError(f"the packing fraction phi is {phi}; it must be a positive number")
-    factor = (jnp.asarray(phi, system.box.dtype) / system.phi) ** (1.0 / system.dim)
-    return replace(system, diameters=system.diameters * factor, unit=system.unit * factor)
 
 
 def is_jammed(minimum: Minimum) -> bool:
@@ -102,7 +94,7 @@ def jam(
     while True:
         next_phi = phi - step if jammed else phi + step
         _check_phi(next_phi)
-        following = _quench(at_phi(system, next_phi), minimum.positions, optimizer)
+        following = _quench(system.at_phi(next_phi), minimum.positions, optimizer)
         quenches += 1
         turned = is_jammed(following) != jammed
         if turned and step <= _RESOLUTION:
@@ -141,15 +133,15 @@ def bisect(
         raise PackingError(f"the bracket of phi_J is from {low} to {high}; the first must be the smaller")
     _check_phi(low)
     _check_phi(high)
-    if is_jammed(_quench(at_phi(system, low), positions, optimizer)):
+    if is_jammed(_quench(system.at_phi(low), positions, optimizer)):
         raise PackingError(f"the quench at phi = {low:.6g} is jammed; begin the bracket lower")
-    minimum = _quench(at_phi(system, high), positions, optimizer)
+    minimum = _quench(system.at_phi(high), positions, optimizer)
     if not is_jammed(minimum):
         raise PackingError(f"the quench at phi = {high:.6g} is not jammed; end the bracket higher")
     quenches = 2
     while high - low > _RESOLUTION:
         middle = 0.5 * (low + high)
-        trial = _quench(at_phi(system, middle), positions, optimizer)
+        trial = _quench(system.at_phi(middle), positions, optimizer)
         quenches += 1
         if is_jammed(trial):
             high, minimum = middle, trial
@@ -172,7 +164,7 @@ def follow(
         PackingError: a minimisation did not converge.
     """
     for phi in phis:
-        minimum = minimise(at_phi(minimum.system, float(phi)), minimum.positions, optimizer, steps=_STEPS)
+        minimum = minimise(minimum.system.at_phi(float(phi)), minimum.positions, optimizer, steps=_STEPS)
         minimum.require_converged()
         yield minimum
 

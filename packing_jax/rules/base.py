@@ -206,9 +206,9 @@ def pair_normals(scene: Scene, rho: float, dtype: np.dtype) -> Array:
 
 
 def check_positive(name: str, values: Any) -> Array:
-    """A finite positive number, or one per replica, as an array."""
+    """A finite positive number, or one per replica, as an array; NaN where one is traced and is not positive."""
     if isinstance(values, jax.core.Tracer):
-        return jnp.asarray(values)
+        return jnp.where(values > 0, values, jnp.nan)
     array = np.asarray(values)
     if array.dtype.kind not in "fiu" or not np.all(np.isfinite(array) & (array > 0)):
         raise PackingError(f"{name} is {values}; it must be a finite positive number, in mean diameters")
@@ -216,9 +216,9 @@ def check_positive(name: str, values: Any) -> Array:
 
 
 def check_fraction(name: str, values: Any) -> Array:
-    """A number in (0, 1], or one per replica, as an array."""
+    """A number in (0, 1], or one per replica, as an array; NaN where one is traced and is not."""
     if isinstance(values, jax.core.Tracer):
-        return jnp.asarray(values)
+        return jnp.where((values > 0) & (values <= 1), values, jnp.nan)
     array = np.asarray(values)
     if array.dtype.kind not in "fiu" or not np.all((array > 0) & (array <= 1)):
         raise PackingError(f"{name} is {values}; it must be above 0 and at most 1")

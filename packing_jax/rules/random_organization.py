@@ -75,7 +75,7 @@ class RandomOrganization:
                 return [weight * part for part in n]
 
             move, active = sum_of_kicks(kicks, kick, scene)
-            return move, state, Info(active, kick >= 0.5, move)
+            return move, state, Info(active, ~(kick < 0.5), move)
         u = noise.uniform(scene.particle, dtype)
         n = noise.unit_vectors(scene.particle, dim, dtype)
         _, active = row_sums([], scene.deep)
@@ -83,7 +83,7 @@ class RandomOrganization:
         moving = active if scene.deep is scene.hit else row_sums([], scene.hit)[1]
         weight = jnp.where(moving, kick * u, 0.0)
         move = as_move(jnp.stack([weight * part for part in n]), coordinates)
-        return move, state, Info(active, kick >= 0.5)
+        return move, state, Info(active, ~(kick < 0.5))
 
 
 def random_organization(

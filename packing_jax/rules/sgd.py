@@ -134,7 +134,7 @@ class SGD:
             own = jnp.stack([take(x, neighbors.own) for x in coordinates])
         updates, state = self.optimizer().update(gradient, state, _parameters(system, own))
         move = updates * system.unit / system.box
-        failed = ~jnp.all(jnp.abs(move) < 0.5)  # true for NaN as well
+        failed = ~(jnp.all(jnp.abs(move) < 0.5) & (self.batch_fraction > 0))  # true for NaN as well
         return as_move(move.astype(dtype), coordinates), state, Info(active, failed, gradient)
 
 
