@@ -103,7 +103,7 @@ def main() -> None:
     plan: list[tuple[str, int, int | None, int]] = [("bro", 100, None, 5)]
     plan += [("bro", 100, every, 3) for every in (10, 34)]
     plan += [("sgd", 100, None, 5), ("bro, independent draws", 100, None, 2)]
-    plan += [("bro", 1000, None, 2), ("bro", 1000, 64, 2), ("bro", long, long, 0), ("bro", long, None, 1)]
+    plan += [("bro", 1000, None, 2), ("bro", 1000, 64, 2), ("bro", long, 100, 1), ("bro", long, None, 1)]
     cases = {"bro": case}
     for name, steps, every, rounds in plan:
         if name not in cases:

@@ -6,8 +6,8 @@ since a quantum is far below anything physical, theirs is the derivative of the 
 step to the bit, and hands the derivative past each rounding (:func:`with_derivative`).
 
 Written for a neighbour row, a step gathers, and the transpose of a gather is a scatter, which is slow on a CPU and
-unordered on a GPU. Where the two partners of a pair get opposite terms, `seen_from` and `row_totals` put
-a gather in its place.
+unordered on a GPU. Where the two partners of a pair get opposite terms, but for a draw of their own, `seen_from` and
+`row_totals` put a gather in its place.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Followed:
 
     fixed: Array  #: (dim, N) integers
     real: Array  #: (dim, N) box sides
-    reciprocal: bool  #: what a pair gives to its partners is opposite, so that transposed sums need no scatter
+    reciprocal: bool  #: terms are opposite for the partners of a pair but for draws: transposed sums need no scatter
     sums: Any = None  #: (dim, N) the row sums that the step of the integers reported; None where it reported none
 
     @property
@@ -84,8 +84,9 @@ def seen_from(values: Sequence[Array] | Array, rows: Any, sign: float, reciproca
     """``values_i + sign values_j`` (N, K) along the rows, for each of some values (N,): the axes of a coordinate.
 
     Its transpose is a scatter in general. Where the rows are summed by :func:`row_totals` and a pair gives its partners
-    opposite terms t_ij = -t_ji, the transposed sum is one over the particle's own row, which is what it should be:
-    sum_k A_ik^T l_i - A_ki^T l_k = sum_k A_ik^T (l_i - l_k). Half of the bracket comes from there, and twice from here.
+    terms u_ij t_ij and u_ji t_ji with t_ij = -t_ji, the transposed sum is one over the particle's own row, which is
+    what it should be: sum_k u_ik A_ik^T l_i - u_ki A_ki^T l_k = sum_k A_ik^T (u_ik l_i - u_ki l_k). Half of the bracket
+    comes from there, and twice from here.
     """
 
     def see(rows: Array, xs: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -101,16 +102,27 @@ def seen_from(values: Sequence[Array] | Array, rows: Any, sign: float, reciproca
     return seen
 
 
-def row_totals(values: Sequence[Array], rows: Any, reciprocal: bool) -> tuple[Array, ...]:
-    """Sums (N,) over rows (N, K) of real numbers; with :func:`seen_from` for their derivative."""
-    if not reciprocal:
-        return _sums(values)
+def row_totals(
+    values: Sequence[Array], rows: Any, reciprocal: bool, draws: tuple[Array, Array] | None = None
+) -> tuple[Array, ...]:
+    """Sums (N,) over rows (N, K) of real numbers; with :func:`seen_from` for their derivative.
 
-    def spread(rows: Array, cts: tuple[Array, ...]) -> tuple[Array, ...]:
-        return tuple(0.5 * (ct[:, None] - _gathered(ct, rows)) for ct in cts)
+    With the draws (u_ij, u_ji) of both partners, of u_ij times the values, where these are opposite for the two.
+    """
+    if not reciprocal:
+        return _sums(values if draws is None else [draws[0] * value for value in values])
+
+    def add(draws: tuple[Array, Array] | None, parts: tuple[Array, ...]) -> tuple[Array, ...]:
+        return _sums(parts if draws is None else [draws[0] * part for part in parts])
+
+    def spread(both: tuple[Any, tuple[Array, Array] | None], cts: tuple[Array, ...]) -> tuple[Array, ...]:
+        rows, draws = both
+        if draws is None:
+            return tuple(0.5 * (ct[:, None] - _gathered(ct, rows)) for ct in cts)
+        return tuple(0.5 * (draws[0] * ct[:, None] - draws[1] * _gathered(ct, rows)) for ct in cts)
 
     totals: tuple[Array, ...] = jax.custom_derivatives.linear_call(
-        lambda _, parts: _sums(parts), spread, rows, tuple(values)
+        lambda both, parts: add(both[1], parts), spread, (rows, draws), tuple(values)
     )
     return totals
 

@@ -18,7 +18,7 @@ instead of moving (the batch fraction), along which a path has no derivative at 
 Memory: reverse mode needs every configuration again, the row sums of its move, and the optimizer's state. Of T steps
 only each S-th is kept; the steps between are made again when their derivatives are due, and kept meanwhile: about
 8 dim N (T/S + S) bytes in float32 without an optimizer's state. S = T keeps everything and makes no step twice, which
-is faster by a run. S = ``checkpoint_every`` is T where keeping every step takes up to 1 GiB, else sqrt(T) but at least
+is faster by a run. S = ``checkpoint_every`` is T where keeping every step takes up to 3 GiB, else sqrt(T) but at least
 64, unless given. Forward mode keeps S steps. All this is for each run: of many, ``jax.lax.map`` of the gradient keeps
 one run at a time, ``jax.vmap`` all of them.
 
@@ -102,7 +102,7 @@ class Rollout:
         return ""
 
 
-_ROOM = 2**30  # bytes of kept steps up to which reverse mode makes no step twice
+_ROOM = 3 * 2**30  # bytes of kept steps up to which reverse mode makes no step twice
 _SHORTEST = 64  # steps of a segment: rows are listed anew where one begins, so it should outlast a list
 
 
@@ -184,7 +184,7 @@ def rollout_plan(system: System, rule: Rule, steps: int, key: Array, start: Arra
 
 
 def segment_length(steps: int, system: System, rule: Rule) -> int:
-    """The ``checkpoint_every`` of a rollout that is given none: all steps where keeping them takes up to 1 GiB."""
+    """The ``checkpoint_every`` of a rollout that is given none: all steps where keeping them takes up to 3 GiB."""
     fixed = jax.ShapeDtypeStruct((system.dim, system.particles), np.dtype(f"int{8 * system.box.dtype.itemsize}"))
     state = jax.tree.leaves(jax.eval_shape(lambda x: rule.init(system, x), fixed))
     step = 2 * fixed.size * fixed.dtype.itemsize + sum(leaf.size * leaf.dtype.itemsize for leaf in state)

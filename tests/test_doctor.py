@@ -66,8 +66,8 @@ def test_a_compiler_that_computes_something_else_is_noticed(
 ) -> None:
     right = BRO.sum_of_kicks
 
-    def off_by_a_thousandth_when_compiled(kicks: Any, size: jax.Array, scene: Any) -> tuple[jax.Array, jax.Array]:
-        return right(kicks, size * 1.001 if isinstance(size, jax.core.Tracer) else size, scene)
+    def off_by_a_thousandth_when_compiled(kicks: Any, size: jax.Array, *others: Any) -> tuple[jax.Array, jax.Array]:
+        return right(kicks, size * 1.001 if isinstance(size, jax.core.Tracer) else size, *others)
 
     monkeypatch.setattr(BRO, "sum_of_kicks", off_by_a_thousandth_when_compiled)
     passed, detail = doctor._eager_against_jit(sample)
@@ -159,8 +159,8 @@ def _sums(values: list[jax.Array], first: float) -> jax.Array:
 @pytest.mark.parametrize(
     ("broken", "says"),
     [
-        (lambda values, _, scene: (_sums(values, 1 + 2.0**-22), scene.deep[:, 0]), r"and [1-9][\d,]* of them change"),
-        (lambda values, _, scene: (1.0001 * _sums(values, 1.0), scene.deep[:, 0]), r"by at most \d\.\de-0[345]"),
+        (lambda values, _, scene, __: (_sums(values, 1 + 2.0**-22), scene.deep[:, 0]), r"and [1-9][\d,]* of them change"),
+        (lambda values, _, scene, __: (1.0001 * _sums(values, 1.0), scene.deep[:, 0]), r"by at most \d\.\de-0[345]"),
     ],
     ids=["order", "value"],
 )

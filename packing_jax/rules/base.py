@@ -34,10 +34,11 @@ class Rule(Protocol):
 
     A rule may have a third member, ``local = True``: a particle without overlap stays where it is, and no other's move
     needs its row. Where few particles overlap, only these are then stepped. A fourth, ``reciprocal = True``: the terms
-    of its row sums are opposite for the two partners of a pair, so that derivatives need no scatter. A fifth,
-    ``pathless``: hyperparameters that choose and do not move, with the sentence that refuses their derivative. A sixth,
-    ``check_derivative()``, refuses what has no derivative in a sentence. A step that calls ``sum_of_kicks`` or
-    ``exact_row_sum``, one of them and once, reports what that returned, or where it kept it, as ``Info.sums``.
+    of its row sums are opposite for the two partners of a pair, but for draws that the sums are told, so that
+    derivatives need no scatter. A fifth, ``pathless``: hyperparameters that choose and do not move, with the sentence
+    that refuses their derivative. A sixth, ``check_derivative()``, refuses what has no derivative in a sentence. A step
+    that calls ``sum_of_kicks`` or ``exact_row_sum``, one of them and once, reports what that returned, or where it kept
+    it, as ``Info.sums``.
     """
 
     def init(self, system: System, coordinates: Any) -> Any:
@@ -66,6 +67,10 @@ class Scene(NamedTuple):
     other: Array  #: (M, K) pair words of their neighbours
     coordinates: Array | Followed
     rows: Array | Placed  #: (M, K) slots of the neighbours
+
+    def of_both(self, draw: Callable[["Scene"], Array]) -> tuple[Array, Array]:
+        """What a draw (M, K) of a pair is for the particle and for its partner."""
+        return draw(self), draw(self._replace(own=self.other, other=self.own))
 
 
 def look(words: noise.Words, system: System, coordinates: Array | Followed, neighbors: Neighbors) -> Scene:
@@ -98,24 +103,38 @@ def as_move(displacement: Array, coordinates: Array | Followed) -> Array:
     return displacement if isinstance(coordinates, Followed) else to_quanta(displacement)
 
 
-def sum_of_kicks(kicks: Callable[[Array], Sequence[Array]], size: Array, scene: Scene) -> tuple[Array, Array]:
+def sum_of_kicks(
+    kicks: Callable[[Array, Array | float], Sequence[Array]],
+    size: Array,
+    draw: Callable[[Scene], Array],
+    shared: bool,
+    scene: Scene,
+) -> tuple[Array, Array]:
     """Sum pair kicks in box sides, (M, K) per axis, to (dim, M) quanta; each is rounded alone: partners stay opposite.
 
-    ``kicks(size)`` is linear in the size. A derivative multiplies their sum by it instead, which takes a product for
-    each particle and not for each pair.
+    ``kicks(size, draw(scene))`` is linear in the size and in the draw, which the partners may share. A derivative
+    multiplies the sum by the size instead, which takes a product for each particle and not for each pair, and where
+    partners have draws of their own it is told both.
 
     Returns the sums, as :func:`as_move` has them, and the mask of active particles.
     """
     followed = scene.coordinates
     if isinstance(followed, Followed):
         known = reals(_known(followed)) / jax.lax.stop_gradient(size)
-        return size * with_derivative(known, _real_sums(kicks(jnp.ones_like(size)), scene, followed)), _active(scene)
-    sums, active = row_sums([to_quanta(kick) for kick in kicks(size)], scene.deep)
+        one = jnp.ones_like(size)
+        if shared:
+            totals = _real_sums(kicks(one, draw(scene)), scene, followed)
+        else:
+            totals = _real_sums(kicks(one, 1.0), scene, followed, scene.of_both(draw))
+        return size * with_derivative(known, totals), _active(scene)
+    sums, active = row_sums([to_quanta(kick) for kick in kicks(size, draw(scene))], scene.deep)
     return jnp.stack(sums), active
 
 
-def _real_sums(values: Sequence[Array], scene: Scene, followed: Followed) -> Array:
-    return jnp.stack(row_totals(values, scene.rows, followed.reciprocal))
+def _real_sums(
+    values: Sequence[Array], scene: Scene, followed: Followed, draws: tuple[Array, Array] | None = None
+) -> Array:
+    return jnp.stack(row_totals(values, scene.rows, followed.reciprocal, draws))
 
 
 def _known(followed: Followed) -> Array:
@@ -129,8 +148,12 @@ def _active(scene: Scene) -> Array:
     return row_sums([], scene.deep)[1]
 
 
-def exact_row_sum(values: Sequence[Array], bound: Array | float, scene: Scene) -> tuple[Array, Array]:
+def exact_row_sum(
+    values: Sequence[Array], bound: Array | float, scene: Scene, draws: tuple[Array, Array] | None = None
+) -> tuple[Array, Array]:
     """Sum floats (M, K), one array per axis, over the rows exactly, in fixed point, whatever their order.
+
+    A derivative may be told the draws (M, K) of both partners, and is that of the sum of values times these.
 
     Each value is at most ``bound``. The quantum is 2^-24 of the bound in float32, the resolution of the values
     themselves, and 2^-56 in float64. Long rows are summed in high and low halves, so that 2^15 terms cannot overflow.
@@ -141,7 +164,7 @@ def exact_row_sum(values: Sequence[Array], bound: Array | float, scene: Scene) -
     """
     followed = scene.coordinates
     if isinstance(followed, Followed):
-        return with_derivative(_known(followed), _real_sums(values, scene, followed)), _active(scene)
+        return with_derivative(_known(followed), _real_sums(values, scene, followed, draws)), _active(scene)
     return _exact_sums(values, bound, scene.deep)
 
 

@@ -24,6 +24,7 @@ from packing_jax.neighbors import Neighbors
 from packing_jax.rules.base import (
     Coupling,
     Info,
+    Scene,
     as_move,
     check_coupling,
     check_positive,
@@ -45,16 +46,8 @@ class BRO:
     coupling: Coupling
     correlation: float
     name: str = "bro"  #: jax tells the trees of two dataclasses apart by their fields only
-
-    @property
-    def local(self) -> bool:
-        """What does not overlap does not move."""
-        return True
-
-    @property
-    def reciprocal(self) -> bool:
-        """Draws that belong to the pair or to the particle: partners get opposite terms."""
-        return self.coupling != "pair" or self.correlation == 1.0
+    local = True  #: what does not overlap does not move
+    reciprocal = True  #: partners get opposite terms, but for draws of their own
 
     def init(self, system: System, coordinates: Array | Followed) -> tuple[()]:
         """Nothing is carried."""
@@ -69,13 +62,15 @@ class BRO:
         kick = self.kick.astype(dtype) * system.unit / system.box
         pairs = scene.pairs
         if self.coupling == "pair":
-            u = pair_uniforms(scene, self.correlation, dtype)
 
-            def kicks(size: Array) -> list[Array]:
+            def kicks(size: Array, u: Array | float) -> list[Array]:
                 weight = jnp.where(scene.hit, size * u / pairs.distance, 0.0)
                 return [weight * part for part in pairs.separation]
 
-            move, active = sum_of_kicks(kicks, kick, scene)
+            def draw(scene: Scene) -> Array:
+                return pair_uniforms(scene, self.correlation, dtype)
+
+            move, active = sum_of_kicks(kicks, kick, draw, self.correlation == 1.0, scene)
             return move, state, Info(active, ~(kick < 0.5), move)
         weight = jnp.where(scene.hit, 1.0 / pairs.distance, 0.0)
         push, active = exact_row_sum([weight * part for part in pairs.separation], 1.0, scene)

@@ -27,6 +27,7 @@ from packing_jax.neighbors import Neighbors
 from packing_jax.rules.base import (
     Coupling,
     Info,
+    Scene,
     as_move,
     bounded,
     check_coupling,
@@ -48,16 +49,8 @@ class Langevin:
     coupling: Coupling
     correlation: float
     name: str = "langevin"  #: jax tells the trees of two dataclasses apart by their fields only
-
-    @property
-    def local(self) -> bool:
-        """What does not overlap does not move."""
-        return True
-
-    @property
-    def reciprocal(self) -> bool:
-        """Draws that belong to the pair or to the particle: partners get opposite terms."""
-        return self.coupling != "pair" or self.correlation == 1.0
+    local = True  #: what does not overlap does not move
+    reciprocal = True  #: partners get opposite terms, but for draws of their own
 
     def init(self, system: System, coordinates: Array | Followed) -> tuple[()]:
         """Nothing is carried."""
@@ -74,13 +67,15 @@ class Langevin:
         slope = pair_slopes(system, pairs)
         amplitude = np.asarray(1.0 / np.sqrt(3.0), dtype)
         if self.coupling == "pair":
-            z = pair_normals(scene, self.correlation, dtype)
 
-            def kicks(size: Array) -> list[Array]:
-                weight = -size * slope * (1.0 + amplitude * z) / pairs.distance
+            def kicks(size: Array, pull: Array | float) -> list[Array]:
+                weight = -size * slope * pull / pairs.distance
                 return [weight * part for part in pairs.separation]
 
-            move, active = sum_of_kicks(kicks, kick, scene)
+            def draw(scene: Scene) -> Array:
+                return 1.0 + pair_normals(scene, self.correlation, dtype) * amplitude
+
+            move, active = sum_of_kicks(kicks, kick, draw, self.correlation == 1.0, scene)
             return move, state, Info(active, ~(kick < 0.5), move)
         bound = system.energy.largest_slope(system.diameters, system.unit)
         weight = bounded(slope, bound) / pairs.distance

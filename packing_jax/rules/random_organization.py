@@ -22,6 +22,7 @@ from packing_jax.neighbors import Neighbors
 from packing_jax.rules.base import (
     Coupling,
     Info,
+    Scene,
     as_move,
     check_coupling,
     check_positive,
@@ -42,16 +43,8 @@ class RandomOrganization:
     coupling: Coupling
     correlation: float
     name: str = "random organization"  #: jax tells the trees of two dataclasses apart by their fields only
-
-    @property
-    def local(self) -> bool:
-        """What does not overlap does not move."""
-        return True
-
-    @property
-    def reciprocal(self) -> bool:
-        """Draws that belong to the pair or to the particle: partners get opposite terms."""
-        return self.coupling != "pair" or self.correlation == 1.0
+    local = True  #: what does not overlap does not move
+    reciprocal = True  #: partners get opposite terms, but for draws of their own
 
     def init(self, system: System, coordinates: Array | Followed) -> tuple[()]:
         """Nothing is carried."""
@@ -66,15 +59,17 @@ class RandomOrganization:
         kick = self.kick.astype(dtype) * system.unit / system.box
         dim = coordinates.shape[0]
         if self.coupling == "pair":
-            u = pair_uniforms(scene, self.correlation, dtype)
             way = jnp.where(scene.own < scene.other, 1.0, -1.0).astype(dtype)
             n = noise.unit_vectors(noise.pair_words(scene.own, scene.other, stream=1), dim, dtype)
 
-            def kicks(size: Array) -> list[Array]:
+            def kicks(size: Array, u: Array | float) -> list[Array]:
                 weight = jnp.where(scene.hit, size * u, 0.0) * way
                 return [weight * part for part in n]
 
-            move, active = sum_of_kicks(kicks, kick, scene)
+            def draw(scene: Scene) -> Array:
+                return pair_uniforms(scene, self.correlation, dtype)
+
+            move, active = sum_of_kicks(kicks, kick, draw, self.correlation == 1.0, scene)
             return move, state, Info(active, ~(kick < 0.5), move)
         u = noise.uniform(scene.particle, dtype)
         n = noise.unit_vectors(scene.particle, dim, dtype)

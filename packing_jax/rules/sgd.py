@@ -84,11 +84,7 @@ class SGD:
     correlation: float
     selective: bool
     local: bool  #: the optimizer moves each particle by its own gradient alone, and not at all where that is zero
-
-    @property
-    def reciprocal(self) -> bool:
-        """Draws that belong to the pair or to the particle: partners get opposite terms."""
-        return self.coupling != "pair" or self.correlation == 1.0
+    reciprocal = True  #: partners get opposite terms, but for draws of their own
 
     @property
     def pathless(self) -> dict[str, str]:
@@ -144,12 +140,17 @@ def minibatch_gradient(rule: SGD, system: System, scene: Scene) -> tuple[Array, 
     fraction = rule.batch_fraction.astype(pairs.distance.dtype)
     bound = system.energy.largest_slope(system.diameters, system.unit)
     weight = bounded(pair_slopes(system, pairs), bound) / pairs.distance
-    if rule.coupling == "pair":
+    followed, draws, some = isinstance(scene.coordinates, Followed), None, weight != 0
+    if rule.coupling == "pair" and followed and rule.correlation != 1.0:
+        mine, theirs = scene.of_both(lambda scene: _pair_choice(rule, scene, fraction))
+        draws, some = (mine.astype(weight.dtype), theirs.astype(weight.dtype)), some & mine
+    elif rule.coupling == "pair":
         weight = jnp.where(_pair_choice(rule, scene, fraction), weight, 0.0)
-    total, active = exact_row_sum([weight * part for part in pairs.separation], bound, scene)
-    if isinstance(scene.coordinates, Followed):
+        some = weight != 0
+    total, active = exact_row_sum([weight * part for part in pairs.separation], bound, scene, draws)
+    if followed:
         # of an empty minibatch no derivative comes back through an optimizer's 0/0, such as that of a norm
-        total = jnp.where(jnp.any(weight != 0), total, 0.0)
+        total = jnp.where(jnp.any(some), total, 0.0)
     if rule.coupling == "particle":
         words = scene.particle
         overlapping = active if scene.deep is scene.hit else row_sums([], scene.hit)[1]
