@@ -50,8 +50,14 @@ class PairEnergy:
                 "the steepest slope |dV/dr| that one pair may have"
             )
         # Forces are summed as integers, in which a NaN would be an ordinary number: it is looked for here, once.
-        r = jnp.concatenate([jnp.geomspace(1e-4, 0.01, 5), jnp.linspace(0.02, 0.98, 49)])
-        slope = jax.jvp(lambda x: self.function(x, jnp.ones_like(x)), (r,), (jnp.ones_like(r),))[1]
+        with jax.ensure_compile_time_eval():
+            r = jnp.concatenate([jnp.geomspace(1e-4, 0.01, 5), jnp.linspace(0.02, 0.98, 49)])
+            slope = jax.jvp(lambda x: self.function(x, jnp.ones_like(x)), (r,), (jnp.ones_like(r),))[1]
+        if isinstance(slope, jax.core.Tracer):
+            raise PackingError(
+                "the pair energy's function holds a traced number; only the exponent and amplitude of `overlap` may be "
+                "traced"
+            )
         bad = np.flatnonzero(~np.isfinite(np.asarray(slope)))
         if len(bad):
             raise PackingError(
@@ -134,11 +140,14 @@ def overlap(exponent: float | Array, a0: float | Array = 0.5) -> Overlap:
     """
     if isinstance(exponent, np.generic):
         exponent = exponent.item()  # a number of numpy's is a constant too
-    if not isinstance(exponent, Array) and not 1 <= exponent <= 100:
+    # what is traced is looked at where it is used, see packing_jax.rollout
+    known = np.ones(()) if isinstance(exponent, jax.core.Tracer) else np.asarray(exponent)
+    if not np.all((known >= 1) & (known <= 100)):
         raise PackingError(
             f"the energy's exponent is {exponent}; it must be at least 1 (1 linear, 2 harmonic) and at most 100"
         )
-    if not isinstance(a0, Array) and not (np.isfinite(a0) and a0 > 0):
+    known = np.ones(()) if isinstance(a0, jax.core.Tracer) else np.asarray(a0)
+    if not np.all(np.isfinite(known) & (known > 0)):
         raise PackingError(f"the energy's amplitude a0 is {a0}; it must be a finite positive number")
     return Overlap(exponent, a0)
 

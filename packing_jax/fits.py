@@ -21,6 +21,8 @@ from scipy.stats import chi2 as chi2_law
 from scipy.stats import f as f_law
 from scipy.stats import t as student
 
+from packing_jax.errors import PackingError
+
 Array = NDArray[np.float64]
 
 RESOLUTION = 1e-6
@@ -71,6 +73,8 @@ def bootstrap_means(rows: Sequence[Array], draws: int, rng: np.random.Generator)
 
     Deviations are stretched by sqrt(n/(n - 1)), or n replicas show (n - 1)/n of their variance.
     """
+    if draws < 2:
+        raise PackingError(f"{draws} bootstrap draws; an error needs two or more, and a few hundred to be good to 5 %")
     means = []
     for row in rows:
         n = len(row)

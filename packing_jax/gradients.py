@@ -23,7 +23,8 @@ from jaxtyping import Float, Int
 
 from packing_jax.errors import PackingError
 from packing_jax.landscape.contacts import net_forces, require_jammed
-from packing_jax.landscape.minima import Minimum, check_differentiable_force
+from packing_jax.landscape.curvature import largest_eigenvalues
+from packing_jax.landscape.minima import Minimum, check_differentiable_force, energy_function
 from packing_jax.system import Leaf, System
 
 
@@ -46,7 +47,8 @@ class Equilibrium:
 
         Returns:
             (N, dim) positions with the implicit derivative; rattlers do not move, and the mean of the others stays.
-            Derivatives are NaN where the solve did not converge: a state that is not stable to first order.
+            Derivatives are NaN where the solve did not converge: a state that is not stable to first order. All is NaN
+            for a traced system of other values than the minimum's.
 
         Raises:
             PackingError: a system of other values than the minimum's: this follows a minimum, it does not find one.
@@ -57,16 +59,28 @@ class Equilibrium:
             raise PackingError("the deformation is not the identity; a minimum is followed from the undeformed box")
         leaves, shape = jax.tree.flatten(system)
         own_leaves, own_shape = jax.tree.flatten(self.system)
-        same = shape == own_shape and all(  # type: ignore[operator]  # jax types a treedef as unknown
-            _traced(new) or _traced(own) or np.array_equal(np.asarray(new), np.asarray(own))
-            for new, own in zip(leaves, own_leaves, strict=True)
+        alike = bool(shape == own_shape)  # type: ignore[operator]  # jax types a treedef as unknown
+        both = [*zip(leaves, own_leaves, strict=alike), (deformation, jnp.eye(self.system.dim))]
+        unseen = [one for one in both if any(map(_traced, one))]
+        same = alike and all(
+            np.array_equal(np.asarray(new), np.asarray(own)) for new, own in both if not (_traced(new) or _traced(own))
         )
         if not same:
             raise PackingError(
                 "this system is not the one of the minimum; derivatives are taken at the minimum's own values, "
                 "and for other values the packing must be minimised again"
             )
-        return _followed(system, deformation, self.positions, self.rows)
+        positions = _followed(system, deformation, self.positions, self.rows)
+        for new, own in unseen:  # a product, so that derivatives are NaN as well
+            positions = positions * jnp.where(jnp.all(new == own), 1.0, jnp.nan)
+        return positions
+
+
+#: Largest net force, dimensionless, of what derivatives are taken at: they are off by about it over a contact's force.
+_BALANCED = 1e-9
+
+#: Curvatures below minus this share of the largest are a saddle's; above it they may be what a contact leaves.
+_SADDLE = 1e-5
 
 
 def equilibrium(minimum: Minimum) -> Equilibrium:
@@ -84,12 +98,32 @@ def equilibrium(minimum: Minimum) -> Equilibrium:
         >>> jax.grad(p)(minimum.system.diameters)
 
     Raises:
-        PackingError: the forces do not balance, nothing presses on anything (an absorbing state, where every
-            derivative is zero), or the energy is linear and has no Hessian at contact.
+        PackingError: the forces do not balance to 1e-9, or do at a saddle; nothing presses on anything (an absorbing
+            state, where every derivative is zero); or the energy is linear and has no Hessian at contact.
     """
     check_differentiable_force(minimum.system)
+    minimum.require_converged()
+    if minimum.force > _BALANCED:
+        raise PackingError(
+            f"the largest net force is {minimum.force:.3g}, and derivatives need {_BALANCED:g} or less: "
+            "minimise with a smaller force"
+        )
     network = require_jammed(minimum)
+    lowest, highest = _curvatures(minimum.system, minimum.positions, network.rows)
+    if lowest < -_SADDLE * highest:
+        raise PackingError(
+            f"this is a saddle and not a minimum: forces balance, but the lowest curvature is {float(lowest):.3g} (the "
+            f"largest {float(highest):.3g}); shake the positions a little and minimise again"
+        )
     return Equilibrium(minimum.system, minimum.positions, network.rows)
+
+
+@jax.jit
+def _curvatures(system: System, positions: Array, rows: Int[Array, "n k"]) -> tuple[Array, Array]:
+    """Lowest and highest eigenvalue of the Hessian, by Lanczos: a little inside of the true ones."""
+    energy, y, key = energy_function(system, rows), positions / system.unit, jax.random.key(0)
+    lowest = -largest_eigenvalues(lambda y: -energy(y), y, key).values[0]
+    return lowest, largest_eigenvalues(energy, y, key).values[0]
 
 
 def _traced(leaf: Any) -> bool:

@@ -39,6 +39,7 @@ from jax import Array
 
 from packing_jax import neighbors as nb
 from packing_jax import tuning
+from packing_jax.energy import Overlap
 from packing_jax.errors import PackingError
 from packing_jax.followed import Followed, reals, with_derivative
 from packing_jax.geometry import to_fixed, to_positions
@@ -51,7 +52,7 @@ from packing_jax.system import Leaf, System
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["positions", "moved", "absorbed_at", "failed", "too_wide", "needed_row", "needed_slots"],
+    data_fields=["positions", "moved", "absorbed_at", "failed", "unsound", "too_wide", "needed_row", "needed_slots"],
     meta_fields=["plan"],
 )
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Rollout:
     moved: Leaf  #: (N, dim) displacement from the start, through the periodic boundary, in the unit of the box
     absorbed_at: Leaf  #: () int32, first step without an overlap, -1 if still active
     failed: Leaf  #: () bool, a move was not finite or longer than half the box
+    unsound: Leaf  #: () bool, something traced is out of range
     too_wide: Leaf  #: () bool, spheres reach further than the neighbour search, which was planned for smaller ones
     needed_row: Leaf  #: () int32, longest neighbour row met
     needed_slots: Leaf  #: () int32, longest run of cells met
@@ -78,6 +80,12 @@ class Rollout:
         Raises:
             PackingError: the run lost neighbours or diverged.
         """
+        if self.unsound:
+            raise PackingError(
+                "something that was traced is out of range: starting coordinates must be finite, diameters, phi and "
+                "the kick positive, a batch fraction above 0 and at most 1, the energy's exponent 1 or more and its "
+                "amplitude positive"
+            )
         if self.too_wide:
             raise PackingError(
                 "the spheres reach beyond the cells of the plan, which was made for smaller ones; "
@@ -91,8 +99,8 @@ class Rollout:
             )
         if self.failed:
             raise PackingError(
-                "the run diverged: a move was not finite or longer than half the box; use a smaller kick or learning "
-                "rate, above 0, and a batch fraction above 0 and at most 1"
+                "the run diverged: a move was not finite or longer than half the box; "
+                "use a smaller kick or learning rate"
             )
         if self.absorbed_at >= 0:
             return (
@@ -229,6 +237,7 @@ def _roll(plan: Plan, every: int, steps: int, system: System, rule: Any, key: Ar
         jax.tree.map(jnp.asarray, rule),
     )
     box = system.box
+    sound = _in_range(system, rule, start)
     # in box sides, as the driver has them
     system = replace(system, box=jnp.ones_like(box), diameters=system.diameters / box, unit=system.unit / box)
     if start is None:
@@ -264,11 +273,24 @@ def _roll(plan: Plan, every: int, steps: int, system: System, rule: Any, key: Ar
         moved=(last.real[:, places] - real).T,
         absorbed_at=last.absorbed_at,
         failed=last.failed,
+        unsound=~sound,
         too_wide=(reach * np.asarray(plan.cells, dtype) > 1.0) & (plan.cells > 1),
         needed_row=last.row,
         needed_slots=last.slots,
         plan=plan,
     )
     # a product, so that derivatives are NaN as well
-    sound = box * jnp.where(met.overflowed | met.failed, jnp.nan, 1.0).astype(dtype)
-    return replace(met, positions=met.positions * sound, moved=met.moved * sound)
+    whole = box * jnp.where(met.overflowed | met.failed | met.unsound, jnp.nan, 1.0).astype(dtype)
+    return replace(met, positions=met.positions * whole, moved=met.moved * whole)
+
+
+def _in_range(system: System, rule: Any, start: Array | None) -> Array:
+    """() bool, what the edge cannot check of traced numbers; rules make theirs NaN."""
+    positive = [system.box, system.diameters, system.unit]
+    if isinstance(system.energy, Overlap):
+        positive += [system.energy.a0, jnp.where(jnp.asarray(system.energy.exponent) >= 1.0, 1.0, jnp.nan)]
+    numbers = [leaf for leaf in jax.tree.leaves(rule) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    checks = [jnp.all(jnp.isfinite(leaf) & (leaf > 0)) for leaf in map(jnp.asarray, positive)]
+    checks += [~jnp.any(jnp.isnan(leaf)) for leaf in numbers]
+    checks += [] if start is None else [jnp.all(jnp.isfinite(start))]
+    return jnp.all(jnp.stack(checks))

@@ -258,6 +258,35 @@ def test_bad_input(minimum):
             wrong()
 
 
+@by_hand_in_3d
+def test_a_minimum_of_loose_forces_and_a_saddle_are_refused(minimum):
+    system = minimum.system
+    loose = minimise(system, np.random.default_rng(4).random((N, system.dim)), force=1e-4)
+    assert loose.converged
+    with pytest.raises(PackingError, match="minimise with a smaller force"):
+        equilibrium(loose)
+    grid = np.stack(np.meshgrid(*[np.arange(4) / 4 + 0.01] * system.dim), axis=-1).reshape(-1, system.dim)
+    lattice = System.from_diameters(0.27, len(grid), system.dim, energy=HARMONIC, dtype=np.float64)
+    balanced = minimise(lattice, grid)
+    assert balanced.converged
+    with pytest.raises(PackingError, match="this is a saddle"):
+        equilibrium(balanced)
+
+
+@by_hand_in_3d
+def test_a_traced_system_of_other_values_makes_nan(minimum):
+    at = equilibrium(minimum)
+
+    def size(diameters: jax.Array) -> jax.Array:
+        return jnp.sum(at(replace(minimum.system, diameters=diameters)) ** 2)
+
+    slopes = jax.jit(jax.value_and_grad(size))
+    assert all(np.isfinite(one).all() for one in slopes(minimum.system.diameters))
+    value, slope = slopes(1.01 * minimum.system.diameters)
+    assert np.isnan(value)
+    assert np.isnan(slope).any()
+
+
 def test_absorbing_states_say_that_everything_is_zero_by_nature():
     absorbed = packing(3, 0.3)
     assert absorbed.energy == 0.0

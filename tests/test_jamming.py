@@ -191,6 +191,24 @@ def test_bisection_brackets_the_quenches(jammed):
     assert 0.76 < found.phi < 0.9
 
 
+def test_moduli_have_derivatives_of_packings_minimised_again():
+    minimum = packing(2, 1.0, 16)
+    system, at = minimum.system, equilibrium(minimum)
+    way = jnp.zeros(16).at[3].set(1.0)
+
+    def moduli(t, at=at):
+        grown = replace(at.system, diameters=at.system.diameters + t * way)
+        return jnp.stack(elastic_moduli(replace(at, system=grown)))
+
+    slope = jax.jit(jax.jacfwd(moduli))(0.0)
+    h, ends = 1e-5, []
+    for sign in (1, -1):
+        grown = replace(system, diameters=system.diameters + sign * h * way)
+        again = minimise(grown, minimum.positions, force=1e-14)
+        ends.append(jnp.stack(jax.jit(elastic_moduli)(equilibrium(again))))
+    np.testing.assert_allclose(slope, (ends[0] - ends[1]) / (2 * h), rtol=1e-6)
+
+
 def test_at_phi_scales_every_length():
     system = System.create(0.8, 24, 2, sizes=mixture_1_to_1_4(24), energy=HARMONIC, dtype=np.float64)
     other = system.at_phi(0.9)

@@ -414,6 +414,12 @@ def test_derivatives_that_go_elsewhere_are_named() -> None:
         jax.grad(lambda kick: jnp.sum(pj.simulate(system, pj.bro(kick), 3, KEY).positions))(0.1)
     with pytest.raises(PackingError, match="Partial"):
         jax.grad(lambda rate: jnp.sum(pj.sgd(optax.sgd(rate)).batch_fraction))(0.1)
+    with pytest.raises(PackingError, match="holds a traced number"):
+        jax.grad(lambda c: pj.PairEnergy(lambda r, sigma: c * (sigma - r), 1.0).slope_bound * c)(0.5)
+    with pytest.raises(PackingError, match="holds a function"):
+        pj.sgd(Partial(optax.sgd, learning_rate=optax.cosine_decay_schedule(0.1, 10)))
+    with pytest.raises(PackingError, match="more than a gradient"):
+        pj.sgd(optax.lbfgs())
 
 
 def test_choices_and_constants_are_refused_in_a_sentence() -> None:
@@ -455,17 +461,28 @@ def test_bad_input() -> None:
             wrong()
 
 
-@pytest.mark.parametrize(
-    ("rule", "number"),
-    [(pj.bro, 0.0), (pj.langevin, -0.1), (pj.random_organization, np.nan), (partial(pj.sgd, optax.sgd(0.1)), 1.5)],
-)
-def test_a_traced_number_out_of_range_makes_nan_and_a_sentence(rule: Any, number: float) -> None:
+def test_traced_numbers_out_of_range_make_nan_and_a_sentence() -> None:
     system = _system(2)
-    plan = plan_for(system, 0.4)
-    end = jax.jit(lambda number: rollout(system, rule(number), 3, KEY, plan=plan))(number)
-    assert np.isnan(end.moved).all()
-    with pytest.raises(PackingError, match="above 0"):
-        end.check()
+    plan, start = plan_for(system, 0.4), np.random.default_rng(0).random((16, 2))
+
+    @partial(jax.jit, static_argnums=0)
+    def run(rule: Any, number: Any, phi: Any, exponent: Any, first: Any) -> Any:
+        there = system.at_phi(phi).with_energy(pj.overlap(exponent))
+        return rollout(there, rule(number), 3, KEY, first + start, plan=plan)
+
+    assert run(pj.langevin, 0.1, 0.7, 2.0, 0.0).check() == ""
+    descent = partial(pj.sgd, optax.sgd(0.1))
+    for numbers in [
+        (pj.langevin, 0.0, 0.7, 2.0, 0.0),
+        (pj.langevin, 0.1, -0.3, 2.0, 0.0),
+        (pj.langevin, 0.1, 0.7, 0.5, 0.0),
+        (pj.langevin, 0.1, 0.7, 2.0, np.nan),
+        (descent, 1.5, 0.7, 2.0, 0.0),
+    ]:
+        end = run(*numbers)
+        assert np.isnan(end.moved).all(), numbers
+        with pytest.raises(PackingError, match="traced is out of range"):
+            end.check()
 
 
 def test_lost_neighbours_and_divergence_are_never_silent() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -56,7 +56,10 @@ def straightest_decay_phi_c(
     f_a(t) bends down to absorption below phi_c and up to its plateau above it: near phi_c it is
     t^-alpha G((phi - phi_c) t^(1/nu_par)), so c is linear in phi there. f_a is averaged over all replicas, absorbed
     ones included, over the last two decades of the record, and after the activity has halved at the lowest phi that
-    survives: before that it is saturated and knows nothing of the critical point. A straight line c = b (phi - phi_c)
+    survives: before that it is saturated and knows nothing of the critical point. Where all that survives to the end
+    levels off, the record is cut to when two replicas of the next lower phi were still active, and so on: in a small
+    system what bends down is soon absorbed. As such a window begins early, phi_c is that of its last decade then, and
+    the difference to both decades is added to the error. A straight line c = b (phi - phi_c)
     goes through the curvatures about the change of sign; windows of one to four packing fractions on each side are
     averaged with weights
     exp(-(chi^2 + 2 dropped)/2). Errors: bootstrap over replicas (jackknife pseudo-values carry the logarithm), joined
@@ -76,7 +79,44 @@ def straightest_decay_phi_c(
     steps, phis, values = records(time, phi, activity)
     if max(len(rows) for rows in values) < 2:
         raise PackingError("the error comes from the scatter between replicas: run two or more")
-    start, stop = _window(steps, values)
+    refusals = []
+    for count in _lengths(steps, values):
+        try:
+            cut = steps[:count], phis, [rows[:, :count] for rows in values], draws, seed
+            whole = _straightest(*cut, _DECADES)
+            return whole if count == len(steps) else _widened(_straightest(*cut, 1.0), whole)
+        except PackingError as refusal:
+            refusals.append(refusal)
+    raise refusals[0]
+
+
+def _lengths(steps: Array, values: list[Array]) -> list[int]:
+    """Records to try: the whole, then cut to the last with two replicas of each phi that has fewer at the end."""
+    surviving = [np.flatnonzero((rows > 0).sum(axis=0) >= 2) for rows in reversed(values)]
+    cut = [int(at[-1]) + 1 for at in surviving if at.size and at[-1] + 1 < len(steps)]
+    return [len(steps), *sorted({count for count in cut if count >= 8}, reverse=True)]
+
+
+def _widened(late: StraightestDecay, whole: StraightestDecay) -> StraightestDecay:
+    """The estimate of a late window, its errors joined with the difference to that of a longer one."""
+    off, off_alpha = abs(late.value - whole.value), abs(late.alpha - whole.alpha)
+    return replace(
+        late,
+        stderr=math.hypot(late.stderr, off),
+        interval=_stretched(late.value, late.interval, 1.96 * off),
+        alpha_stderr=math.hypot(late.alpha_stderr, off_alpha),
+        alpha_interval=_stretched(late.alpha, late.alpha_interval, 1.96 * off_alpha),
+    )
+
+
+def _stretched(value: float, interval: tuple[float, float], by: float) -> tuple[float, float]:
+    return value - math.hypot(value - interval[0], by), value + math.hypot(interval[1] - value, by)
+
+
+def _straightest(
+    steps: Array, phis: Array, values: list[Array], draws: int, seed: int, decades: float
+) -> StraightestDecay:
+    start, stop = _window(steps, values, decades)
     log_t = np.linspace(math.log(start), math.log(stop), _TIMES)
     s = log_t - log_t.mean()
     bend = s**2 - np.mean(s**2)
@@ -102,7 +142,7 @@ def straightest_decay_phi_c(
         )
     x, curvature, slopes = np.array(kept), [part[:, 0] for part in rows], [part[:, 1] for part in rows]
     mean, error = np.array([row.mean() for row in curvature]), standard_error(curvature)
-    edge = _crossing(x, mean, error)
+    edge = _crossing(x, mean, error, absorbed=x[0] > phis[0])
 
     drawn = bootstrap_means(curvature, draws, np.random.default_rng(seed))
     drawn_alpha = bootstrap_means(slopes, draws, np.random.default_rng(seed))  # the same replicas
@@ -145,15 +185,15 @@ def straightest_decay_phi_c(
     )
 
 
-def _window(steps: Array, values: list[Array]) -> tuple[float, float]:
-    """From the last two decades of the record, what comes after the activity has halved at the lowest surviving phi."""
+def _window(steps: Array, values: list[Array], decades: float) -> tuple[float, float]:
+    """From the last decades of the record, what comes after the activity has halved at the lowest surviving phi."""
     stop = float(steps[-1])
     alive = next((rows for rows in values if np.sum(rows[:, -1] > 0) > 1), None)
     if alive is None:
         raise PackingError("every replica was absorbed: scan higher phi")
     mean = alive.mean(axis=0)
     halved = np.flatnonzero((mean < 0.5 * mean.max()) & (steps > 0))
-    start = max(float(steps[halved[0]]) if halved.size else stop, stop / 10**_DECADES)
+    start = max(float(steps[halved[0]]) if halved.size else stop, stop / 10**decades)
     if stop < 10 * start * (1 - 1e-9):
         raise PackingError(
             f"the activity has halved at t = {start:g} of {stop:g}, and a decay is judged over the decade after that: "
@@ -162,13 +202,12 @@ def _window(steps: Array, values: list[Array]) -> tuple[float, float]:
     return start, stop
 
 
-def _crossing(phi: Array, curvature: Array, error: Array) -> int:
-    """Index of the last phi that bends down, those above bending up."""
+def _crossing(phi: Array, curvature: Array, error: Array, absorbed: bool) -> int:
+    """Index of the last phi that bends down, those above bending up; whether phi below were absorbed."""
     z = curvature / error
     if not (z < -_SIGNIFICANT).any():
-        raise PackingError(
-            f"no decay bends down within the record, down to phi = {phi[0]:g}: scan lower phi, or run more steps"
-        )
+        more = "scan more finely below it, or run larger systems" if absorbed else "scan lower phi, or run more steps"
+        raise PackingError(f"no decay bends down while replicas survive, down to phi = {phi[0]:g}: {more}")
     if not (z > _SIGNIFICANT).any():
         raise PackingError(
             f"no decay levels off within the record, up to phi = {phi[-1]:g}: scan higher phi, or run more "

@@ -50,14 +50,13 @@ class KickEstimate:
     def exponents(self) -> dict[str, tuple[float, float]]:
         """(value, stderr) by the names of `packing_jax.criticality.universality.NAMES`: what a verdict takes.
 
-        beta and gamma' only where the lowest fitted activity is below 0.2: they are effective exponents above.
+        beta and gamma' only where the lowest fitted activity is below 0.2: they are effective exponents above. No
+        nu_par: that of relaxation times holds a logarithm of N, see :func:`relaxation_phi_c`.
         """
         found = {}
         critical = self.power_law is not None and _lowest(self.power_law) < _CRITICAL
         if self.power_law and critical:
             found["beta"] = self.power_law.beta, self.power_law.beta_stderr
-        if self.relaxation:
-            found["nu_par"] = self.relaxation.nu_par, self.relaxation.nu_par_stderr
         if self.decay:
             found["alpha"] = self.decay.alpha, self.decay.alpha_stderr
         if self.fluctuations and critical:

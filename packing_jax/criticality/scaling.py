@@ -110,6 +110,8 @@ def exponent(
     x, y = np.asarray(phi, float), np.asarray(values, float)
     if x.ndim != 1 or y.ndim != 2 or len(y) != len(x):
         raise PackingError(f"values have shape {y.shape}: it must be ({x.size} phi, replicas)")
+    if not (np.isfinite([phi_c, phi_c_stderr]).all() and phi_c_stderr >= 0):
+        raise PackingError(f"phi_c is {phi_c} +- {phi_c_stderr}; both must be finite and the error not negative")
     order = [i for i in np.argsort(x) if x[i] > phi_c and np.sum(y[i] > 0) >= 2]
     if len(order) < 3:
         raise PackingError(
@@ -162,6 +164,8 @@ def fluctuations(time: ArrayLike, activity: ArrayLike, particles: int) -> Array:
         activity: (..., replica, time); NaN where not run or absorbed.
         particles: N.
     """
+    if particles < 1:
+        raise PackingError(f"{particles} particles; there must be at least one")
     f_a = np.asarray(activity, float)
     alive = np.zeros(f_a.shape[:-1], bool)
     level = final_activity(time, f_a, alive)

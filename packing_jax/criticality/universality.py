@@ -163,7 +163,7 @@ def verdict(measured: Measured, dim: int) -> Verdict:
     deviation = (value - reference)/sqrt(stderr^2 + reference_stderr^2); chi^2 is the sum of their squares, as of
     independent measurements, so that exponents of one data set count for somewhat more than they are worth. alpha and
     the hyperuniformity exponent are compared and stay out of it. Exponents that follow from one another (beta, nu_perp
-    and beta/nu_perp) must not all be given.
+    and beta/nu_perp; nu_par, nu_perp and z) must not all be given.
 
     Args:
         measured: (value, stderr) by name, see `NAMES`.
@@ -173,15 +173,16 @@ def verdict(measured: Measured, dim: int) -> Verdict:
         PackingError: an unknown name, an error that is not positive, dependent exponents, none that is
             universal, or a dimension below 1.
     """
-    if dim < 1:
-        raise PackingError(f"the dimension is {dim}; it must be 1 or more")
+    if not isinstance(dim, (int, np.integer)) or dim < 1:
+        raise PackingError(f"the dimension is {dim}; it must be a whole number, 1 or more")
     for name, (value, stderr) in measured.items():
         if name not in NAMES:
             raise PackingError(f"the exponent {name!r} is not known; they are {', '.join(NAMES)}")
         if not (np.isfinite([value, stderr]).all() and stderr > 0):
             raise PackingError(f"{name} is {value} +- {stderr}; both must be finite and the error positive")
-    if "beta/nu_perp" in measured and {"beta", "nu_perp"} & measured.keys() == {"beta", "nu_perp"}:
-        raise PackingError("beta, nu_perp and beta/nu_perp are two numbers: leave one of the three out")
+    for three in (("beta", "nu_perp", "beta/nu_perp"), ("nu_par", "nu_perp", "z")):
+        if measured.keys() >= set(three):
+            raise PackingError(f"{three[0]}, {three[1]} and {three[2]} are two numbers: leave one of the three out")
     if not set(measured) - set(_REPORTED):
         raise PackingError(f"a verdict needs an exponent other than {' and '.join(_REPORTED)}: they tell no class")
     matches = sorted((_match(measured, one) for one in classes_in(dim)), key=lambda match: match.chi2)

@@ -74,7 +74,7 @@ def zero_kick_limit(kick: ArrayLike, phi_c: ArrayLike, stderr: ArrayLike) -> Zer
         stderr: their standard errors, (kick,), positive.
 
     Raises:
-        PackingError: fewer than three different kicks, shapes that differ, values not finite.
+        PackingError: fewer than three different kicks, shapes that differ, values not finite or not positive.
     """
     x, y, error = (np.atleast_1d(np.asarray(part, float)) for part in (kick, phi_c, stderr))
     if x.ndim != 1 or not x.shape == y.shape == error.shape:
@@ -82,8 +82,8 @@ def zero_kick_limit(kick: ArrayLike, phi_c: ArrayLike, stderr: ArrayLike) -> Zer
             "kick, phi_c and stderr must be lists of one length, and their shapes are "
             f"{x.shape}, {y.shape} and {error.shape}"
         )
-    if not np.isfinite([x, y, error]).all() or (error <= 0).any():
-        raise PackingError("kick, phi_c and stderr must be finite, and every stderr positive")
+    if not np.isfinite([x, y, error]).all() or (x <= 0).any() or (error <= 0).any():
+        raise PackingError("kick, phi_c and stderr must be finite, and every kick and stderr positive")
     kicks = len(np.unique(x))
     if kicks < 3:
         raise PackingError(

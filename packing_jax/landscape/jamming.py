@@ -250,5 +250,5 @@ def elastic_moduli(at: Equilibrium) -> tuple[Float[Array, ""], Float[Array, ""]]
         return jax.jvp(slope, (zero,), (jnp.ones_like(zero),))[1] / vol
 
     second = jax.vmap(curvature)(jnp.asarray(_strains(dim), system.box.dtype))
-    p = pressure(system, at.positions, at.rows, jnp.eye(dim, dtype=system.box.dtype))
+    p = pressure(system, at(system), at.rows, jnp.eye(dim, dtype=system.box.dtype))
     return second[0] / dim**2 + p, 0.5 * jnp.mean(second[1:])

@@ -95,6 +95,8 @@ def self_overlap(x: ArrayLike, reach: ArrayLike, start: ArrayLike, end: ArrayLik
 
     Source: Lacevic, Starr, Schroder and Glotzer, J. Chem. Phys. 119, 7372 (2003).
     """
+    if not np.all(np.asarray(reach) > 0):
+        raise PackingError(f"the reach is {reach}; it must be positive")
     return _over_pairs(_within, (reach,), x, start, end)
 
 
@@ -117,6 +119,8 @@ def chi_4(overlap: ArrayLike, units: int, axis: int = -1) -> Estimate:
         raise PackingError(f"{n} samples; the variance between samples and its error need three or more")
     if units < 1:
         raise PackingError(f"{units} units; there must be at least one")
+    if not np.all((q >= 0) & (q <= 1)):
+        raise PackingError("overlaps are fractions of units: they must lie between 0 and 1, without NaN")
     deviation = q - q.mean(axis=-1, keepdims=True)
     squares = np.sum(deviation**2, axis=-1)
     without = (squares[..., None] - deviation**2 * (n / (n - 1))) / (n - 2)  # the variance with one sample left out

@@ -197,7 +197,8 @@ def number_variance(
         positions: (..., N, dim), in the unit of ``box``; leading axes are samples.
         radii: (radii,), each at most half the box.
         box: side of the box.
-        windows: balls per sample and radius. The error counts at most V / v_d R^d of them as independent.
+        windows: balls per sample and radius. The error is the scatter of the samples where there are five or more;
+            else V / v_d R^d balls of each count as independent, a bound that is far too wide for hyperuniform patterns.
         seed: of the places of the balls.
 
     Returns:
@@ -216,13 +217,17 @@ def number_variance(
     share = ball_volume(dim) * radii**dim / box**dim
     mean = particles * share
     samples = array.reshape(-1, particles, dim)
-    second, fourth = np.zeros(len(radii)), np.zeros(len(radii))
-    for sample in samples:
+    second, fourth = np.zeros((2, len(samples), len(radii)))
+    for i, sample in enumerate(samples):
         tree = KDTree(sample, boxsize=box)
         for k, radius in enumerate(radii):
             centres = rng.uniform(0.0, box, (windows, dim))
             square = (tree.query_ball_point(centres, radius, return_length=True) - mean[k]) ** 2
-            second[k] += square.mean() / len(samples)
-            fourth[k] += np.mean(square**2) / len(samples)
-    independent = len(samples) * np.minimum(windows, np.maximum(1.0 / share, 1.0))
-    return NumberVariance(radii, second, np.sqrt((fourth - second**2) / independent), mean)
+            second[i, k], fourth[i, k] = square.mean(), np.mean(square**2)
+    variance = second.mean(axis=0)
+    if len(samples) >= 5:
+        stderr = second.std(axis=0, ddof=1) / np.sqrt(len(samples))
+    else:
+        independent = len(samples) * np.minimum(windows, np.maximum(1.0 / share, 1.0))
+        stderr = np.sqrt((fourth.mean(axis=0) - variance**2) / independent)
+    return NumberVariance(radii, variance, stderr, mean)

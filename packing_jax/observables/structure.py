@@ -186,6 +186,8 @@ def structure_factor(
     fraction = wrapped(positions, box) / box
     modes = _check_modes(modes, fraction.shape[-1])
     w = _check_weights(weights, fraction.shape[-2])
+    if not fraction.size:
+        raise PackingError(f"positions have shape {fraction.shape}: there is nothing to average over")
     flat = fraction.reshape(-1, *fraction.shape[-2:])
     square = np.stack([np.abs(_means(one, modes, w)) ** 2 for one in flat])
     return square.reshape(*fraction.shape[:-2], len(modes)) * (len(w) / np.mean(w**2))
@@ -298,8 +300,8 @@ def isotropic_average(
     samples = np.asarray(values, dtype=np.float64)
     if samples.ndim < 1 or samples.shape[-1] != len(n):
         raise PackingError(f"values have shape {samples.shape}; their last axis must be the {len(n)} wave vectors")
-    if not np.all(np.isfinite(samples)):
-        raise PackingError("values have entries that are not finite; average over samples that ran")
+    if not (samples.size and np.all(np.isfinite(samples))):
+        raise PackingError("values have entries that are not finite, or none; average over samples that ran")
     if not (np.isfinite(width) and width >= 0 and np.isfinite(box) and box > 0):
         raise PackingError(f"a shell width of {width} in a box of side {box}; both must be finite, the side positive")
     samples = samples.reshape(-1, len(n))
@@ -340,7 +342,7 @@ def pair_correlation(
     if first.shape[:-2] != second.shape[:-2] or first.shape[-1] != second.shape[-1]:
         raise PackingError(f"positions {first.shape} and others {second.shape} must differ in particles only")
     edges = np.asarray(edges, dtype=np.float64)
-    if edges.ndim != 1 or len(edges) < 2 or np.any(np.diff(edges) <= 0) or edges[0] < 0 or edges[-1] > box / 2:
+    if edges.ndim != 1 or len(edges) < 2 or not np.all(np.diff(edges) > 0) or edges[0] < 0 or edges[-1] > box / 2:
         raise PackingError(f"the edges of the bins must increase from 0 or more to half the box, {box / 2:g}, or less")
     particles, dim = first.shape[-2:]
     pairs = particles * (particles - 1) if others is None else particles * second.shape[-2]

@@ -130,7 +130,7 @@ class SGD:
             own = jnp.stack([take(x, neighbors.own) for x in coordinates])
         updates, state = self.optimizer().update(gradient, state, _parameters(system, own))
         move = updates * system.unit / system.box
-        failed = ~(jnp.all(jnp.abs(move) < 0.5) & (self.batch_fraction > 0))  # true for NaN as well
+        failed = ~jnp.all(jnp.abs(move) < 0.5)  # true for NaN as well
         return as_move(move.astype(dtype), coordinates), state, Info(active, failed, gradient)
 
 
@@ -235,6 +235,12 @@ def sgd(
             "optax.sgd(0.1), or a jax.tree_util.Partial that makes one"
         )
     else:
+        functions = [str(leaf) for leaf in jax.tree.leaves(optimizer) if callable(leaf)]
+        if functions:
+            raise PackingError(
+                f"the Partial of the optimizer holds a function, {functions[0]}; give a function of numbers that makes "
+                "the optimizer, schedules within it"
+            )
         switches = tuple((name, value) for name, value in optimizer.keywords.items() if isinstance(value, bool))
         numbers = {name: value for name, value in optimizer.keywords.items() if not isinstance(value, bool)}
         if switches:
@@ -256,9 +262,12 @@ def _is_local(optimizer: Any) -> bool:
             moves = []
             for few in (6, 1):  # the first particle among others and alone
                 state = one().init(places[:, :few])
+                try:
+                    moved = one().update(gradient[:, :few], state, places[:, :few])[0]
+                except TypeError as error:
+                    raise PackingError(f"the optimizer needs more than a gradient for an update: {error}") from error
                 if any(jnp.ndim(leaf) for leaf in jax.tree.leaves(state)):
                     return False
-                moved = one().update(gradient[:, :few], state, places[:, :few])[0]
                 if isinstance(moved, jax.core.Tracer):
                     raise PackingError(
                         "the optimizer holds a traced number; give jax.tree_util.Partial(optax.sgd, "
