@@ -67,6 +67,18 @@ def without(results, phi=slice(None), replica=slice(None)):
     return results
 
 
+def mean_field(rng, phi, replicas, phi_c, particles=4096, steps=20_000, noise=0.01):
+    """Records of df_a/dt = d f_a - f_a^2, d = 5 (phi - phi_c), absorbed below 1/N: beta = nu_par = alpha = 1."""
+    time = np.unique(np.r_[0, np.round(np.geomspace(1, steps, 120))])
+    d = 5.0 * (np.asarray(phi) - phi_c)[:, None, None]
+    f_a = 0.9 * d / (0.9 + (d - 0.9) * np.exp(np.clip(-d * time, -700, 700)))
+    f_a = np.clip(f_a * np.exp(noise * rng.standard_normal((len(phi), replicas, 1))), 0, 1)
+    dead = f_a < 1 / particles
+    first = np.where(dead.any(axis=-1), dead.argmax(axis=-1), len(time))
+    f_a = np.where(np.arange(len(time)) < first[..., None], f_a, 0.0)
+    return time, f_a, np.where(first < len(time), time[np.minimum(first, len(time) - 1)], -1).astype(int)
+
+
 def decays(rng, phi, replicas, phi_c, steps=10_000, alpha=0.7, nu_par=1.1, noise=0.03):
     """Records (time, f_a (phi, replica, time)) of f_a = 0.5 t^-alpha exp(60 (phi - phi_c) (t/steps)^(1/nu_par)).
 

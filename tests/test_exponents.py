@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from synthetic import decays, relaxations, scaled_activities, sweep
+from synthetic import decays, mean_field, relaxations, scaled_activities, sweep
 
 from packing_jax.criticality import (
     CLASSES,
@@ -26,6 +26,11 @@ PHI = np.linspace(0.61, 0.67, 13)
 RNG = np.random.default_rng
 
 
+def _scan(phi, seed):
+    time, f_a, _ = mean_field(RNG(seed), phi, 4, 0.6293)
+    return time, phi, f_a
+
+
 class TestStraightestDecay:
     def test_recovers_phi_c_and_alpha_without_noise(self):
         time, f_a = decays(RNG(0), PHI, 4, 0.6412, alpha=0.6, noise=1e-6)
@@ -35,6 +40,15 @@ class TestStraightestDecay:
         assert fit.alpha == pytest.approx(0.6, abs=5e-3)
         assert fit.stderr < 2e-4
         assert fit.window[1] == time[-1]
+
+    def test_what_bends_down_is_judged_while_it_is_active(self):
+        """In mean-field dynamics phi below phi_c are absorbed long before the end; phi_c is known to be 0.0003 high."""
+        phi = np.linspace(0.60, 0.66, 25)
+        fits = [straightest_decay_phi_c(*_scan(phi, seed), draws=50) for seed in range(8)]
+        assert all(fit.window[1] < 20_000 for fit in fits)
+        assert abs(np.mean([fit.value for fit in fits]) - 0.6293) < 0.0006
+        assert abs(np.mean([fit.alpha for fit in fits]) - 1.0) < 0.1
+        assert all(abs(fit.value - 0.6293) < 4 * fit.stderr + 0.0003 for fit in fits)
 
     def test_seed_order_and_missing_replicas(self):
         time, f_a = decays(RNG(1), PHI, 5, 0.64)
@@ -65,6 +79,16 @@ class TestRelaxation:
         time = np.unique(np.r_[0, np.round(np.geomspace(1, 10_000, 800))])
         f_a = 0.2 * (1 + np.exp(-time / np.array([50.0, 200.0])[:, None]))
         np.testing.assert_allclose(relaxation_times(time, f_a, [-1, -1]), np.log(10) * np.array([50, 200]), rtol=0.01)
+
+    def test_nu_par_holds_a_logarithm_of_the_size_and_gives_no_verdict(self):
+        """Mean field, N = 4096: nu_par = 1, measured 0.7 to 0.9, and phi_c up to 0.001 high, as the docstring says."""
+        phi = np.linspace(0.60, 0.66, 25)
+        fits = []
+        for seed in range(4):
+            time, f_a, gone = mean_field(RNG(seed), phi, 4, 0.6293, noise=0.03)
+            fits.append(relaxation_phi_c(time, phi, f_a, gone, draws=50))
+        assert 0.65 < np.mean([fit.nu_par for fit in fits]) < 0.93
+        assert 0 < np.mean([fit.value for fit in fits]) - 0.6293 < 0.0015
 
     def test_times_of_absorption_and_of_what_was_not_run(self):
         time = np.arange(10.0)
@@ -129,6 +153,12 @@ class TestHalfAbsorbed:
             half_absorbed_phi_c(PHI, np.zeros((13, 4)))
         with pytest.raises(PackingError, match="does not fall with phi"):
             half_absorbed_phi_c(PHI, np.tile([0.0, 1.0], (13, 2)))
+        few = np.zeros((13, 8))
+        few[0, :3] = 1.0  # the curve's middle is below the scan
+        with pytest.raises(PackingError, match="scan lower phi"):
+            half_absorbed_phi_c(PHI, few)
+        with pytest.raises(PackingError, match="scan higher phi"):
+            half_absorbed_phi_c(PHI, 1.0 - few[::-1])
 
 
 class TestExponent:
@@ -269,6 +299,7 @@ class TestUniversality:
             ({"eta": (0.1, 0.1)}, 2, "not known; they are beta"),
             ({"beta": (0.6, 0.0)}, 2, "the error positive"),
             ({"beta": (0.6, 0.1), "nu_perp": (0.8, 0.1), "beta/nu_perp": (0.8, 0.1)}, 2, "leave one of the three"),
+            ({"nu_par": (1.2, 0.1), "nu_perp": (0.8, 0.1), "z": (1.5, 0.1)}, 2, "leave one of the three"),
             ({"alpha": (0.4, 0.1)}, 2, "an exponent other than"),
             ({"beta": (0.6, 0.1)}, 0, "the dimension is 0"),
         ],

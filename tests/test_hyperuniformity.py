@@ -146,6 +146,18 @@ def test_number_variance_of_poisson_patterns() -> None:
     assert 0.5 < np.sqrt(np.mean(np.square(z))) < 1.5
 
 
+def test_number_variance_of_jittered_lattices_has_honest_errors() -> None:
+    # Means of 10 patterns, twice: twelve z of unit variance (t, 9 dof), whose rms is between 0.5 and 1.7 but for 1 time
+    # in 300
+    rng, radii = np.random.default_rng(3), np.array([1.0, 3.0, 6.0, 9.0])
+    sites, z = np.stack(np.meshgrid(*[np.arange(20.0)] * 2), -1).reshape(-1, 2), []
+    for seed in range(3):
+        patterns = sites + 0.3 * rng.standard_normal((2, 10, 400, 2))
+        first, second = (number_variance(part, radii, 20.0, 400, seed) for part in patterns)
+        z.append((first.variance - second.variance) / np.hypot(first.stderr, second.stderr))
+    assert 0.5 < np.sqrt(np.mean(np.square(z))) < 1.7
+
+
 def test_number_variance_of_a_chain_and_a_square_lattice() -> None:
     # A chain: the interval of length 2 R holds floor(2 R) or one more, so the variance is f (1 - f)
     radii = np.array([0.3, 1.25, 5.3])

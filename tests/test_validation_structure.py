@@ -132,7 +132,9 @@ def test_contacts_at_phi_c(name, kicks, tolerance):
     """
     what = Sweep(dim=SEARCHES[name].get("dim", 3))
     found = [searched(f"search {name}, {k:g}".replace(" ", "-"), TOLERANCE, kick=k, **SEARCHES[name])[0] for k in KICKS]
-    limit = zero_kick_limit(KICKS, [one.value for one in found], [one.stderr for one in found])
+    limit = zero_kick_limit(
+        *np.array([[kick, one.value, one.stderr] for kick, one in zip(KICKS, found, strict=True)]).T
+    )
     rows, results = [], []
     for kick in kicks:
         centre = float(limit.form.at(kick))

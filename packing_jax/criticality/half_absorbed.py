@@ -49,6 +49,19 @@ def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
         PackingError: all absorbed, all active, a share that does not fall with phi, or a phi_c whose 95 % interval
             reaches the lowest or highest phi: it may then lie beyond.
     """
+    found, phis = logistic(phi, absorbed), np.asarray(phi, float)[scan_order(phi, absorbed)]
+    low, high = found.interval
+    if low <= phis[0] or high >= phis[-1]:
+        more, end = ("lower", phis[0]) if low <= phis[0] else ("higher", phis[-1])
+        raise PackingError(
+            f"half of the replicas may be absorbed beyond phi = {end:g}, where the scan ends: scan {more} phi, or run "
+            "more replicas"
+        )
+    return found
+
+
+def logistic(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
+    """The same where the curve may lie beyond the scan, to go on from: it and its interval end with the scan."""
     order = scan_order(phi, absorbed)
     x, rows = np.asarray(phi, float)[order], replicas(absorbed, order)
     gone, count = np.array([row.sum() for row in rows]), np.array([float(len(row)) for row in rows])
@@ -65,16 +78,9 @@ def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
     profile = 2.0 * (likelihood.max() - likelihood.max(axis=1))
     if best_width[profile.argmin()] == len(widths) - 1:
         raise PackingError("the share of absorbed replicas does not fall with phi: run more replicas")
-    limit = chi2_law.ppf(0.95, 1)
-    for end, where, more in ((0, "lowest", "lower"), (-1, "highest", "higher")):
-        if profile[end] <= limit:
-            raise PackingError(
-                f"half of the replicas may be absorbed beyond the {where} phi, {x[end]:g}: scan {more} phi, or run "
-                "more replicas"
-            )
     top = grid[profile < 1e-2]  # flat where the replicas of each phi agree: its middle then
     value = 0.5 * float(top[0] + top[-1])
-    inside = grid[profile <= limit]
+    inside = grid[profile <= chi2_law.ppf(0.95, 1)]
     at = int(np.argmin(np.abs(grid - value)))
     saturated = xlogy(gone, gone / count) + xlogy(count - gone, 1.0 - gone / count)
     low, high = float(inside[0]), float(inside[-1])

@@ -88,6 +88,11 @@ def power_law_phi_c(
         draws: bootstrap draws.
         seed: of the bootstrap; the same seed gives the same errors.
 
+    Corrections to scaling are not in the errors, and no chi^2 shows them: for f_a = 4 x^0.84 (1 - c x), where x is
+    phi - phi_c, scanned to x = 0.04 with noise of 0.004 (4 replicas), 95 % intervals hold phi_c and beta 97 and 96
+    times in 100 at c = 0, 92 and 60 times at c = 3, where beta is 0.76 on average, and 76 and 37 times at c = 6, where
+    it is 0.69.
+
     Raises:
         PackingError: all absorbed, all active, one replica, fewer than four active and stationary
             packing fractions, or a fit that leaves phi_c open. The sentence says what would help.

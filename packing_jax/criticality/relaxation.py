@@ -84,7 +84,7 @@ def relaxation_phi_c(
     Absorption takes ln(N |phi - phi_c|^beta) relaxation times, which the law does not know. nu_par is therefore an
     effective exponent, too small by about beta/ln(N |phi - phi_c|^beta) on the side below, and phi_c is a little high,
     both by more than their errors where replicas scatter little: in mean-field dynamics (nu_par = 1, N = 4096) nu_par
-    is 0.73 and phi_c high by 0.001. No verdict is given on such a nu_par.
+    is 0.7 to 0.9 and phi_c high by up to 0.001. No verdict is given on such a nu_par.
 
     Errors: bootstrap over replicas, joined with the scatter between windows weighted by
     exp(-(chi^2 + 2 dropped)/2); the 95 % intervals are of chi^2(phi_c) and chi^2(nu_par).

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
-from packing_jax.criticality.half_absorbed import HalfAbsorbed, half_absorbed_phi_c
+from packing_jax.criticality.half_absorbed import HalfAbsorbed, logistic
 from packing_jax.criticality.universality import classes_in
 from packing_jax.errors import PackingError
 from packing_jax.fits import misfit, straight_line
@@ -360,6 +360,6 @@ def _estimate(absorbed: dict[float, list[bool]]) -> HalfAbsorbed | None:
     most = max(len(flags) for flags in absorbed.values())
     rows = [absorbed[phi] + [np.nan] * (most - len(absorbed[phi])) for phi in phis]
     try:
-        return half_absorbed_phi_c(phis, np.array(rows, float))
+        return logistic(phis, np.array(rows, float))
     except PackingError:
         return None

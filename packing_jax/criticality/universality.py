@@ -173,7 +173,7 @@ def verdict(measured: Measured, dim: int) -> Verdict:
         PackingError: an unknown name, an error that is not positive, dependent exponents, none that is
             universal, or a dimension below 1.
     """
-    if not isinstance(dim, (int, np.integer)) or dim < 1:
+    if dim < 1 or dim % 1:
         raise PackingError(f"the dimension is {dim}; it must be a whole number, 1 or more")
     for name, (value, stderr) in measured.items():
         if name not in NAMES:
