@@ -119,9 +119,11 @@ def format_result(result: SearchResult) -> str:
     spent = f"{result.particle_steps:.3g} of {result.budget:.3g} particle-steps spent"
     if math.isfinite(result.stderr):
         low, high = result.interval
-        lines.append(
-            f"phi_c = {result.value:.5f} +- {result.stderr:.5f} (95 %: {low:.5f} to {high:.5f}), N -> infinity"
-        )
+        lines += [
+            f"phi_c = {result.value:.5f} +- {result.stderr:.5f} (95 %: {low:.5f} to {high:.5f}), N -> infinity",
+            f"by a line in N^-omega, omega = {result.omega:.3g} (Manna class, a quarter more and less in the error);",
+            f"chi2 {result.chi2:.3g} of all sizes, {len(result.rounds) - 2} degrees of freedom",
+        ]
     else:
         lines.append("phi_c is not extrapolated: that takes three sizes")
     verdict = "within the tolerance" if result.reached else "the budget ended short of the tolerance"

@@ -1,6 +1,6 @@
 """What the validation tests keep: files of rows under tests/validation, and the table of them.
 
-`python tests/results.py` writes tests/validation/README.md again from the rows of results.json.
+`python tests/results.py` writes tests/validation/README.md again from the rows.
 """
 
 import fcntl
@@ -10,19 +10,22 @@ from typing import Any
 
 FOLDER = Path(__file__).parent / "validation"
 TABLE = FOLDER / "README.md"
+FILES = ("results.json", "jamming.json", "flatness.json", "design.json")
 _HEAD = """# Validation
 
-Written by `pytest -m validation` from [results.json](results.json), which holds more of each row: every phi_c behind
-a limit, the seeds, the versions. Sweeps are kept under `runs/`, so that a suite that was stopped goes on where it was;
-delete that folder to begin anew. "Time" is that of all runs behind a row, beside others on the same device.
+Written by `pytest -m validation` from [results.json](results.json), [jamming.json](jamming.json),
+[flatness.json](flatness.json) and [design.json](design.json), which hold more of each row: every phi_c behind a limit,
+the seeds, the versions. [coverage.json](coverage.json) says how often 95 % intervals hold the truth. Sweeps are kept
+under `runs/`, so that a suite that was stopped goes on where it was; delete that folder to begin anew. "Time" is that
+of all runs behind a row, beside others on the same device.
 
 The deviation is (value - target)/sqrt(stderr^2 + target's own error^2). Met means within the target's own range for
 phi_c, contacts and S(q), and within twice the joint error for exponents; the tests of phi_c fail beyond twice the
 joint error only. phi_c by the search is where half of the replicas are absorbed, carried to infinite N; power laws of
 the activity, whose points nearest to phi_c are left out while they still fall, lie about 0.004 higher.
 
-| quantity | value | target | deviation | met | N | replicas | steps | device | time, s |
-|---|---|---|---|---|---|---|---|---|---|
+| quantity | value | target | deviation | met | N | replicas | steps | seed | device | time, s |
+|---|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -37,23 +40,26 @@ def keep(file: str, name: str, row: dict[str, Any]) -> None:
         rows = json.loads(path.read_text()) if path.exists() else {}
         rows[name] = {"versions": provenance(), **row}
         path.write_text(json.dumps(rows, indent=1) + "\n")
-        if file == "results.json":
-            TABLE.write_text(table(rows))
+        if file in FILES:
+            TABLE.write_text(table())
 
 
-def table(rows: dict[str, Any]) -> str:
-    """The rows that have a value, as a Markdown table."""
+def table() -> str:
+    """The rows of all files, as a Markdown table."""
     lines, notes = [], []
-    for name, row in sorted(rows.items()):
+    rows: dict[str, Any] = {}
+    for file in FILES:
+        rows |= dict(sorted(json.loads((FOLDER / file).read_text()).items())) if (FOLDER / file).exists() else {}
+    for name, row in rows.items():
         met = {True: "yes", False: "**no**", None: ""}[row.get("met")]
         deviation = "" if row.get("deviation") is None else f"{row['deviation']:+.1f}"
         cells = (
             name,
-            _with_error(row["value"], row.get("stderr")),
+            _with_error(row),
             row["target"],
             deviation,
             met,
-            *(_listed(row.get(key)) for key in ("particles", "replicas", "steps")),
+            *(_listed(row.get(key)) for key in ("particles", "replicas", "steps", "seed")),
             row["versions"]["device"].split(": ")[-1],
             f"{row['seconds']:.0f}",
         )
@@ -63,10 +69,14 @@ def table(rows: dict[str, Any]) -> str:
     return _HEAD + "\n".join(lines) + ("\n\n" + "\n".join(notes) if notes else "") + "\n"
 
 
-def _with_error(value: float | None, error: float | None) -> str:
+def _with_error(row: dict[str, Any]) -> str:
+    value, error, infinite = row.get("value"), row.get("stderr"), row.get("value_at_infinite_N")
     if value is None:
-        return "none"
-    return f"{value:.4g}" if error is None else f"{value:.4f} +- {error:.4f}"
+        return "see below" if row.get("note") else "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number:.3f}" for name, number in value.items())
+    alone = f"{value:.4g}" if error is None else f"{value:.4f} +- {error:.4f}"
+    return alone if infinite is None else f"{alone}; {infinite:.4f} at infinite N"
 
 
 def _listed(value: Any) -> str:
@@ -78,4 +88,4 @@ def _listed(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    TABLE.write_text(table(json.loads((FOLDER / "results.json").read_text())))
+    TABLE.write_text(table())

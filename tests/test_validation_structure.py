@@ -73,7 +73,7 @@ def test_structure_factor_of_correlated_kicks():
             "value": slope,
             "stderr": error,
             "deviation": (slope - 0.212) / float(np.hypot(error, 0.010)),
-            "met": abs(slope - 0.212) <= 0.010 + 2 * error,
+            "met": abs(slope - 0.212) <= 0.010,  # the assertion below allows for its error
             "rows": rows[-1:],
             **facts,
             **spent(results[-1:]),
@@ -136,8 +136,7 @@ def test_contacts_at_phi_c(name, kicks, tolerance):
         *np.array([[kick, one.value, one.stderr] for kick, one in zip(KICKS, found, strict=True)]).T
     )
     rows, results = [], []
-    for kick in kicks:
-        centre = float(limit.form.at(kick))
+    for kick, centre in zip(kicks, limit.form.at(np.array(kicks)).tolist(), strict=True):
         phis = tuple(np.round(centre + np.array([-0.006, -0.003, 0.0]), 5))
         spec = replace(what, particles=1024, phi=phis, kick=(kick,), replicas=8, steps=round(1000 / kick), seed=SEED)
         data = swept(f"contacts {name}, {kick:g}".replace(" ", "-"), spec)
