@@ -121,8 +121,8 @@ def format_result(result: SearchResult) -> str:
         low, high = result.interval
         lines += [
             f"phi_c = {result.value:.5f} +- {result.stderr:.5f} (95 %: {low:.5f} to {high:.5f}), N -> infinity",
-            f"by a line in N^-omega, omega = {result.omega:.3g} (Manna class, a quarter more and less in the error);",
-            f"chi2 {result.chi2:.3g} of all sizes, {len(result.rounds) - 2} degrees of freedom",
+            f"by a line in N^-omega, omega = {result.omega:.3g} of the Manna class: "
+            f"chi2 = {result.chi2:.3g}, dof = {len(result.rounds) - 2}",
         ]
     else:
         lines.append("phi_c is not extrapolated: that takes three sizes")

@@ -10,10 +10,11 @@ from typing import Any
 
 FOLDER = Path(__file__).parent / "validation"
 TABLE = FOLDER / "README.md"
-FILES = ("results.json", "jamming.json", "flatness.json", "design.json")
+FILES = ("results.json", "jamming.json", "spectrum.json", "flatness.json", "design.json")
 _HEAD = """# Validation
 
 Written by `pytest -m validation` from [results.json](results.json), [jamming.json](jamming.json),
+[spectrum.json](spectrum.json),
 [flatness.json](flatness.json) and [design.json](design.json), which hold more of each row: every phi_c behind a limit,
 the seeds, the versions. [coverage.json](coverage.json) says how often 95 % intervals hold the truth. Sweeps are kept
 under `runs/`, so that a suite that was stopped goes on where it was; delete that folder to begin anew. "Time" is that
