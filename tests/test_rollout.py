@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from jax.tree_util import Partial
+from results import keep
 
 import packing_jax as pj
 from packing_jax import PackingError, System, noise, replay
@@ -48,9 +49,11 @@ RULES: dict[str, Any] = {
     "ro correlated": lambda: pj.random_organization(0.05, "pair", 0.5),
     "langevin": lambda: pj.langevin(0.2),
     "langevin independent": lambda: pj.langevin(0.2, correlation=0.0),
+    "langevin correlated": lambda: pj.langevin(0.2, correlation=0.5),
     "langevin particle": lambda: pj.langevin(0.2, "particle"),
     "sgd": lambda: pj.sgd(MOMENTUM, 0.5),
     "sgd independent": lambda: pj.sgd(MOMENTUM, 0.5, correlation=0.0),
+    "sgd correlated": lambda: pj.sgd(MOMENTUM, 0.5, correlation=0.5),
     "sgd particle": lambda: pj.sgd(MOMENTUM, 0.5, "particle"),
     "sgd selective": lambda: pj.sgd(MOMENTUM, 0.5, selective=True),
     "adam": lambda: pj.sgd(_adam(0.02)),
@@ -161,14 +164,14 @@ LONG = [(name, dim) for name in RULES for dim in (2, 3) if (name, dim) not in ON
 
 
 @pytest.mark.parametrize(("name", "dim"), ONCE + [pytest.param(*one, marks=pytest.mark.validation) for one in LONG])
-def test_derivatives_are_central_differences(name: str, dim: int) -> None:
-    """Every argument, where no contact changes between the two ends."""
+def test_derivatives_are_central_differences(name: str, dim: int, request: pytest.FixtureRequest) -> None:
+    """Every argument, where no contact changes between the two ends; by hand, the differences go to gradients.json."""
     # where eight steps leave a slope near zero, which would test little, ten do not
     rule, steps = RULES[name](), 10 if (name, dim) == ("langevin independent", 3) else 8
     number = jax.jit(jax.value_and_grad(_ending(dim, rule, steps)))
     at = _arguments(dim, rule)
     slopes = number(at)[1]
-    rng = np.random.default_rng(3)
+    rng, found = np.random.default_rng(3), {}
     for argument, value in at.items():
         way = jnp.asarray(rng.normal(size=value.shape)) if value.ndim else jnp.ones(())
         by_h = []
@@ -178,9 +181,16 @@ def test_derivatives_are_central_differences(name: str, dim: int) -> None:
         # to fourth order: some runs are so chaotic after 8 steps that the third derivative shows at h = 1e-6
         difference = (4 * by_h[1] - by_h[0]) / 3
         slope = float(jnp.sum(slopes[argument] * way))
+        found[argument] = {
+            "derivative": slope,
+            "difference": difference,
+            "relative": abs(slope - difference) / max(abs(difference), 1e-300),
+        }
         np.testing.assert_allclose(slope, difference, rtol=1e-6, atol=3e-9, err_msg=argument)
         if argument in ("start", "phi", "rule 0"):
             assert abs(slope) > 1e-3, argument
+    if request.config.option.markexpr == "validation":
+        keep("gradients.json", f"{name}, {dim}D", {"steps": steps, "arguments": found})
 
 
 @pytest.mark.parametrize(

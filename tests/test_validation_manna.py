@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from validation_runs import SEED, Case, coarse, fine, spent, swept
 
 from packing_jax import random_organization, simulate, stack
-from packing_jax.criticality import classes_in, estimate_phi_c, finite_size_collapse, verdict
+from packing_jax.criticality import classes_in, estimate_phi_c, finite_size_collapse, time_collapse, verdict
 from packing_jax.grid import Sweep
 from packing_jax.observables import fit_hyperuniformity, isotropic_average, structure_factor, wave_vectors
 from packing_jax.system import System
@@ -250,6 +250,53 @@ def test_finite_size_collapse_of_2d_random_organization():
         row = {"target": f"{reference:.3f} +- {error:.3f}", "value": one.value, "stderr": one.stderr}
         row |= {"deviation": deviations[what], "met": abs(deviations[what]) <= 2}
         keep("results.json", f"{what}, collapse of 2D RO, kick 1", {**row, **facts})
+    assert all(abs(one) <= 2 for one in deviations.values()), deviations
+
+
+@pytest.mark.xdist_group("2D RO, kick 1")
+def test_dynamic_exponent_of_2d_random_organization():
+    """Target: z and beta/nu_perp of the decay at phi_c of three sizes within two standard deviations of the class.
+
+    Runs start from independent uniform positions; what comes before t = 10 is left out as transient. phi_c is that of
+    the large systems.
+    """
+    phi_c, before = sharper("2D RO, kick 1")
+    case, results, steps, first = CASES["2D RO, kick 1"].case, [], 3000, 10
+    sizes = {256: 64, 1024: 32, 4096: 12}
+    for particles, replicas in sizes.items():
+        spec = replace(
+            case.what,
+            particles=particles,
+            phi=(round(phi_c, 5),),
+            kick=case.kicks,
+            replicas=replicas,
+            steps=steps,
+            seed=SEED,
+        )
+        results.append(swept(f"{case.name}-decay-{particles}", spec))
+    late = [one.isel(time=one.time >= first) for one in results]
+    found = time_collapse(
+        [n**0.5 for n in sizes],
+        [one.time.values for one in late],
+        [one.activity.squeeze().transpose("replica", "time").values for one in late],
+    )
+    facts = {
+        "particles": list(sizes),
+        "replicas": list(sizes.values()),
+        "steps": steps,
+        "seed": SEED,
+        "phi": round(phi_c, 5),
+        "chi2": found.chi2,
+        "dof": found.dof,
+        **spent([*before, *results]),
+    }
+    deviations = {}
+    for what, one in (("z", found.z), ("beta/nu_perp", found.prefactor)):
+        reference, error = classes_in(2)[0].exponents[what]
+        deviations[what] = (one.value - reference) / float(np.hypot(one.stderr, error))
+        row = {"target": f"{reference:.3f} +- {error:.3f}", "value": one.value, "stderr": one.stderr}
+        row |= {"deviation": deviations[what], "met": abs(deviations[what]) <= 2}
+        keep("results.json", f"{what}, decay at phi_c of 2D RO, kick 1", {**row, **facts})
     assert all(abs(one) <= 2 for one in deviations.values()), deviations
 
 

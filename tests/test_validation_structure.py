@@ -128,7 +128,9 @@ def test_contacts_at_phi_c(name, kicks, tolerance):
     A pair counts as a contact up to a gap of one kick, which is how far a kick can carry it. In a jammed packing the
     number of neighbours nearer than h grows as h^(1 - 0.413) beyond the contacts (Charbonneau et al., Phys. Rev. Lett.
     114, 125504 (2015)), so Z is carried to kick 0 by a line in kick^0.587. States absorbed nearest to phi_c(kick),
-    which is that of the parabola behind the zero-kick limit.
+    which is that of the parabola behind the zero-kick limit, or up to 0.006 above it, since half-absorbed systems of
+    N = 256 to 1024 put phi_c low: a first scan, which ended there, found nearly all absorbed, and Z = 5.4 at kick
+    0.005.
     """
     what = Sweep(dim=SEARCHES[name].get("dim", 3))
     found = [searched(f"search {name}, {k:g}".replace(" ", "-"), TOLERANCE, kick=k, **SEARCHES[name])[0] for k in KICKS]
@@ -137,7 +139,7 @@ def test_contacts_at_phi_c(name, kicks, tolerance):
     )
     rows, results = [], []
     for kick, centre in zip(kicks, limit.form.at(np.array(kicks)).tolist(), strict=True):
-        phis = tuple(np.round(centre + np.array([-0.006, -0.003, 0.0]), 5))
+        phis = tuple(np.round(centre + np.array([-0.006, -0.003, 0.0, 0.003, 0.006]), 5))
         spec = replace(what, particles=1024, phi=phis, kick=(kick,), replicas=8, steps=round(1000 / kick), seed=SEED)
         data = swept(f"contacts {name}, {kick:g}".replace(" ", "-"), spec)
         results.append(data)
@@ -149,8 +151,11 @@ def test_contacts_at_phi_c(name, kicks, tolerance):
             x = at.positions.transpose("replica", "particle", "axis").values[gone]
             if len(x) >= 3:
                 found = [find_contacts(system, one, kick) for one in x]
-                each = np.array([one.number for one in found])
-                loose = float(np.mean([one.rattler.mean() for one in found]))
+                held = [one for one in found if not one.rattler.all()]  # in others nothing holds at this reach
+                each = np.array([one.number for one in held])
+                if len(each) < 3:
+                    continue
+                loose = float(np.mean([one.rattler.mean() for one in held]))
                 numbers[float(phi)] = [each.mean(), each.std(ddof=1) / len(each) ** 0.5, len(each), loose]
         assert numbers, f"no three replicas were absorbed at kick {kick}"
         phi = max(numbers)
