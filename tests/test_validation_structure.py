@@ -125,7 +125,8 @@ def test_structure_factor_of_correlated_kicks():
 def test_contacts_at_phi_c(name, kicks, tolerance):
     """Target: Z = 2d as the kick goes to 0, rattlers removed.
 
-    A pair counts as a contact up to a gap of one kick, which is how far a kick can carry it. In a jammed packing the
+    A pair counts as a contact up to a gap of two kicks, which is how far its own kick can carry it, as each partner
+    moves by one at most; a first version stopped at one kick, and had Z = 5.03 at kick 0. In a jammed packing the
     number of neighbours nearer than h grows as h^(1 - 0.413) beyond the contacts (Charbonneau et al., Phys. Rev. Lett.
     114, 125504 (2015)), so Z is carried to kick 0 by a line in kick^0.587. States absorbed nearest to phi_c(kick),
     which is that of the parabola behind the zero-kick limit, or up to 0.006 above it, since half-absorbed systems of
@@ -150,7 +151,7 @@ def test_contacts_at_phi_c(name, kicks, tolerance):
             gone = at.absorbed_at.values >= 0
             x = at.positions.transpose("replica", "particle", "axis").values[gone]
             if len(x) >= 3:
-                found = [find_contacts(system, one, kick) for one in x]
+                found = [find_contacts(system, one, 2 * kick) for one in x]
                 held = [one for one in found if not one.rattler.all()]  # in others nothing holds at this reach
                 each = np.array([one.number for one in held])
                 if len(each) < 3:
@@ -188,6 +189,7 @@ def test_contacts_at_phi_c(name, kicks, tolerance):
             "deviation": (line.intercept - target) / float(np.hypot(line.intercept_stderr, tolerance)),
             "met": abs(line.intercept - target) <= tolerance,
             "chi2": line.chi2,
+            "note": f"the line in kick^0.587 has chi2 {line.chi2:.0f} for {len(rows) - 2} degrees of freedom: it bends",
             "rows": rows,
             "particles": 1024,
             "replicas": 8,
