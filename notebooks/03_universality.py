@@ -196,7 +196,7 @@ if names:
 # **What it means.** Four ways to find $\phi_c$ agree at the larger size, 0.378, within 0.0006, and at the smaller one
 # they lie 0.004 higher: there the last replicas die where the larger system lives on. The exponents are not decided:
 # $\beta$ = 0.568 $\pm$ 0.024 is 2.8 standard deviations below Manna's value and 0.7 below that of directed percolation,
-# while $\nu_\parallel$ and $\gamma'$ agree with both.
+# while $\gamma'$ agrees with both; $\nu_\parallel$ of relaxation times holds a logarithm of $N$ and is not judged.
 #
 # **What it does not.** It does not say that BRO is in the class of directed percolation. The error of $\beta$ is
 # statistical, with the choice of window, and the window holds activities from 0.1 to 0.4: it is an effective exponent,
