@@ -82,6 +82,8 @@ _BALANCED = 1e-9
 #: Curvatures below minus this share of the largest are a saddle's; above it they may be what a contact leaves.
 _SADDLE = 1e-5
 
+_ITERATIONS = 100  # of Lanczos, which finds both ends of the spectrum at once
+
 
 def equilibrium(minimum: Minimum) -> Equilibrium:
     """A minimum as a function of its system, with dx/dtheta = -H^+ dg/dtheta as its derivative.
@@ -121,9 +123,9 @@ def equilibrium(minimum: Minimum) -> Equilibrium:
 @jax.jit
 def _curvatures(system: System, positions: Array, rows: Int[Array, "n k"]) -> tuple[Array, Array]:
     """Lowest and highest eigenvalue of the Hessian, by Lanczos: a little inside of the true ones."""
-    energy, y, key = energy_function(system, rows), positions / system.unit, jax.random.key(0)
-    lowest = -largest_eigenvalues(lambda y: -energy(y), y, key).values[0]
-    return lowest, largest_eigenvalues(energy, y, key).values[0]
+    energy, y = energy_function(system, rows), positions / system.unit
+    found = largest_eigenvalues(energy, y, jax.random.key(0), count=min(_ITERATIONS, y.size), iterations=_ITERATIONS)
+    return jnp.nanmin(found.values), found.values[0]
 
 
 def _traced(leaf: Any) -> bool:

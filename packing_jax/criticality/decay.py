@@ -59,12 +59,13 @@ def straightest_decay_phi_c(
     survives: before that it is saturated and knows nothing of the critical point. Where all that survives to the end
     levels off, the record is cut to when two replicas of the next lower phi were still active, and so on: in a small
     system what bends down is soon absorbed. As such a window begins early, phi_c is that of its last decade then, and
-    the difference to both decades is added to the error. A straight line c = b (phi - phi_c)
-    goes through the curvatures about the change of sign; windows of one to four packing fractions on each side are
-    averaged with weights
-    exp(-(chi^2 + 2 dropped)/2). Errors: bootstrap over replicas (jackknife pseudo-values carry the logarithm), joined
-    with the scatter between windows; the 95 % interval is of chi^2(phi_c). Corrections to scaling at early times are
-    not in them: in mean-field dynamics, f_a = 1/(t + 1) at phi_c, a cut record gives a phi_c high by 0.0003.
+    the difference to both decades is added to the error.
+
+    A straight line c = b (phi - phi_c) goes through the curvatures about the change of sign; windows of one to four
+    packing fractions on each side are averaged with weights exp(-(chi^2 + 2 dropped)/2). Errors: bootstrap over
+    replicas (jackknife pseudo-values carry the logarithm), joined with the scatter between windows; the 95 % interval
+    is of chi^2(phi_c). Corrections to scaling at early times are not in them: in mean-field dynamics, f_a = 1/(t + 1)
+    at phi_c, a cut record gives a phi_c high by 0.0003.
 
     Args:
         time: recorded steps, (time,), increasing.

@@ -61,7 +61,7 @@ def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
 
 
 def logistic(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
-    """The same where the curve may lie beyond the scan, to go on from: it and its interval end with the scan."""
+    """The likeliest curve of :func:`half_absorbed_phi_c`; phi_c and its interval end where the scan does."""
     order = scan_order(phi, absorbed)
     x, rows = np.asarray(phi, float)[order], replicas(absorbed, order)
     gone, count = np.array([row.sum() for row in rows]), np.array([float(len(row)) for row in rows])

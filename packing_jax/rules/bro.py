@@ -71,10 +71,10 @@ class BRO:
                 return pair_uniforms(scene, self.correlation, dtype)
 
             move, active = sum_of_kicks(kicks, kick, draw, self.correlation == 1.0, scene)
-            return move, state, Info(active, ~(kick < 0.5), move)
+            return move, state, Info(active, kick >= 0.5, move)
         weight = jnp.where(scene.hit, 1.0 / pairs.distance, 0.0)
         push, active = exact_row_sum([weight * part for part in pairs.separation], 1.0, scene)
-        info = Info(active, ~(kick < 0.5), push)
+        info = Info(active, kick >= 0.5, push)
         if self.coupling == "particle-normalised":
             size = length(push)
             push = jnp.where(size > 0, 1.0 / jnp.where(size > 0, size, 1.0), 0.0)[None] * push

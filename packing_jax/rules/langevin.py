@@ -76,13 +76,13 @@ class Langevin:
                 return 1.0 + pair_normals(scene, self.correlation, dtype) * amplitude
 
             move, active = sum_of_kicks(kicks, kick, draw, self.correlation == 1.0, scene)
-            return move, state, Info(active, ~(kick < 0.5), move)
+            return move, state, Info(active, kick >= 0.5, move)
         bound = system.energy.largest_slope(system.diameters, system.unit)
         weight = bounded(slope, bound) / pairs.distance
         gradient, active = exact_row_sum([weight * part for part in pairs.separation], bound, scene)
         z = noise.normal(scene.particle, dtype)
         move = as_move(-kick * (1.0 + amplitude * z)[None] * gradient, coordinates)
-        return move, state, Info(active, ~(kick < 0.5), gradient)
+        return move, state, Info(active, kick >= 0.5, gradient)
 
 
 def langevin(kick: ArrayLike, coupling: Coupling = "pair", correlation: float = 1.0) -> Langevin:

@@ -70,7 +70,7 @@ class RandomOrganization:
                 return pair_uniforms(scene, self.correlation, dtype)
 
             move, active = sum_of_kicks(kicks, kick, draw, self.correlation == 1.0, scene)
-            return move, state, Info(active, ~(kick < 0.5), move)
+            return move, state, Info(active, kick >= 0.5, move)
         u = noise.uniform(scene.particle, dtype)
         n = noise.unit_vectors(scene.particle, dim, dtype)
         _, active = row_sums([], scene.deep)
@@ -78,7 +78,7 @@ class RandomOrganization:
         moving = active if scene.deep is scene.hit else row_sums([], scene.hit)[1]
         weight = jnp.where(moving, kick * u, 0.0)
         move = as_move(jnp.stack([weight * part for part in n]), coordinates)
-        return move, state, Info(active, ~(kick < 0.5))
+        return move, state, Info(active, kick >= 0.5)
 
 
 def random_organization(
