@@ -1,6 +1,7 @@
 """Draws of known models for each estimator: whether its 95 % intervals hold the truth."""
 
 import numpy as np
+from pretend import Pretend, plan
 from synthetic import (
     AMPLITUDE,
     BETA,
@@ -21,6 +22,7 @@ from packing_jax.criticality import (
     time_collapse,
     zero_kick_limit,
 )
+from packing_jax.criticality.search import refine
 from packing_jax.errors import PackingError
 
 PHI = np.linspace(0.61, 0.67, 13)
@@ -88,6 +90,13 @@ def _time_collapse(rng):
     return {"z": (fit.z.interval, 1.5), "beta/nu_perp": (fit.prefactor.interval, 0.4)}
 
 
+def _search(rng):
+    """phi_h = phi_c - 0.004 x + b x^2, x = (N/256)^-omega: the search fits it without b."""
+    phi_c, b = 0.55 + 0.01 * rng.random(), 0.002 * rng.integers(-1, 2)
+    found = refine(plan(), Pretend(int(rng.integers(2**31)), phi_c, b=b), lambda _: None)
+    return {"phi_c": (found.interval, phi_c)}
+
+
 def _zero_kick(rng, bend):
     """A line, or a parabola whose bend is about two of its standard errors."""
     phi_c = 0.64 - 0.8 * KICK + bend * KICK**2 + KICK_ERROR * rng.standard_normal(4)
@@ -113,6 +122,7 @@ CASES = {
     "time collapse": _time_collapse,
     "zero kick, straight": lambda rng: _zero_kick(rng, 0.0),
     "zero kick, bent": lambda rng: _zero_kick(rng, 0.8),
+    "adaptive search": _search,
 }
 
 CONSERVATIVE = ("threshold",)  # a bracket of the scan: more than 97 times in 100, as its docstring says

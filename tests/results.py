@@ -45,6 +45,13 @@ def keep(file: str, name: str, row: dict[str, Any]) -> None:
             TABLE.write_text(table())
 
 
+def kept(file: str, name: str) -> Any:
+    """A row as it was kept, which other rows stand on: phi_c of hours of sweeps is not found anew for each."""
+    rows = json.loads((FOLDER / file).read_text())
+    assert name in rows, f"{file} has no row {name!r} yet: run the test that keeps it first"
+    return rows[name]
+
+
 def table() -> str:
     """The rows of all files, as a Markdown table."""
     lines, notes = [], []

@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 from pretend import Pretend, plan
-from scipy.stats import binom
 
 from packing_jax import critical, critical_command
 from packing_jax.cli import main
@@ -20,21 +19,11 @@ def quietly(_):
     pass
 
 
-def test_intervals_hold_the_truth():
-    # Of 15 intervals that hold it 93 times in 100, 11 or fewer do so for 1 seed in 300. Seeds are fixed.
-    held = 0
-    for seed in range(15):
-        phi_c = 0.55 + 0.01 * np.random.default_rng(seed).random()
-        found = refine(plan(), Pretend(seed, phi_c), quietly)
-        assert found.reached
-        assert found.stderr <= 0.003
-        held += found.interval[0] <= phi_c <= found.interval[1]
-    assert held >= binom.ppf(1 / 300, 15, 0.93)
-
-
 def test_replicas_are_where_the_transition_is():
     pretend = Pretend(0)
     found = refine(plan(), pretend, quietly)
+    assert found.reached
+    assert found.stderr <= 0.003
     first = found.rounds[0].particles
     later = [phi for n, phi, _ in found.outcomes if n > first]
     assert np.abs(np.array(later) - 0.555).max() < 0.03

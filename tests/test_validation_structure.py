@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from results import keep
-from test_validation_phi_c import KICKS, SEARCHES, TOLERANCE
-from validation_runs import SEED, searched, spent, swept
+from results import keep, kept
+from test_validation_phi_c import SEARCHES
+from validation_runs import SEED, spent, swept
 
 from packing_jax.criticality import zero_kick_limit
 from packing_jax.energy import LINEAR
@@ -134,10 +134,8 @@ def test_contacts_at_phi_c(name, kicks, tolerance):
     0.005.
     """
     what = Sweep(dim=SEARCHES[name].get("dim", 3))
-    found = [searched(f"search {name}, {k:g}".replace(" ", "-"), TOLERANCE, kick=k, **SEARCHES[name])[0] for k in KICKS]
-    limit = zero_kick_limit(
-        *np.array([[kick, one.value, one.stderr] for kick, one in zip(KICKS, found, strict=True)]).T
-    )
+    found = kept("results.json", f"phi_c at zero kick, {name}")["phi_c"]
+    limit = zero_kick_limit(*(np.array([one[key] for one in found]) for key in ("kick", "phi_c", "stderr")))
     rows, results = [], []
     for kick, centre in zip(kicks, limit.form.at(np.array(kicks)).tolist(), strict=True):
         phis = tuple(np.round(centre + np.array([-0.006, -0.003, 0.0, 0.003, 0.006]), 5))
