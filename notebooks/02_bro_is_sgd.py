@@ -40,11 +40,11 @@ from packing_jax.criticality import estimate_phi_c, zero_kick_limit
 from packing_jax.geometry import quanta, to_fixed
 
 SMOKE = os.environ.get("PACKING_JAX_SMOKE") == "1"
-PARTICLES = 60 if SMOKE else 200
-STEPS = 400 if SMOKE else 1000
+PARTICLES = 60 if SMOKE else 1000
+STEPS = 400 if SMOKE else 4000
 REPLICAS = 2 if SMOKE else 3  # for phi_c, at each packing fraction
 MANY = 4 if SMOKE else 8  # for the curves in time
-KICKS = (0.1, 0.2) if SMOKE else (0.1, 0.15, 0.2)
+KICKS = (0.1, 0.2) if SMOKE else (0.05, 0.1, 0.15, 0.2)
 DRAWS = 2000 if SMOKE else 4000
 
 # %matplotlib inline
@@ -156,7 +156,7 @@ _ = axes[2].legend(loc="upper left", fontsize=8, ncols=3, columnspacing=1.0)
 # $\epsilon t$ to come to rest or become stationary.
 
 # %%
-ABOUT = {0.1: 0.555, 0.15: 0.516, 0.2: 0.48}  # where to look, from coarser scans
+ABOUT = {0.05: 0.596, 0.1: 0.555, 0.15: 0.516, 0.2: 0.48}  # where to look, from coarser scans
 OFFSETS = np.array([-0.02, -0.01, -0.003, 0.004, 0.011, 0.018, 0.026, 0.036])
 CURVES = (0.545, 0.575)
 
