@@ -343,7 +343,7 @@ def test_equal_discs_order_where_they_come_to_rest():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_hyperuniformity_exponent_at_phi_c(name):
-    """Target: 0.45 +- 0.08 in 2D and 0.25 +- 0.08 in 3D, q sigma < 1, of all replicas at the phi_c of the row of beta."""
+    """Target: 0.45 +- 0.08 in 2D, 0.25 +- 0.08 in 3D, q sigma < 1, of all replicas at the phi_c of the row of beta."""
     phi_c = kept("results.json", f"beta, {name}")["phi_c"][0]
     target, error = (0.45, 0.08) if CASES[name].case.what.dim == 2 else (0.25, 0.08)
     [(fits, facts)] = spectra(name, (round(phi_c, 5),), "at-phi_c")
