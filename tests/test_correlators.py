@@ -178,3 +178,7 @@ def test_bad_input_is_refused() -> None:
         chi_4(np.ones(2), 4)
     with pytest.raises(PackingError, match="units"):
         chi_4(np.ones(3), 0)
+    with pytest.raises(PackingError, match="no axis 1"):
+        chi_4(np.ones(3), 4, axis=1)
+    with pytest.raises(PackingError, match="finite"):
+        self_scattering(X, np.nan, 0, 1)

@@ -37,6 +37,13 @@ def test_a_budget_that_ends_is_no_answer_within_the_tolerance():
     assert found.particle_steps <= 5 * 10**7
     with pytest.raises(PackingError, match=r"takes .* or more"):
         refine(plan(budget=1000), Pretend(0), quietly)
+    # a round that ends without an answer has been paid for
+    pretend = Pretend(13, a=-0.05, width=0.0015)
+    unlucky = refine(plan(tolerance=0.002, budget=42 * 10**6), pretend, quietly)
+    assert unlucky.particle_steps > sum(one.particle_steps for one in unlucky.rounds)
+    assert unlucky.particle_steps == sum(
+        Pretend(13, a=-0.05, width=0.0015)(ask).particle_steps for ask in pretend.asked
+    )
     told = critical_command.format_result(found)
     assert ("not extrapolated" in told) == (not math.isfinite(found.stderr))
 

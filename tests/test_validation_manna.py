@@ -283,7 +283,9 @@ def judge(where, exponents, facts):
         reference, error = classes_in(2)[0].exponents[what]
         deviations[what] = (one.value - reference) / float(np.hypot(one.stderr, error))
         row = {"target": f"{reference:.3f} +- {error:.3f}", "value": one.value, "stderr": one.stderr}
-        row |= {"deviation": deviations[what], "met": abs(deviations[what]) <= 2}
+        # an error of more than a tenth would be met by other classes too
+        narrow = one.stderr <= 0.1 * reference or abs(deviations[what]) > 2
+        row |= {"deviation": deviations[what], "met": abs(deviations[what]) <= 2 if narrow else None}
         keep("results.json", f"{what}, {where}", {**row, **facts})
     assert all(abs(one) <= 2 for one in deviations.values()), deviations
 
@@ -386,8 +388,11 @@ def test_hyperuniformity_of_quenches_below_phi_c():
             **facts,
             "others": [{key: one[key] for key in ("phi", "absorbed", "windows")} for _, one in every],
             "note": (
-                "missed: S(q) falls down to q sigma = 0.16 only, and rises below; within the correlation length of "
-                "phi_c there is no room for the law. States at phi_c have the exponent (row above)"
+                "where all has come to rest, S(q) falls with q down to about q sigma = 0.16, and not below: fits up to "
+                "q sigma = 0.3 give "
+                + ", ".join(f"{one['windows'][0.3][0]:.2f} +- {one['windows'][0.3][1]:.2f}" for _, one in every)
+                + " at phi = "
+                + ", ".join(f"{one['phi']:g}" for _, one in every)
             ),
         },
     )

@@ -25,6 +25,7 @@ from packing_jax.system import System
 pytestmark = pytest.mark.validation
 
 PHI, KICK, PARTICLES, REPLICAS, STEPS = 0.8, 1.0, 8192, 6, 6000
+RECIPROCAL = "S(q) / (q sigma)^2, 2D BRO phi = 0.8, kick 1, reciprocal"
 CORRELATIONS = (0.0, 0.3, 0.6, 0.9, 1.0)
 
 
@@ -63,18 +64,22 @@ def test_structure_factor_of_correlated_kicks():
             }
         )
     facts = {"particles": PARTICLES, "replicas": REPLICAS, "steps": STEPS, "seed": SEED}
-    last, first = rows[-1], rows[0]
-    slope, error = last["slope"]
+    first = rows[0]
+    slope, error = parabola(spectrum)
     zero, zero_error = first["zero"]
     keep(
         "results.json",
-        "S(q) / (q sigma)^2, 2D BRO phi = 0.8, kick 1, reciprocal",
+        RECIPROCAL,
         {
             "target": "0.212 +- 0.010",
             "value": slope,
             "stderr": error,
             "deviation": (slope - 0.212) / float(np.hypot(error, 0.010)),
             "met": abs(slope - 0.212) <= 0.010,  # the assertion below allows for its error
+            "note": (
+                "of the law without a constant, as that of the target; with one, {:.4f} +- {:.4f}, it is {:.3f} +- "
+                "{:.3f}".format(*rows[-1]["zero"], *rows[-1]["slope"])
+            ),
             "rows": rows[-1:],
             **facts,
             **spent(results[-1:]),
@@ -117,6 +122,14 @@ def test_structure_factor_of_correlated_kicks():
     assert abs(slope - 0.212) <= 0.010 + 2 * error
     assert abs(zero - 0.054) <= 0.0054
     assert abs(line.intercept) <= 3 * line.intercept_stderr
+
+
+def parabola(spectrum):
+    """A of S = A q^2 and its error by Whittle's likelihood, from shells with 0.07 <= q <= 0.5: sum n S/q^2 / sum n."""
+    inside = (spectrum.q >= 0.07) & (spectrum.q <= 0.5)
+    count = spectrum.waves[inside]
+    value = float(count @ (spectrum.value / spectrum.q**2)[inside] / count.sum())
+    return value, value / float(count.sum()) ** 0.5
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ laws and data collapse, `search` says what to run next to find phi_c to a tolera
 against the known classes. Everything is float64 NumPy on the host. It knows arrays, or an `xarray.Dataset` of results,
 and not how they were simulated. What the data cannot carry is refused by a `PackingError` that says what would help.
 
-Errors: `stderr` is one standard deviation, from the bootstrap over replicas where there are replicas; `interval` holds
-the truth in 95 of 100 cases, which the tests check on draws of known models.
+Errors: `stderr` is one standard deviation, from the bootstrap over replicas, or from the likelihood where replicas are
+counted (`half_absorbed`); `interval` holds the truth in 95 of 100 cases, which the tests check on known models.
 """
 
 from packing_jax.criticality.decay import StraightestDecay, straightest_decay_phi_c

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -50,17 +51,23 @@ class KickEstimate:
     def exponents(self) -> dict[str, tuple[float, float]]:
         """(value, stderr) by the names of `packing_jax.criticality.universality.NAMES`: what a verdict takes.
 
-        beta and gamma' only where the lowest fitted activity is below 0.2: they are effective exponents above. No
-        nu_par: that of relaxation times holds a logarithm of N, see :func:`relaxation_phi_c`.
+        beta and gamma' only where the lowest fitted activity is below 0.2, and with an error for corrections to scaling
+        joined: their relative size is taken as the activity in the middle of the fit, sqrt(f_low f_high). For the laws
+        with corrections of :func:`power_law_phi_c` that is 0.06 at c = 3, where beta is off by 0.07, and 1.96 joint
+        errors hold the truth 92 times in 100; at c = 6 it is 0.04 for 0.13, and they do so 42 times in 100. No nu_par:
+        that of relaxation times holds a logarithm of N, see :func:`relaxation_phi_c`.
         """
         found = {}
-        critical = self.power_law is not None and _lowest(self.power_law) < _CRITICAL
-        if self.power_law and critical:
-            found["beta"] = self.power_law.beta, self.power_law.beta_stderr
         if self.decay:
             found["alpha"] = self.decay.alpha, self.decay.alpha_stderr
-        if self.fluctuations and critical:
-            found["gamma_prime"] = -self.fluctuations.value, self.fluctuations.stderr
+        law = self.power_law
+        if law is None or _lowest(law) >= _CRITICAL:
+            return found
+        corrections = float(np.sqrt(np.prod(law.activity(list(law.window)))))
+        found = {"beta": (law.beta, math.hypot(law.beta_stderr, corrections * law.beta)), **found}
+        if self.fluctuations:
+            one = self.fluctuations
+            found["gamma_prime"] = -one.value, math.hypot(one.stderr, corrections * one.value)
         return found
 
 

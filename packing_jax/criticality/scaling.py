@@ -156,8 +156,9 @@ def exponent(
 def fluctuations(time: ArrayLike, activity: ArrayLike, particles: int) -> Array:
     """N <(f_a - <f_a>)^2> of each replica in the steady state, (..., replica): ~ (phi - phi_c)^-gamma'.
 
-    The outer average is over the last quarter of the record; <f_a> is over the replicas as well, so that fluctuations
-    slower than that are not lost.
+    Averages are over the last quarter of the record. What varies within a replica counts as it is; the scatter of the
+    replicas' averages about their mean, times R/(R - 1) for R replicas, is added, so that fluctuations slower than the
+    record are not lost.
 
     Args:
         time: recorded steps, (time,), increasing.
@@ -169,9 +170,12 @@ def fluctuations(time: ArrayLike, activity: ArrayLike, particles: int) -> Array:
     f_a = np.asarray(activity, float)
     alive = np.zeros(f_a.shape[:-1], bool)
     level = final_activity(time, f_a, alive)
+    within = final_activity(time, np.minimum((f_a - level[..., None]) ** 2, 1.0), alive)
     count = np.isfinite(level).sum(axis=-1, keepdims=True)
     mean = np.nansum(level, axis=-1, keepdims=True) / np.maximum(count, 1)
-    return particles * final_activity(time, np.minimum((f_a - mean[..., None]) ** 2, 1.0), alive)
+    between = (level - mean) ** 2 * count / np.maximum(count - 1, 1)
+    found: Array = particles * (within + between)
+    return found
 
 
 def collapse(
@@ -196,8 +200,8 @@ def collapse(
         seed: of the bootstrap.
 
     Raises:
-        PackingError: fewer than two scales, shapes that differ, too few points, or a minimum that is not inside the
-            scanned phi or at a positive nu.
+        PackingError: fewer than two scales, shapes that differ, too few points, a minimum that is not inside the
+            scanned phi or at a positive nu, or one whose errors leave phi_c or the sign of nu open.
     """
     s = _scales(scales, len(phis), len(values))
     x, log_s, rows = [], [], []
@@ -232,10 +236,16 @@ def collapse(
             "range of phi about phi_c at sizes that differ more"
         )
     stretch = misfit(fit.chi2, fit.dof)
+    where = _fitted(best[0], drawn[:, 0], stretch, logs)
+    if where.stderr > high - low or 2 * stretch * half_width(drawn[:, 1]) > best[1]:
+        raise PackingError(
+            f"no collapse: phi_c would be {best[0]:.4g} +- {where.stderr:.2g} and 1/nu {best[1]:.3g} +- "
+            f"{stretch * half_width(drawn[:, 1]):.2g}; sizes that differ more, or more replicas, would tell"
+        )
     nu = _fitted(1 / best[1], 1 / np.maximum(drawn[:, 1], 1e-3), stretch, logs)
     return Collapse(
         prefactor=_fitted(best[2], drawn[:, 2], stretch, logs),
-        phi_c=_fitted(best[0], drawn[:, 0], stretch, logs),
+        phi_c=where,
         nu=nu,
         z=None,
         chi2=fit.chi2,
@@ -274,6 +284,8 @@ def time_collapse(
             raise PackingError(
                 f"activity of size {size:g} has shape {f_a.shape}: it must be (replicas, {t.size} times), at positive t"
             )
+        if not (f_a >= 0).all():
+            raise PackingError(f"an activity of size {size:g} is negative or NaN: leave out runs that were not made")
         kept = np.sum(f_a > 0, axis=0) > max(1, len(f_a) // 4)
         if len(f_a) < 2 or not kept.any():
             raise PackingError("the error comes from the scatter between replicas: run two or more that survive")

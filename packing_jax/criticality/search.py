@@ -219,10 +219,10 @@ def refine(plan: Plan, simulate: Simulator, on_round: Callable[[tuple[Round, ...
     while fit is None or fit.stderr > plan.tolerance:
         if left < cost_of(plan, len(rounds), 2 if rounds else 1):
             break
-        found, gone = _round(plan, rounds, left, omega, simulate)
+        found, gone, spent = _round(plan, rounds, left, omega, simulate)
+        left -= spent
         if found is None:
             break
-        left -= found.particle_steps
         rounds.append(found)
         outcomes += [(found.particles, phi, absorbed) for phi, absorbed in gone]
         on_round(tuple(rounds))
@@ -298,8 +298,11 @@ def _aim(plan: Plan, rounds: Sequence[Round], omega: float) -> tuple[float, floa
 
 def _round(
     plan: Plan, rounds: Sequence[Round], left: int, omega: float, simulate: Simulator
-) -> tuple[Round | None, list[tuple[float, bool]]]:
-    """phi_h at the next size, to a share of the tolerance; None if the budget ends before it is known at all."""
+) -> tuple[Round | None, list[tuple[float, bool]], int]:
+    """phi_h at the next size, to a share of the tolerance, the replicas and the particle-steps spent.
+
+    None instead of a round if the budget ends before phi_h is known at all.
+    """
     particles, steps = plan.size(len(rounds))
     centre, half = _aim(plan, rounds, omega)
     absorbed: dict[float, list[bool]] = {}
@@ -327,10 +330,10 @@ def _round(
         centre, half = best.value, max((high - low) / 2, best.width)
     flat = [(phi, flag) for phi, flags in sorted(absorbed.items()) for flag in flags]
     if best is None:
-        return None, flat
+        return None, flat, spent
     floor = 10.0**-_ROUND
     stderr, width = max(best.stderr, floor), max(best.width, best.stderr, floor)
-    return Round(particles, steps, best.value, stderr, width, len(flat), spent), flat
+    return Round(particles, steps, best.value, stderr, width, len(flat), spent), flat, spent
 
 
 def _placed(plan: Plan, centre: float, half: float, absorbed: dict[float, list[bool]]) -> tuple[tuple[float, int], ...]:

@@ -78,6 +78,8 @@ def self_scattering(x: ArrayLike, q: ArrayLike, start: ArrayLike, end: ArrayLike
     Returns:
         (pairs..., ..., waves), without the last axis for a single q.
     """
+    if not np.isfinite(np.asarray(q)).all():
+        raise PackingError(f"the wave numbers are {q}; they must be finite")
     return _over_pairs(_cosine, (q,), x, start, end)
 
 
@@ -113,7 +115,10 @@ def chi_4(overlap: ArrayLike, units: int, axis: int = -1) -> Estimate:
     Returns:
         chi_4 (unbiased) and its standard error, without that axis.
     """
-    q = np.moveaxis(np.asarray(overlap, dtype=np.float64), axis, -1)
+    samples = np.asarray(overlap, dtype=np.float64)
+    if not -samples.ndim <= axis < samples.ndim:
+        raise PackingError(f"overlaps of shape {samples.shape} have no axis {axis}")
+    q = np.moveaxis(samples, axis, -1)
     n = q.shape[-1]
     if n < 3:
         raise PackingError(f"{n} samples; the variance between samples and its error need three or more")
