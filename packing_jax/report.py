@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -38,6 +39,8 @@ OTHERS = ("decay", "relaxation", "half_absorbed")
 """Estimates of phi_c reported beside them; most sweeps are not made for these, so `refusals` says why one lacks."""
 
 _POOR_FIT = 4.0  # chi^2 per degree of freedom that earns a note
+_APART = 3.0  # joint errors between two methods that earn a note; relaxation times hold a logarithm of N
+_COMPARED = ("power_law", "decay", "half_absorbed")
 _WIDTH = 80
 
 Limits = dict[tuple[str, float], ZeroKickLimit]
@@ -249,7 +252,7 @@ def _best_limit(limits: Limits) -> dict[str, Any] | None:
 
 
 def _doubts(estimates: Sequence[KickEstimate]) -> list[str]:
-    """A sentence for each method that refused and each power law that fits badly."""
+    """A sentence for each method that refused, each power law that fits badly, and methods that disagree."""
     notes = []
     for e in estimates:
         where = f"Kick {e.kick:g}, batch fraction {e.batch_fraction:g}"
@@ -259,6 +262,20 @@ def _doubts(estimates: Sequence[KickEstimate]) -> list[str]:
             notes.append(
                 f"{where}: the power law fits badly (chi2/dof {law.chi2:.1f}/{law.dof}), and its "
                 "error is stretched by that: scan closer to phi_c."
+            )
+        found = {method: one for method in _COMPARED if (one := getattr(e, method))}
+        apart, pair = max(
+            (
+                (abs(found[a].value - found[b].value) / math.hypot(found[a].stderr, found[b].stderr), (a, b))
+                for a, b in itertools.combinations(found, 2)
+            ),
+            default=(0.0, ("", "")),
+        )
+        if apart > _APART:
+            one, other = (f"{_words(method)} ({found[method].value:.4f})" for method in pair)
+            notes.append(
+                f"{where}: phi_c by {one} and by {other} differ by {apart:.1f} joint errors; what finite N and "
+                "corrections to scaling do is in neither: run larger systems, and scan closer to phi_c."
             )
     return notes
 

@@ -3,13 +3,15 @@
 import json
 import shutil
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from synthetic import sweep, true_phi_c, without
 
+from packing_jax.criticality import estimate_phi_c
 from packing_jax.errors import PackingError
-from packing_jax.report import METHODS, format_summary, open_results, report
+from packing_jax.report import METHODS, _doubts, format_summary, open_results, report
 
 
 def stored(directory, results):
@@ -128,6 +130,16 @@ def test_a_single_run(tmp_path):
     assert summary["phi_c"] == []
     assert all("scan a range of phi" in note for note in summary["notes"])
     assert "activity_vs_time.png" in figures(tmp_path)
+
+
+def test_methods_that_disagree_are_told(tmp_path):
+    results = sweep(phi=np.linspace(0.585, 0.66, 16))
+    (estimate,) = estimate_phi_c(results)
+    assert not [note for note in _doubts([estimate]) if "joint errors" in note]
+    half = replace(estimate.half_absorbed, value=estimate.power_law.value - 0.02, stderr=0.001)
+    (note,) = [note for note in _doubts([replace(estimate, half_absorbed=half)]) if "joint errors" in note]
+    assert "power law" in note or "half absorbed" in note
+    assert "larger systems" in note
 
 
 def test_the_table_fits_a_terminal(tmp_path):
