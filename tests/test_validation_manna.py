@@ -231,6 +231,10 @@ def test_finite_size_collapse_of_2d_random_organization():
         "chi2": found.chi2,
         "dof": found.dof,
         "phi_c": [found.phi_c.value, found.phi_c.stderr],
+        "note": (
+            f"the collapse puts phi_c at {found.phi_c.value:.4f} +- {found.phi_c.stderr:.4f}, the row of beta at "
+            f"{phi_c:.4f}; chi2 is {found.chi2:.0f} for {found.dof}"
+        ),
         **spent(results),
     }
     judge("collapse of 2D RO, kick 1", {"nu_perp": found.nu, "beta/nu_perp": found.prefactor}, facts)
@@ -271,6 +275,7 @@ def test_dynamic_exponent_of_2d_random_organization():
         "phi": round(phi_c, 5),
         "chi2": found.chi2,
         "dof": found.dof,
+        "note": f"at phi = {phi_c:.5f}, of the row of beta, taken as phi_c without its error",
         **spent(results),
     }
     judge("decay at phi_c of 2D RO, kick 1", {"z": found.z, "beta/nu_perp": found.prefactor}, facts)
