@@ -17,8 +17,9 @@ Written by `pytest -m validation` from [results.json](results.json), [jamming.js
 [spectrum.json](spectrum.json), [flatness.json](flatness.json) and [design.json](design.json), which hold more of each
 row: every phi_c behind a limit, the seeds, the versions. [coverage.json](coverage.json) says how often 95 % intervals
 hold the truth, [gradients.json](gradients.json) how far derivatives through runs are from central differences. Sweeps
-are kept under `runs/`, so that a suite that was stopped goes on where it was; delete that folder to begin anew. "Time"
-is that of all runs behind a row, beside others on the same device.
+are kept under `runs/`, so that a suite that was stopped goes on where it was; delete that folder to begin anew. Rows at
+phi_c (contacts, S(q), collapse, decay) take it from the rows of phi_c and beta in these files, which are made first.
+"Time" is that of all runs behind a row, beside others on the same device.
 
 The deviation is (value - target)/sqrt(stderr^2 + target's own error^2). Met means within the target's own range for
 phi_c, contacts and S(q), and within twice the joint error for exponents; the tests of phi_c fail beyond twice the
