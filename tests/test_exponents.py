@@ -151,6 +151,8 @@ class TestHalfAbsorbed:
             half_absorbed_phi_c(PHI, np.ones((13, 4)))
         with pytest.raises(PackingError, match="scan lower phi"):
             half_absorbed_phi_c(PHI, np.zeros((13, 4)))
+        with pytest.raises(PackingError, match="1 where a replica was absorbed"):
+            half_absorbed_phi_c(PHI, np.full((13, 4), 0.4))
         with pytest.raises(PackingError, match="does not fall with phi"):
             half_absorbed_phi_c(PHI, np.tile([0.0, 1.0], (13, 2)))
         few = np.zeros((13, 8))

@@ -55,6 +55,8 @@ def test_a_line_in_the_smearing_is_found_exactly():
     assert fit.value == pytest.approx(0.6, abs=1e-9)
     bent = intercept(n, 0.6 - 0.01 * (n / 256) ** -omega, [1e-3] * 4, omega)
     assert abs(bent.value - 0.6) < 2 * bent.stderr
+    with pytest.raises(PackingError, match="2 sizes"):
+        intercept(n[:2], np.full(2, 0.6), [1e-3] * 2, omega)
 
 
 @pytest.mark.parametrize("bracket", [(0.1, 0.5), (0.6, 0.7)])

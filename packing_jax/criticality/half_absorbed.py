@@ -49,6 +49,9 @@ def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
         PackingError: all absorbed, all active, a share that does not fall with phi, or a phi_c whose 95 % interval
             reaches the lowest or highest phi: it may then lie beyond.
     """
+    share = np.asarray(absorbed, float)
+    if not ((share == 0) | (share == 1) | np.isnan(share)).all():
+        raise PackingError("absorbed must be 1 where a replica was absorbed, 0 where active, NaN where not run")
     found, phis = logistic(phi, absorbed), np.asarray(phi, float)[scan_order(phi, absorbed)]
     low, high = found.interval
     if low <= phis[0] or high >= phis[-1]:

@@ -140,8 +140,13 @@ def intercept(particles: ArrayLike, phi_h: ArrayLike, stderr: ArrayLike, omega: 
         phi_h: of each round.
         stderr: of phi_h, positive.
         omega: 1/(d nu_perp).
+
+    Raises:
+        PackingError: fewer than three sizes.
     """
     n, y, error = (np.asarray(part, float) for part in (particles, phi_h, stderr))
+    if len(n) < FEWEST_ROUNDS:
+        raise PackingError(f"{len(n)} sizes; an extrapolation to infinite N needs {FEWEST_ROUNDS} or more")
     found = []
     for dropped in range(len(n) - FEWEST_ROUNDS + 1):
         for doubt in _DOUBTS:
