@@ -112,6 +112,14 @@ def misfit(chi2: float, dof: int) -> float:
     return float((chi2 / dof) ** 0.5) if dof > 0 and chi2_law.sf(chi2, dof) < _MISFIT else 1.0
 
 
+def averaged(value: Array, stderr: Array, cost: Array) -> tuple[float, float]:
+    """Mean of fits that count exp(-cost/2), and its error: the mean of their variances and the scatter between them."""
+    share = np.exp(-0.5 * (cost - cost.min()))
+    share /= share.sum()
+    centre = float(share @ value)
+    return centre, float(np.sqrt(share @ (stderr**2 + (value - centre) ** 2)))
+
+
 def averaged_profile(chi2: Array, dropped: NDArray[np.integer[Any]]) -> Array:
     """P(x) less its minimum, (grid,), from chi^2 (windows, grid) and the points that each window drops, (windows,)."""
     cost = chi2 + 2.0 * dropped[:, None]

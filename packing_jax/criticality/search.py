@@ -32,7 +32,7 @@ from scipy.special import expit
 from packing_jax.criticality.half_absorbed import HalfAbsorbed, logistic
 from packing_jax.criticality.universality import classes_in
 from packing_jax.errors import PackingError
-from packing_jax.fits import misfit, straight_line
+from packing_jax.fits import averaged, misfit, straight_line
 
 Array = NDArray[np.float64]
 
@@ -154,11 +154,7 @@ def intercept(particles: ArrayLike, phi_h: ArrayLike, stderr: ArrayLike, omega: 
             dof = len(n) - dropped - 2
             spread = line.intercept_stderr * misfit(line.chi2, dof)
             found.append((line.intercept, spread, line.chi2 + 2.0 * dropped))
-    value, spreads, cost = (np.array(part) for part in zip(*found, strict=True))
-    share = np.exp(-0.5 * (cost - cost.min()))
-    share /= share.sum()
-    centre = float(share @ value)
-    total = math.sqrt(share @ (spreads**2 + (value - centre) ** 2))
+    centre, total = averaged(*(np.array(part) for part in zip(*found, strict=True)))
     x = (n / n[0]) ** -omega
     weight = error**-2.0 * x
     amplitude = float(weight @ (y - centre) / (weight @ x))
