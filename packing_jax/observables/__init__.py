@@ -4,6 +4,9 @@
   `mean_squared_displacement`, `displacement`, `recorded_structure_factor`. For one system; the driver vmaps them.
 * Structure of positions that came back: S(q), g(r), hyperuniformity, bond order, contacts.
 * Correlators between two times, of arrays that need not be positions.
+
+Modules here write ``scipy.spatial.KDTree``, not an import of its own: scipy loads its parts when they are first used,
+and every run imports these modules, few of them for a tree.
 """
 
 from packing_jax.observables.activity import (

@@ -11,9 +11,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import Array
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from packing_jax.errors import PackingError
 from packing_jax.observables.periodic import Float, minimum_image, one_configuration
@@ -110,7 +110,7 @@ def find_contacts(
             f"a tolerance of {tolerance} and a reach of {reach} diameters; the first must be above -1, and the longest "
             f"contact, {farthest:.3g}, below half the box, {box / 2:.3g}"
         )
-    pairs = KDTree(array, boxsize=box).query_pairs(farthest, output_type="ndarray").astype(np.int64)
+    pairs = scipy.spatial.KDTree(array, boxsize=box).query_pairs(farthest, output_type="ndarray").astype(np.int64)
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
     i, j = pairs.T
     bond = minimum_image(array[i] - array[j], box)

@@ -10,9 +10,8 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jax import Array
-from scipy.spatial import KDTree
-from scipy.special import chdtri, digamma, gammaincc
 
 from packing_jax.errors import PackingError
 from packing_jax.geometry import ball_volume
@@ -133,7 +132,7 @@ def _lost(value: float, theta: Float, best: float, x: Float, s: Float, count: Fl
     model = partial(_line, np.full_like(s, value), x)
     start = np.maximum(theta[1:], -2 * value / x.min())  # mu must be positive to begin with
     slope = _most_likely(model, start, s, count)[0]
-    return 2 * (_cost(model(slope)[0], s, count) - best) - float(chdtri(1, 0.05))
+    return 2 * (_cost(model(slope)[0], s, count) - best) - float(scipy.special.chdtri(1, 0.05))
 
 
 def _window(spectrum: Spectrum, q_min: float, q_max: float) -> tuple[Float, Float, Float]:
@@ -156,12 +155,10 @@ def _cost(mu: Float, s: Float, count: Float) -> float:
 
 def _crossing(function: Callable[[float], float], start: float, step: float) -> float:
     """Where a function, negative at the start, crosses zero in the direction of the step."""
-    from scipy.optimize import brentq  # imported here: it takes a tenth of a second
-
     near, far = start, start + 2 * step
     while function(far) < 0:
         near, far = far, far + 2 * (far - near)
-    return float(brentq(function, near, far, xtol=0.01 * abs(step)))  # a hundredth of a standard error
+    return float(scipy.optimize.brentq(function, near, far, xtol=0.01 * abs(step)))  # a hundredth of a standard error
 
 
 def _most_likely(model: _Model, theta: Float, s: Float, count: Float) -> tuple[Float, Float, float]:
@@ -181,8 +178,8 @@ def _most_likely(model: _Model, theta: Float, s: Float, count: Float) -> tuple[F
     mu, slope = model(theta)
     covariance: Float = np.asarray(np.linalg.inv(slope.T @ (slope * (count / mu**2)[:, None])), np.float64)
     # A gamma deviance has mean 2 n (ln n - digamma(n)), which is 1 only for many waves.
-    deviance = 2 * count * (s / mu - 1 - np.log(s / mu)) / (2 * count * (np.log(count) - digamma(count)))
-    return theta, covariance, float(gammaincc(0.5 * (len(s) - len(theta)), 0.5 * deviance.sum()))
+    deviance = 2 * count * (s / mu - 1 - np.log(s / mu)) / (2 * count * (np.log(count) - scipy.special.digamma(count)))
+    return theta, covariance, float(scipy.special.gammaincc(0.5 * (len(s) - len(theta)), 0.5 * deviance.sum()))
 
 
 def number_variance(
@@ -219,7 +216,7 @@ def number_variance(
     samples = array.reshape(-1, particles, dim)
     second, fourth = np.zeros((2, len(samples), len(radii)))
     for i, sample in enumerate(samples):
-        tree = KDTree(sample, boxsize=box)
+        tree = scipy.spatial.KDTree(sample, boxsize=box)
         for k, radius in enumerate(radii):
             centres = rng.uniform(0.0, box, (windows, dim))
             square = (tree.query_ball_point(centres, radius, return_length=True) - mean[k]) ** 2

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jax import Array
 from numpy.typing import NDArray
-from scipy.special import sph_harm_y
 
 from packing_jax.errors import PackingError
 from packing_jax.observables.periodic import Float, nearest, one_configuration
@@ -76,7 +76,9 @@ def steinhardt_order(
     polar = np.arctan2(np.hypot(bond[..., 0], bond[..., 1]), bond[..., 2])
     azimuth = np.arctan2(bond[..., 1], bond[..., 0])
     # m >= 0 suffices: Y_l,-m is the conjugate of Y_lm up to its sign, and so are the means
-    harmonics = np.stack([sph_harm_y(degree, m, polar, azimuth).mean(axis=1) for m in range(degree + 1)], axis=1)
+    harmonics = np.stack(
+        [scipy.special.sph_harm_y(degree, m, polar, azimuth).mean(axis=1) for m in range(degree + 1)], axis=1
+    )
     both_signs = np.where(np.arange(degree + 1) == 0, 1.0, 2.0)
     power = np.abs(harmonics) ** 2 @ both_signs
     overall = np.abs(harmonics.mean(axis=0)) ** 2 @ both_signs

@@ -1,9 +1,9 @@
 """Positions on the host for structural analysis: checked, wrapped into the box, and searched with scipy's k-d tree."""
 
 import numpy as np
+import scipy
 from jax import Array
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from packing_jax.errors import PackingError
 from packing_jax.geometry import check_dim
@@ -46,7 +46,7 @@ def nearest(positions: Float, box: float, count: int) -> tuple[NDArray[np.intp],
     """Indices (N, count) of each particle's nearest others, and the vectors (N, count, dim) to them."""
     if not 1 <= count < len(positions):
         raise PackingError(f"{count} neighbours of each of {len(positions)} particles; there must be 1 to N - 1")
-    _, found = KDTree(positions, boxsize=box).query(positions, k=count + 1)
+    _, found = scipy.spatial.KDTree(positions, boxsize=box).query(positions, k=count + 1)
     found = np.asarray(found)
     # coincident particles may be listed before a particle itself: drop it wherever it stands, else the farthest
     other = found != np.arange(len(positions))[:, None]

@@ -12,10 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import Array
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
-from scipy.special import hyp0f1
 
 from packing_jax.devices import on_cpu
 from packing_jax.errors import PackingError
@@ -258,21 +257,21 @@ def _size_nodes(radii: Float, q_max: float) -> tuple[Float, list[Float]]:
     One transform per radius would be one per particle in a continuous mixture. m is smooth in R: interpolation on
     Chebyshev nodes converges faster than exponentially once there are more of them than q (R_max - R_min) / 2.
     """
-    from scipy.interpolate import BarycentricInterpolator  # imported here: it takes a fifth of a second
-
     distinct, which = np.unique(radii, return_inverse=True)
     half = 0.5 * (distinct[-1] - distinct[0])
     count = 20 + int(np.ceil(q_max * half))
     if len(distinct) <= count:
         return distinct, [(which == k).astype(float) for k in range(len(distinct))]
     nodes = distinct[0] + half * (1.0 + np.cos(np.pi * (np.arange(count) + 0.5) / count))
-    shares = BarycentricInterpolator(nodes, np.eye(count))(distinct)
+    shares = scipy.interpolate.BarycentricInterpolator(nodes, np.eye(count))(distinct)
     return nodes, list(np.asarray(shares)[which].T)
 
 
 def _ball_transform(q: Float, radius: Float, dim: int) -> Float:
     """m(q, R) = v_d R^d 0F1(; d/2 + 1; -(q R)^2 / 4), the Bessel function without its quotient of zeros."""
-    return np.asarray(ball_volume(dim) * radius**dim * hyp0f1(0.5 * dim + 1.0, -((0.5 * q * radius) ** 2)))
+    return np.asarray(
+        ball_volume(dim) * radius**dim * scipy.special.hyp0f1(0.5 * dim + 1.0, -((0.5 * q * radius) ** 2))
+    )
 
 
 def isotropic_average(
@@ -350,8 +349,8 @@ def pair_correlation(
         raise PackingError("there is only one particle; a pair correlation needs two")
 
     def counts(a: Float, b: Float) -> Float:
-        tree = KDTree(a, boxsize=box)
-        other = tree if others is None else KDTree(b, boxsize=box)
+        tree = scipy.spatial.KDTree(a, boxsize=box)
+        other = tree if others is None else scipy.spatial.KDTree(b, boxsize=box)
         # a particle is at distance 0 from itself: within every edge, so the difference does not see it
         return np.diff(np.asarray(tree.count_neighbors(other, edges), dtype=np.float64))
 
