@@ -126,10 +126,11 @@ for one in estimates:
 
 # %% [markdown]
 # The activity rises steeply from zero, and this grid cannot tell whether it jumps. It is too coarse for a power law:
-# the fit starts at activities near 1/2, its $\phi_c$ can lie above packing fractions that were still active, and its
-# $\beta$, far below that of any universality class, is an effective exponent of a saturating curve. Trust the brackets,
-# not these fits; a scan ten times finer, as in `03_universality`, is made for them. Where the estimators find the data
-# too thin or not stationary, they refuse and say why, and then the line above has no point.
+# the fits start at activities of 1/2 (kick 0.3) to 4/5 (kick 0.1), their $\phi_c$ can lie above packing fractions that
+# were still active, and their $\beta$, far below that of any universality class, is an effective exponent of a
+# saturating curve. Trust the brackets, not these fits; a scan ten times finer, as in `03_universality`, is made for
+# them. Where the estimators find the data too thin or not stationary, they refuse and say why, and then the line above
+# has no point.
 #
 # ## The approach to it
 

@@ -28,7 +28,7 @@ BUDGET = 10**10
 """Particle-steps of a search: a quarter of an hour at 10 million a second."""
 
 _DENSEST = {1: 1.0, 2: 0.9, 3: 0.7, 4: 0.5, 5: 0.34, 6: 0.22}  # above random close packing, where nothing is absorbed
-_DILUTEST = 1 / 8  # of that; phi_c of random organization at kick 1 is well above
+_DILUTEST = 1 / 8  # of that, where a search begins: it goes lower if all is active there
 _SMALLEST, _SIDE = 256, 5  # particles, and mean diameters along a side, of the first round
 _STEPS = 200.0  # kick times steps of the first round
 

@@ -122,7 +122,7 @@ def format_result(result: SearchResult) -> str:
         lines += [
             f"phi_c = {result.value:.5f} +- {result.stderr:.5f} (95 %: {low:.5f} to {high:.5f}), N -> infinity",
             f"by a line in N^-omega, omega = {result.omega:.3g} of the Manna class: "
-            f"chi2 = {result.chi2:.3g}, dof = {len(result.rounds) - 2}",
+            f"chi2 = {result.chi2:.3g}, dof = {result.dof}",
         ]
     else:
         lines.append("phi_c is not extrapolated: that takes three sizes")

@@ -73,14 +73,17 @@ def bootstrap_means(rows: Sequence[Array], draws: int, rng: np.random.Generator)
 
     Deviations are stretched by sqrt(n/(n - 1)), or n replicas show (n - 1)/n of their variance.
     """
+    return np.stack([bootstrap_mean(row, draws, rng) for row in rows], axis=1)
+
+
+def bootstrap_mean(replicas: Array, draws: int, rng: np.random.Generator) -> Array:
+    """The same for one set of replicas (n, ...), resampled together whatever each holds: (draws, ...)."""
     if draws < 2:
         raise PackingError(f"{draws} bootstrap draws; an error needs two or more, and a few hundred to be good to 5 %")
-    means = []
-    for row in rows:
-        n = len(row)
-        drawn = row[rng.integers(n, size=(draws, n))].mean(axis=1)
-        means.append(row.mean() + (n / max(n - 1, 1)) ** 0.5 * (drawn - row.mean()))
-    return np.stack(means, axis=1)
+    n, centre = len(replicas), replicas.mean(axis=0)
+    drawn = replicas[rng.integers(n, size=(draws, n))].mean(axis=1)
+    means: Array = centre + (n / max(n - 1, 1)) ** 0.5 * (drawn - centre)
+    return means
 
 
 def half_width(draws: Array) -> float:
@@ -127,14 +130,14 @@ def averaged_profile(chi2: Array, dropped: NDArray[np.integer[Any]]) -> Array:
     return profile - profile.min()
 
 
-def likelihood_interval(grid: Array, profile: Array, dof: int, level: float = _LEVEL) -> tuple[float, float]:
+def likelihood_interval(grid: Array, profile: Array, dof: int) -> tuple[float, float]:
     """Outermost x, in any order on the grid, whose profile stays below the quantile of F(1, dof).
 
     Ends between two grid points are found by linear interpolation; an interval that reaches an end of the grid ends
     there.
     """
     order = np.argsort(grid)
-    x, excess = grid[order], profile[order] - f_law.ppf(level, 1, dof)
+    x, excess = grid[order], profile[order] - f_law.ppf(_LEVEL, 1, dof)
     inside = np.flatnonzero(excess <= 0)
     first, last = int(inside[0]), int(inside[-1])
     low = x[first] if first == 0 else np.interp(0.0, excess[[first, first - 1]], x[[first, first - 1]])
@@ -185,6 +188,17 @@ def power_law(x: Array, y: Array, stderr: Array, gaps: Array, model: Array | Non
     return fit
 
 
+def lowest(chi2: Array) -> Array:
+    """Where chi^2 (samples, grid) is least, in steps of the grid: by the parabola through its three lowest."""
+    best = chi2.argmin(axis=1)
+    inner = np.clip(best, 1, chi2.shape[1] - 2)
+    left, middle, right = (chi2[np.arange(len(chi2)), inner + k] for k in (-1, 0, 1))
+    bend = left - 2 * middle + right
+    found = (best == inner) & (bend > 0)
+    shift: Array = np.where(found, (left - right) / (2 * np.where(found, bend, 1.0)), 0.0)
+    return best + shift
+
+
 class PowerLawProfile(NamedTuple):
     """Least chi^2 over A and beta at each gap, that beta, and the curvature of chi^2/2 in beta there; (gaps,)."""
 
@@ -221,14 +235,7 @@ def power_law_profile(x: Array, y: Array, stderr: Array, gaps: Array) -> PowerLa
 
 
 def _profile(x: Array, z: Array, weight: Array, gaps: Array) -> PowerLawFit:
-    chi2 = _lines(x, z, weight, gaps[None])[2]
-    best = np.argmin(chi2, axis=1)
-    inner = np.clip(best, 1, len(gaps) - 2)
-    left, middle, right = (chi2[np.arange(len(chi2)), inner + k] for k in (-1, 0, 1))
-    bend = left - 2 * middle + right
-    found = (best == inner) & (bend > 0)
-    shift = np.where(found, (left - right) / (2 * np.where(found, bend, 1.0)), 0.0)
-    gap = gaps[best] * (gaps[1] / gaps[0]) ** shift
+    gap = gaps[0] * (gaps[1] / gaps[0]) ** lowest(_lines(x, z, weight, gaps[None])[2])
     beta, log_amplitude, chi2 = (part[:, 0] for part in _lines(x, z, weight, gap[:, None]))
     return PowerLawFit(gap, x[0] - gap, np.exp(log_amplitude), beta, chi2)
 

@@ -186,6 +186,8 @@ def test_force_and_gap_distributions(jammed: tuple[System, list[Contacts]]) -> N
     gaps = gap_distribution(packings, np.array([-1.0, 0.0, 0.1, 0.3]))
     z = sum(p.number * np.sum(~p.rattler) for p in packings) / sum(np.sum(~p.rattler) for p in packings)
     assert gaps.density[0] == pytest.approx(z)
+    with pytest.raises(PackingError, match=r"listed up to 0\.3: call find_contacts with reach=0\.5"):
+        gap_distribution(packings, np.array([0.0, 0.5]))
     near = sum(2 * np.sum((p.gap > 0) & (p.gap <= 0.1) & ~p.rattler[p.pairs].any(axis=1)) for p in packings)
     assert gaps.density[1] * 0.1 == pytest.approx(near / sum(np.sum(~p.rattler) for p in packings))
 
@@ -197,7 +199,7 @@ def test_bad_input_is_refused() -> None:
         find_contacts(stack([system, system]), x)
     with pytest.raises(PackingError, match=r"\(4, 2\)"):
         find_contacts(system, x[:3])
-    for tolerance, reach in ((-1.0, 0.0), (0.0, 5.0)):
+    for tolerance, reach in ((-1.0, 0.0), (0.0, 5.0), (0.0, np.nan)):
         with pytest.raises(PackingError, match="tolerance"):
             find_contacts(system, x, tolerance, reach)
     apart = find_contacts(System.create(1e-4, 4, 2), x)

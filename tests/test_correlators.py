@@ -92,6 +92,18 @@ def test_lags_of_uneven_records() -> None:
     assert found.value == pytest.approx(np.array([(values[0] + values[2]) / 2, (values[1] + values[3]) / 2]))
 
 
+def test_lags_that_rounding_tells_apart_are_the_same() -> None:
+    times = 0.1 * np.arange(6)
+    start, end = lag_pairs(times)
+    assert len(np.unique(times[end] - times[start])) > 6
+    found = average_over_origins(times, start, end, np.ones(len(start)))
+    assert found.lag == pytest.approx(times)
+    assert found.origins.tolist() == [6, 5, 4, 3, 2, 1]
+    assert [len(part) for part in lag_pairs(times, np.array([0.3, 0.1]))] == [8, 8]
+    with pytest.raises(PackingError, match=r"no two records are 0\.25 apart"):
+        lag_pairs(times, np.array([0.25]))
+
+
 def test_small_moves_far_from_the_origin() -> None:
     # float32 coordinates of 1000 resolve 6e-5; float64 ones on the host are compared before they are rounded
     small = 1e-6 * X + 1000.0

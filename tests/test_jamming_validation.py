@@ -20,6 +20,18 @@ PARTICLES = 512
 #: phi_J for N to infinity and what is accepted around it (O'Hern et al., Phys. Rev. E 68, 011306, 2003).
 TARGET = {2: (0.842, 0.003), 3: (0.639, 0.004)}
 
+#: What is known of the misses.
+NOTES = {
+    "phi_J, 3D, compression and decompression": (
+        "outside by 0.0004, where the move to infinite N is known to 0.0016; bisection, the protocol of the target's "
+        "source, meets it"
+    ),
+    "scaling above phi_J, 3D harmonic": (
+        "the misses are those of the range, 0.0005 to 0.02: the local slope of the pressure falls from 1.11 and 1.14 "
+        "at its upper end to 1.00 and 1.03 at the lower one, that of dZ to 0.48 and 0.49"
+    ),
+}
+
 pytestmark = pytest.mark.validation
 
 
@@ -53,6 +65,7 @@ def keep_points(name: str, dim: int, points: list[Jamming], clock: float, how: s
             "stderr": float(phi.std(ddof=1) / phi.size**0.5),
             "value_at_infinite_N": at_infinity,
             "met": abs(at_infinity - TARGET[dim][0]) < TARGET[dim][1],
+            "note": NOTES.get(name),
             "packings": phi.tolist(),
             "start": how,
             "particles": PARTICLES,
@@ -136,9 +149,10 @@ def test_scaling_above_phi_j(dim):
         "jamming.json",
         f"scaling above phi_J, {dim}D harmonic",
         {
-            "target": "exponents: energy 2, pressure 1, dZ 0.50 +- 0.05",
+            "target": "exponents: energy 2 +- 0.1, pressure 1 +- 0.05, dZ 0.50 +- 0.05",
             "value": mean,
             "met": met,
+            "note": NOTES.get(f"scaling above phi_J, {dim}D harmonic"),
             "slopes": slopes,
             "local_slopes": local,
             "series": series,

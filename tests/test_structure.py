@@ -50,6 +50,10 @@ def test_wave_vectors_are_half_of_all(dim: int, largest: float) -> None:
     assert (np.diff(np.sum(n**2, axis=1)) >= 0).all()
 
 
+def test_wave_vectors_whose_squares_pass_32_bits_are_sorted() -> None:
+    assert (np.diff(wave_vectors(1, 50_000.0)[:, 0]) == 1).all()
+
+
 @pytest.mark.parametrize(
     ("dim", "largest", "sentence"), [(0, 2.0, "dimension"), (2, 0.5, r"\|n\| = 1"), (6, 50.0, "2\\^26")]
 )

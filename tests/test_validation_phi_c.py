@@ -4,14 +4,18 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from results import keep, kept
+from scipy.spatial import cKDTree
 from validation_runs import SEED, Case, coarse, fine, searched, spent, swept
 
+from packing_jax import random_organization, simulate, stack
 from packing_jax.criticality import KickEstimate, zero_kick_limit
 from packing_jax.grid import Sweep
-from packing_jax.observables import steinhardt_order
+from packing_jax.observables import hexatic_order, steinhardt_order
+from packing_jax.system import System
 
 pytestmark = pytest.mark.validation
 
@@ -32,18 +36,19 @@ SEARCHES: dict[str, dict[str, Any]] = {
 BY_SWEEPS = {
     "3D Langevin pair": Case("langevin", Sweep(rule="langevin"), (0.01, *KICKS), (0.40, 0.67)),
 }
-#: What is known of a miss.
+#: What is known of a value.
 _LOW = "phi_c where half are absorbed lies up to 0.006 below power laws of the activity (see the head of the table); "
 NOTES = {
     "3D BRO pair": _LOW + "by power laws the limit is 0.641 +- 0.005 (first row)",
     "3D SGD pair, b_f = 0.6": _LOW + "it is outside the target's range by 0.0001",
-    "2D 1:1.4 BRO pair": "outside the target's range by 0.0002; a line instead of a parabola gives 0.841 +- 0.002",
+    "3D SGD pair, b_f = 1": "there is no other row for b_f = 1: all overlaps of all particles are the same moves",
+    "2D 1:1.4 BRO pair": (
+        "outside the target's range by 0.0002, and within their joint error; the target is phi_J of energy "
+        "minimisation, as no limit of BRO is published; a line instead of a parabola gives 0.841 +- 0.002"
+    ),
 }
-SGD_AT_0_01 = (
-    "the sheet's value is read off the authors' scan ranges; at b_f = 0.2, N = 4096, a sweep of 4 replicas on an H200 "
-    "has all absorbed at phi <= 0.619 within 60,000 steps and all active at phi >= 0.623, and the limits at zero kick "
-    "do not depend on b_f within their errors"
-)
+#: phi_c at learning rate 0.01, of the reference sheet.
+SGD_AT_0_01 = (0.635, 0.003)
 #: Reported by arXiv:2411.11834 and Wilken et al. (2021, 2023); the 2D mixture's is phi_J of energy minimisation.
 LIMITS = {3: (0.640, 0.005), 4: (0.455, 0.01), 5: (0.30, 0.01), 2: (0.842, 0.003)}
 
@@ -156,7 +161,7 @@ def test_what_a_search_in_five_dimensions_would_take():
             "met": None,
             "note": (
                 f"not run: 8192 spheres at phi = 0.25 make {speed / 1e6:.2f} million particle-steps per second of CPU "
-                f"in 5D, and searches at kicks 0.02 to 0.2, 8192 to 32768 spheres, take {whole:.1g}: "
+                f"in 5D, and searches at kicks 0.02 to 0.2, 8192 to 32768 spheres, take {whole:.2g}: "
                 f"{whole / speed / 3600:.0f} hours of a core"
             ),
             "particles": 8192,
@@ -175,12 +180,14 @@ def test_phi_c_at_0_01(name):
     what = SEARCHES[name]
     found, seconds = searched(f"search {name}, 0.01".replace(" ", "-"), 0.003, kick=0.01, **what)
     if what.get("rule") == "sgd":
-        row, note = judged(found.value, found.stderr, 0.635, 0.003), SGD_AT_0_01
+        row = judged(found.value, found.stderr, *SGD_AT_0_01)
+        note = "the sheet's value is read off the authors' scan ranges; " + _LOW + "see the row by a sweep"
     else:
         limit = zero_kick_limit(*larger_kicks(name))
         at = float(limit.form.at(np.array([0.01]))[0])
         row = judged(found.value, found.stderr, round(at, 4), round(limit.stderr, 4))
-        note = "the target is the parabola through phi_c at kicks 0.02 to 0.2"
+        row["target"] += " (consistency: the parabola through phi_c at kicks 0.02 to 0.2 of this table)"
+        note = None
     facts = {
         "particles": [one.particles for one in found.rounds],
         "steps": [one.steps for one in found.rounds],
@@ -191,3 +198,149 @@ def test_phi_c_at_0_01(name):
     }
     keep("results.json", f"phi_c at kick 0.01, {name}", {**row, **facts})
     assert abs(row["deviation"]) <= 2
+
+
+def test_phi_c_at_0_01_by_a_sweep():
+    """The same target for SGD at b_f = 0.6, by the power law of larger and longer runs."""
+    name = "3D SGD pair, b_f = 0.6"
+    case = Case("sgd-pair-0.6", Sweep(rule="sgd", batch_fraction=(0.6,)), (0.01,), (0.6, 0.67))
+    centre = kept("results.json", f"phi_c at kick 0.01, {name}")["value"]
+    one, data = fine(case, 0.01, round(centre, 3))
+    law = one.power_law
+    assert law is not None, one.refusals
+    row = judged(law.value, law.stderr, *SGD_AT_0_01)
+    facts = {
+        **told(one, round(case.time / 0.01), round(centre, 3)),
+        "chi2": [law.chi2, law.dof],
+        "particles": case.particles,
+        "replicas": 4,
+        "seed": SEED,
+        "crystalline": crystalline(data),
+        **spent([data]),
+    }
+    half = one.half_absorbed
+    facts["note"] = (
+        f"crystalline at phi = {float(data.phi[-1]):g}: {100 * facts['crystalline']:.1f} % of the particles"
+        + ("" if half is None else f"; half are absorbed at {half.value:.4f} +- {half.stderr:.4f} in the same runs")
+    )
+    keep("results.json", f"phi_c at kick 0.01, by a sweep, {name}", {**row, **facts})
+    assert abs(row["deviation"]) <= 2
+
+
+ORDERED = {  # a search, the kick of its longest runs, and phi there: the states that its phi_c stands on
+    **dict.fromkeys(("3D BRO pair", "3D SGD pair, b_f = 0.2", "3D Langevin pair"), 0.01),
+    "2D 1:1.4 BRO pair": 0.02,
+}
+
+
+@pytest.mark.parametrize("name", ORDERED)
+def test_no_crystals_at_phi_c(name):
+    """Target: less than 2 % of the particles in crystals where phi_c of small kicks is measured; in 2D |psi6| < 0.2.
+
+    In 3D a particle counts with 7 or more solid-like bonds of degree 6. In 2D psi6 is averaged over the packing: 1 in
+    a triangular lattice, of the order of N^(-1/2) for bonds at random angles.
+    """
+    kick, what = ORDERED[name], SEARCHES[name]
+    rows = kept("results.json", f"phi_c at zero kick, {name}")["phi_c"]
+    phi = (
+        kept("results.json", f"phi_c at kick 0.01, {name}")["value"]
+        if kick == 0.01
+        else next(one["phi_c"] for one in rows if one["kick"] == kick)
+    )
+    steps, replicas = round(464.39 / kick), 8  # those of the search at N = 1024
+    options = {key: (value,) if key == "batch_fraction" else value for key, value in what.items()}
+    spec = Sweep(
+        particles=1024, phi=(round(phi, 4),), kick=(kick,), replicas=replicas, steps=steps, seed=SEED, **options
+    )
+    data = swept(f"crystals {name}".replace(" ", "-"), spec)
+    if spec.dim == 3:
+        value, bound, target, note = crystalline(data), 0.02, "< 0.02 of the particles in crystals", None
+    else:
+        x = data.positions.squeeze().transpose("replica", "particle", "axis").values
+        psi = [hexatic_order(one, 1.0) for one in x]
+        value, bound, target = float(np.mean([abs(one.mean()) for one in psi])), 0.2, "modulus of the mean psi6 < 0.2"
+        note = f"the mean modulus of each particle's psi6 is {np.mean([np.abs(one).mean() for one in psi]):.2f}"
+    keep(
+        "results.json",
+        f"crystallinity at phi_c, kick {kick:g}, {name}",
+        {
+            "target": target,
+            "value": value,
+            "met": value < bound,
+            "note": note,
+            "phi": round(phi, 4),
+            "absorbed": int((data.absorbed_at >= 0).sum()),
+            "particles": 1024,
+            "replicas": replicas,
+            "steps": steps,
+            "seed": SEED,
+            **spent([data]),
+        },
+    )
+    assert value < bound
+
+
+def test_phi_c_of_2d_random_organization():
+    """The reference sheet's 0.3375 +- 0.005 is missed, by the equation that it gives for the rule.
+
+    The value is that of the row of beta, and its error holds the difference to that of the collapse. A first version
+    took it from 4096 particles and 3000 steps, 0.3204 +- 0.0015, below packing fractions at which all comes to rest.
+
+    So the rule is held against a few lines of numpy: the mean activity at phi = 0.3375, N = 1000, steps 1500 to 2500,
+    of 6 runs of each, must agree within 4 joint standard errors (Student's t, 10 degrees of freedom: a false alarm once
+    in 400; seeds are fixed).
+    """
+    large, collapse = (
+        kept("results.json", name) for name in ("beta, 2D RO, kick 1", "nu_perp, collapse of 2D RO, kick 1")
+    )
+    value = large["phi_c"][0]
+    stderr = float(np.hypot(large["phi_c"][1], value - collapse["phi_c"][0]))
+    n, phi, steps = 1000, 0.3375, 2500
+    theirs = np.array([activity_of_numpy(n, phi, steps, seed)[1500:].mean() for seed in range(6)])
+    run = simulate(
+        stack([System.create(phi, n, 2)] * 6),
+        random_organization(1.0),
+        steps,
+        jax.random.key(SEED),
+        times=np.arange(0, steps + 1, 25),
+    )
+    ours = run["activity"][:, 60:].mean(axis=1)
+    pairs = simulate(
+        stack([System.create(phi, n, 2)] * 6), random_organization(1.0, "pair"), steps, jax.random.key(SEED)
+    )
+    rest = pairs.absorbed_at[pairs.absorbed_at >= 0]
+    error = float(np.hypot(theirs.std(ddof=1), ours.std(ddof=1)) / 6**0.5)
+    keep(
+        "results.json",
+        "phi_c of 2D RO, kick 1",
+        {
+            "target": "0.3375 +- 0.005 (reference sheet)",
+            "value": value,
+            "stderr": stderr,
+            "deviation": (value - 0.3375) / float(np.hypot(stderr, 0.005)),
+            "met": abs(value - 0.3375) <= 0.005,
+            "note": (
+                "the sheet's value is missed: at it, a fifth of the particles stay active, here "
+                f"{ours.mean():.4f} and in an independent program of a few lines {theirs.mean():.4f}, joint error "
+                f"{error:.4f}; random organization by pairs, the sheet's other version, comes to rest there in "
+                f"{len(rest)} of 6 runs, by step {rest.max()}: the number is of neither. The value is that of the row "
+                "of beta; the error holds the difference to the {:.4f} +- {:.4f} of the collapse".format(
+                    *collapse["phi_c"]
+                )
+            ),
+            **{key: large[key] for key in ("particles", "replicas", "steps", "seed", "seconds", "versions")},
+        },
+    )
+    assert abs(ours.mean() - theirs.mean()) < 4 * error
+
+
+def activity_of_numpy(particles, phi, steps, seed):
+    """f_a of each step of 2D random organization at kick 1, from independent uniform positions."""
+    rng = np.random.default_rng(seed)
+    sigma, x, found = (4 * phi / (np.pi * particles)) ** 0.5, rng.random((particles, 2)), np.zeros(steps)
+    for step in range(steps):
+        active = np.unique(cKDTree(x % 1.0, boxsize=1.0).query_pairs(sigma, output_type="ndarray"))
+        found[step] = len(active) / particles
+        angle, u = 2 * np.pi * rng.random(len(active)), rng.random(len(active))
+        x[active] += sigma * u[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return found

@@ -192,12 +192,11 @@ def test_contacts_at_phi_c(name, kicks, tolerance):
     """Target: Z = 2d as the kick goes to 0, rattlers removed.
 
     A pair counts as a contact up to a gap of two kicks, which is how far its own kick can carry it, as each partner
-    moves by one at most; a first version stopped at one kick, and had Z = 5.03 at kick 0. In a jammed packing the
+    moves by one at most; a first version stopped at one kick, and lost contacts. In a jammed packing the
     number of neighbours nearer than h grows as h^(1 - 0.413) beyond the contacts (Charbonneau et al., Phys. Rev. Lett.
     114, 125504 (2015)), so Z is carried to kick 0 by a line in kick^0.587. States absorbed nearest to phi_c(kick),
     which is that of the parabola behind the zero-kick limit, or up to 0.006 above it, since half-absorbed systems of
-    N = 256 to 1024 put phi_c low: a first scan, which ended there, found nearly all absorbed, and Z = 5.4 at kick
-    0.005.
+    N = 256 to 1024 put phi_c low: a first scan, which ended there, found nearly all absorbed, and fewer contacts.
     """
     what = Sweep(dim=SEARCHES[name].get("dim", 3))
     limit = zero_kick_limit(*larger_kicks(name))

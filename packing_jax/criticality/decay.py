@@ -156,8 +156,9 @@ def _straightest(
     grid = np.linspace(x[max(0, edge - 1)], x[min(len(x) - 1, edge + 2)], 2001)
     fits = [_Line(x[a:b], error[a:b], alpha_error[a:b]) for a, b in windows]
     dropped = np.array([most - (b - a) for a, b in windows])
-    profiles = np.stack([fit.chi2(mean[a:b], grid) for fit, (a, b) in zip(fits, windows, strict=True)])
     roots = np.array([fit.root(mean[None, a:b])[0] for fit, (a, b) in zip(fits, windows, strict=True)])
+    grid = np.union1d(grid, roots[(roots > grid[0]) & (roots < grid[-1])])  # replicas that agree know it better
+    profiles = np.stack([fit.chi2(mean[a:b], grid) for fit, (a, b) in zip(fits, windows, strict=True)])
     alphas = np.array(
         [fit.alpha(alpha[None, a:b], root)[0] for fit, (a, b), root in zip(fits, windows, roots, strict=True)]
     )

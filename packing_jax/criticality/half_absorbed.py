@@ -72,18 +72,27 @@ def logistic(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
         raise PackingError(f"every replica was absorbed, up to phi = {x[-1]:g}: scan higher phi")
     if (gone == 0).all():
         raise PackingError(f"the activity survives down to phi = {x[0]:g}: scan lower phi")
+    widths = np.geomspace(1e-2 * np.diff(x).min(), x[-1] - x[0], 40)
+
+    def over(grid: Array) -> tuple[Array, Array, Array]:
+        """ln likelihood (grid, widths) of phi_c on a grid, twice what its best lacks, and the grid in the interval."""
+        share = expit(-(x - grid[:, None, None]) / widths[:, None])
+        likelihood = (xlogy(gone, share) + xlog1py(count - gone, -share)).sum(axis=2)
+        profile = 2.0 * (likelihood.max() - likelihood.max(axis=1))
+        return likelihood, profile, grid[profile <= chi2_law.ppf(0.95, 1)]
+
     # as fine as the scan is, where it is
     grid = np.unique(np.interp(np.arange(0, len(x) - 1 + 1e-9, 1 / _STEPS), np.arange(len(x)), x))
-    widths = np.geomspace(1e-2 * np.diff(x).min(), x[-1] - x[0], 40)
-    share = expit(-(x - grid[:, None, None]) / widths[:, None])
-    likelihood = (xlogy(gone, share) + xlog1py(count - gone, -share)).sum(axis=2)
+    likelihood, profile, inside = over(grid)
+    if len(inside) < _STEPS:  # many replicas know it better than the scan is spaced
+        first, last = np.searchsorted(grid, [inside[0], inside[-1]])
+        grid = np.linspace(grid[max(first - 1, 0)], grid[min(last + 1, len(grid) - 1)], 8 * _STEPS + 1)
+        likelihood, profile, inside = over(grid)
     best_width = likelihood.argmax(axis=1)
-    profile = 2.0 * (likelihood.max() - likelihood.max(axis=1))
     if best_width[profile.argmin()] == len(widths) - 1:
         raise PackingError("the share of absorbed replicas does not fall with phi: run more replicas")
     top = grid[profile < 1e-2]  # flat where the replicas of each phi agree: its middle then
     value = 0.5 * float(top[0] + top[-1])
-    inside = grid[profile <= chi2_law.ppf(0.95, 1)]
     at = int(np.argmin(np.abs(grid - value)))
     saturated = xlogy(gone, gone / count) + xlogy(count - gone, 1.0 - gone / count)
     low, high = float(inside[0]), float(inside[-1])

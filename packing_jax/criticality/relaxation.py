@@ -11,13 +11,23 @@ from numpy.typing import ArrayLike, NDArray
 from packing_jax.criticality.power_law import SURVIVING
 from packing_jax.criticality.scan import DRAWS, records
 from packing_jax.errors import PackingError
-from packing_jax.fits import averaged_profile, bootstrap_means, half_width, likelihood_interval, misfit, standard_error
+from packing_jax.fits import (
+    averaged_profile,
+    bootstrap_means,
+    half_width,
+    likelihood_interval,
+    lowest,
+    misfit,
+    standard_error,
+)
 from packing_jax.steady import final_activity
 
 Array = NDArray[np.float64]
 
 _WITHIN = 0.1  # |f_a/f_inf - 1| of a relaxed activity (arXiv:2411.11834)
 _LATEST = 0.5  # share of the record after which a relaxation is not trusted: f_inf is averaged over the end
+_GRID = 300  # values of phi_c tried between the two sides
+_OPEN = 0.16  # share of bootstrap fits at an end of them above which phi_c is not determined
 _SIDE, _MOST = 2, 6  # packing fractions that each side needs, and at most uses: the law holds near phi_c
 
 
@@ -98,33 +108,45 @@ def relaxation_phi_c(
         seed: of the bootstrap.
 
     Raises:
-        PackingError: one replica, fewer than two packing fractions on a side, or fewer than five in all.
+        PackingError: one replica, fewer than two packing fractions on a side, fewer than five in all, or times that
+            diverge at a packing fraction that was run instead of between two.
     """
     records(time, phi, activity)  # checks
     phis, rows, above = _sides(time, phi, activity, absorbed_at)
     mean, error = np.array([row.mean() for row in rows]), standard_error(rows)
     split, count = int(np.argmax(above)), len(phis)
     gap = phis[split] - phis[split - 1]
-    # finer towards both ends, where the logarithms diverge
-    grid = phis[split - 1] + gap * (0.5 - 0.5 * np.cos(np.pi * np.linspace(0.004, 0.996, 300)))
+
+    def between(place: Array) -> Array:
+        """phi_c at these places of the grid, finer towards both ends, where the logarithms diverge."""
+        return phis[split - 1] + gap * (0.5 - 0.5 * np.cos(np.pi * (0.004 + 0.992 * place / (_GRID - 1))))
+
+    grid = between(np.arange(float(_GRID)))
     first, last = range(max(0, split - _MOST), split - 1), range(split + 2, min(count, split + _MOST) + 1)
     windows = [(a, b) for a in first for b in last if b - a > 4]
     dropped = np.array([2 * _MOST - (b - a) for a, b in windows])
     fits = [_fit(phis[a:b], mean[None, a:b], error[a:b], above[a:b], grid) for a, b in windows]
     profiles = np.stack([chi2[0] for chi2, _, _ in fits])
-    least = profiles.argmin(axis=1)
+    place = lowest(profiles)
     cost = profiles.min(axis=1) + 2.0 * dropped
     best = int(np.argmin(cost))
     share = np.exp(-0.5 * (cost - cost.min()))
     share /= share.sum()
-    value, nus = float(grid[least[best]]), np.array([fit[1][0, i] for fit, i in zip(fits, least, strict=True)])
+    least, nus = between(place), _at(np.stack([slope[0] for _, slope, _ in fits]), place)
+    value = float(least[best])
 
     a, b = windows[best]
     chi2, dof = float(profiles[best].min()), b - a - 4
     scale, freedom = misfit(chi2, dof), sum(len(row) - 1 for row in rows)
     resampled = bootstrap_means(rows, draws, np.random.default_rng(seed))[:, a:b]
     drawn, drawn_nu, _ = _fit(phis[a:b], resampled, error[a:b], above[a:b], grid)
-    at = drawn.argmin(axis=1)
+    at = lowest(drawn)
+    pinned = (at <= 0) | (at >= _GRID - 1)
+    if place[best] <= 0 or place[best] >= _GRID - 1 or pinned.mean() > _OPEN:
+        raise PackingError(
+            f"relaxation times do not diverge inside the gap from phi = {phis[split - 1]:g} to {phis[split]:g}, but at "
+            "an end of it: run more steps or replicas, or scan more finely there"
+        )
     nu = float(nus[best])
     tau = _amplitudes(phis[a:b], mean[a:b], error[a:b], above[a:b], value, nu)
     tried = np.linspace(0.0, 4.0, 201)
@@ -133,12 +155,10 @@ def relaxation_phi_c(
     )
     return Relaxation(
         value=value,
-        stderr=math.hypot(scale * half_width(grid[at]), math.sqrt(share @ (grid[least] - value) ** 2)),
+        stderr=math.hypot(scale * half_width(between(at)), math.sqrt(share @ (least - value) ** 2)),
         interval=likelihood_interval(grid, averaged_profile(profiles / scale**2, dropped), freedom),
         nu_par=nu,
-        nu_par_stderr=math.hypot(
-            scale * half_width(drawn_nu[np.arange(draws), at]), math.sqrt(share @ (nus - nu) ** 2)
-        ),
+        nu_par_stderr=math.hypot(scale * half_width(_at(drawn_nu, at)), math.sqrt(share @ (nus - nu) ** 2)),
         nu_par_interval=likelihood_interval(tried, averaged_profile(over_nu / scale**2, dropped), freedom),
         tau_below=tau[0],
         tau_above=tau[1],
@@ -197,6 +217,12 @@ def _fit(x: Array, z: Array, error: Array, above: NDArray[np.bool_], grid: Array
     v = _centred(z, weight, above)
     uu, uv = u**2 @ weight, (v * weight) @ u.T
     return np.maximum((v**2 @ weight)[:, None] - uv**2 / uu, 0.0), -uv / uu, uu
+
+
+def _at(values: Array, place: Array) -> Array:
+    """Each row of values (samples, grid) at its place between two points of the grid."""
+    index, every = np.arange(values.shape[1]), zip(values, place, strict=True)
+    return np.array([np.interp(one, index, row) for row, one in every])
 
 
 def _amplitudes(

@@ -23,6 +23,7 @@ from packing_jax.criticality.scan import DRAWS, scan_order
 from packing_jax.errors import PackingError
 from packing_jax.fits import (
     RESOLUTION,
+    bootstrap_mean,
     bootstrap_means,
     half_width,
     jackknife,
@@ -36,6 +37,8 @@ from packing_jax.steady import final_activity
 Array = NDArray[np.float64]
 
 _NEIGHBOURS = 2  # packing fractions on each side that a point shares its variance with
+_Z = np.linspace(0.5, 4.0, 71)  # where z is looked for
+_GAINED = 16.0  # chi^2, times chi^2/dof, by which the best z must beat both ends: four standard deviations
 _COEFFICIENTS = (6, 8, 10)  # of the master curve; chi^2 + 2 (coefficients) decides
 
 
@@ -145,7 +148,7 @@ def exponent(
     return Exponent(
         value=fit.slope,
         stderr=stderr,
-        interval=student_interval(fit.slope, stderr, rows),
+        interval=student_interval(fit.slope, stderr, rows[:n]),
         chi2=fit.chi2,
         dof=n - 2,
         window=(float(x[0]), float(x[n - 1])),
@@ -274,7 +277,8 @@ def time_collapse(
         seed: of the bootstrap.
 
     Raises:
-        PackingError: fewer than two sizes, shapes that differ, one replica, too few points.
+        PackingError: fewer than two sizes, shapes that differ, one replica, too few points, or a z that is outside
+            0.5 to 4 or collapses no better than these ends.
     """
     s = _scales(sizes, len(times), len(activities))
     rng = np.random.default_rng(seed)
@@ -291,13 +295,10 @@ def time_collapse(
         if len(f_a) < 2 or not kept.any():
             raise PackingError("the error comes from the scatter between replicas: run two or more that survive")
         rows = jackknife(f_a[:, kept], np.log)
-        chosen = rng.integers(len(rows), size=(draws, len(rows)))
-        centre = rows.mean(axis=0)
-        stretch = (len(rows) / (len(rows) - 1)) ** 0.5
-        samples.append(centre + stretch * (rows[chosen].mean(axis=1) - centre))
+        samples.append(bootstrap_mean(rows, draws, rng))
         log_t.append(np.log(t[kept]))
         log_s.append(np.full(int(kept.sum()), np.log(size)))
-        mean.append(centre)
+        mean.append(rows.mean(axis=0))
         logs += list(rows.T)
     u, v, y = np.concatenate(log_t), np.concatenate(log_s), np.concatenate(mean)
     if len(u) < 12:
@@ -306,14 +307,21 @@ def time_collapse(
     def abscissa(parameters: Array) -> Array:
         return np.asarray(u - parameters[0] * v)
 
-    starts = np.linspace(0.5, 4.0, 71)[:, None]
-    best, drawn, fit = _search(abscissa, v, y, standard_error(logs), starts, np.concatenate(samples, axis=1))
+    best, drawn, fit = _search(abscissa, v, y, standard_error(logs), _Z[:, None], np.concatenate(samples, axis=1))
     shortest = [logs[i] for i in np.cumsum([0] + [len(part) for part in log_t[:-1]])]
+    z = _fitted(best[0], drawn[:, 0], 1.0, shortest)
+    # a pure power law collapses at any z: what is gained over both ends of the scan must not be chance
+    gained = min(fit.rough[0], fit.rough[-1]) - fit.rough.min()
+    if not (_Z[0] <= z.value <= _Z[-1] and gained > _GAINED * max(1.0, fit.rough.min() / fit.dof)):
+        raise PackingError(
+            f"no collapse: z would be {z.value:.3g} +- {z.stderr:.2g}, where {_Z[0]:g} to {_Z[-1]:g} was scanned, and "
+            "others do as well: runs so long that small systems are absorbed, or sizes that differ more, would tell"
+        )
     return Collapse(
         prefactor=_fitted(best[1], drawn[:, 1], 1.0, shortest),
         phi_c=None,
         nu=None,
-        z=_fitted(best[0], drawn[:, 0], 1.0, shortest),
+        z=z,
         chi2=fit.chi2,
         dof=fit.dof,
         points=len(u),
@@ -326,6 +334,7 @@ class _Fit:
     chi2: float
     dof: int
     coefficients: int
+    rough: Array  #: chi^2 of the fewest coefficients at each start
 
 
 def _search(
@@ -339,7 +348,7 @@ def _search(
         terms: Array = np.asarray(np.linalg.lstsq(design, y / error, rcond=1e-10)[0], float)
         return y / error - design @ terms, terms
 
-    rough = [float(np.sum(solve(start, _COEFFICIENTS[0])[0] ** 2)) for start in starts]
+    rough = np.array([np.sum(solve(start, _COEFFICIENTS[0])[0] ** 2) for start in starts])
     first = starts[int(np.argmin(rough))]
 
     def least(count: int) -> tuple[Array, float]:
@@ -361,7 +370,7 @@ def _search(
     columns = [(model(everything + step) - model(everything - step)) / (2 * step.max()) for step in np.diag(steps)]
     response = np.linalg.pinv(np.stack(columns, axis=1))[: len(best)]
     drawn = best + ((samples - y) / error) @ response.T
-    return best, drawn, _Fit(chi2, len(y) - count - 1 - len(first), count)
+    return best, drawn, _Fit(chi2, len(y) - count - 1 - len(first), count, rough)
 
 
 def _splines(x: Array, count: int) -> Array:

@@ -166,7 +166,7 @@ class Plan(NamedTuple):
     """What a search is made of, apart from the system."""
 
     dim: int
-    bracket: tuple[float, float]  #: phi between which phi_h of the first round must lie
+    bracket: tuple[float, float]  #: phi between which phi_h is looked for first; it is never above the upper one
     particles: int  #: N of the first round
     steps: int  #: its T
     tolerance: float
@@ -208,8 +208,8 @@ def refine(plan: Plan, simulate: Simulator, on_round: Callable[[tuple[Round, ...
         on_round: called after every round with all so far.
 
     Raises:
-        PackingError: what `check_plan` refuses, a bracket that phi_h is not in, or a budget that ends before the
-            first round does.
+        PackingError: what `check_plan` refuses, phi_h above the bracket, or a budget that ends before the first
+            round does.
     """
     check_plan(plan)
     omega, _ = scaling(plan.dim)
@@ -340,7 +340,8 @@ def _round(
 def _placed(plan: Plan, centre: float, half: float, absorbed: dict[float, list[bool]]) -> tuple[tuple[float, int], ...]:
     """A batch: two replicas at each of four phi across the window; a phi met again gets new replicas."""
     low, high = plan.bracket
-    spots = np.clip(np.linspace(centre - half, centre + half, _PHIS), low, high)
+    lowest = min([low, *(0.5 * phi for phi in absorbed)])  # all may be active at the lower end of the bracket
+    spots = np.clip(np.linspace(centre - half, centre + half, _PHIS), lowest, high)
     phis = np.unique(np.round(spots, _ROUND)).tolist()
     per = -(-_PHIS * _REPLICAS // len(phis))
     return tuple((phi, len(absorbed.get(phi, ())) + number) for phi in phis for number in range(per))
@@ -348,13 +349,9 @@ def _placed(plan: Plan, centre: float, half: float, absorbed: dict[float, list[b
 
 def _shifted(plan: Plan, phis: list[float], half: float, gone: bool) -> tuple[float, float]:
     """The window beyond what has been run, twice as wide, towards where the replicas behave otherwise."""
-    low, high = plan.bracket
     edge = phis[-1] if gone else phis[0]
-    if (gone and edge >= high) or (not gone and edge <= low):
-        state, other = ("absorbed", "up") if gone else ("active", "down")
-        raise PackingError(
-            f"every replica is {state}, {other} to phi = {edge:g}: there is no transition in the bracket"
-        )
+    if gone and edge >= plan.bracket[1]:
+        raise PackingError(f"every replica is absorbed, up to phi = {edge:g}: there is no transition in the bracket")
     half = 2 * half
     return (edge + half if gone else edge - half), half
 

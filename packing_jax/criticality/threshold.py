@@ -44,7 +44,8 @@ def threshold_phi_c(
     The crossing itself lies between that phi and the next one scanned, a spacing h above. The error
     joins the bootstrap over replicas with h/sqrt(3), the root-mean-square distance of a crossing
     uniform in that interval from its lower edge (h/sqrt(12) is the one from its midpoint), so a
-    coarse scan has a large error even if all replicas agree. Source: arXiv:2411.11834.
+    coarse scan has a large error even if all replicas agree. A single replica of each phi is taken as it is: the error
+    is that of the scan alone then. Source: arXiv:2411.11834.
 
     Args:
         phi: packing fractions, (phi,).

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from scipy.stats import chi2 as chi2_law
@@ -163,7 +164,8 @@ def verdict(measured: Measured, dim: int) -> Verdict:
     deviation = (value - reference)/sqrt(stderr^2 + reference_stderr^2); chi^2 is the sum of their squares, as of
     independent measurements, so that exponents of one data set count for somewhat more than they are worth. alpha and
     the hyperuniformity exponent are compared and stay out of it. Exponents that follow from one another (beta, nu_perp
-    and beta/nu_perp; nu_par, nu_perp and z) must not all be given.
+    and beta/nu_perp; nu_par, nu_perp and z; gamma' = d nu_perp - 2 beta, up to d = 4, and two of the first three)
+    must not all be given.
 
     Args:
         measured: (value, stderr) by name, see `NAMES`.
@@ -180,7 +182,9 @@ def verdict(measured: Measured, dim: int) -> Verdict:
             raise PackingError(f"the exponent {name!r} is not known; they are {', '.join(NAMES)}")
         if not (np.isfinite([value, stderr]).all() and stderr > 0):
             raise PackingError(f"{name} is {value} +- {stderr}; both must be finite and the error positive")
-    for three in (("beta", "nu_perp", "beta/nu_perp"), ("nu_par", "nu_perp", "z")):
+    spatial = ("beta", "nu_perp", "beta/nu_perp")
+    hyperscaling = [("gamma_prime", *two) for two in combinations(spatial, 2)] if dim <= 4 else []
+    for three in (spatial, ("nu_par", "nu_perp", "z"), *hyperscaling):
         if measured.keys() >= set(three):
             raise PackingError(f"{three[0]}, {three[1]} and {three[2]} are two numbers: leave one of the three out")
     if not set(measured) - set(_REPORTED):

@@ -30,6 +30,7 @@ class Contacts:
     force: Float  #: (C,) -dV/dr, positive when repulsive, dimensionless: energies and lengths in mean diameters
     touching: NDArray[np.bool_]  #: (C,) the gap is at most the tolerance: the pair is a contact
     rattler: NDArray[np.bool_]  #: (N,) particles with fewer than dim + 1 contacts, removed again and again
+    reach: float  #: pairs with a gap up to here are listed
 
     @property
     def backbone(self) -> NDArray[np.bool_]:
@@ -105,7 +106,7 @@ def find_contacts(
     if array.shape != (system.particles, system.dim):
         raise PackingError(f"positions have shape {array.shape}; this system's are ({system.particles}, {system.dim})")
     farthest = (1.0 + max(tolerance, reach)) * float(diameters.max())
-    if not (tolerance > -1 and farthest < box / 2):
+    if not (tolerance > -1 and np.isfinite(reach) and farthest < box / 2):
         raise PackingError(
             f"a tolerance of {tolerance} and a reach of {reach} diameters; the first must be above -1, and the longest "
             f"contact, {farthest:.3g}, below half the box, {box / 2:.3g}"
@@ -127,6 +128,7 @@ def find_contacts(
         force=_forces(system, distance, contact),
         touching=touching,
         rattler=_rattlers(pairs[touching], system.particles, system.dim),
+        reach=max(tolerance, reach),
     )
 
 
@@ -181,11 +183,17 @@ def gap_distribution(packings: Sequence[Contacts], edges: np.ndarray) -> Histogr
         edges: (bins + 1,) increasing.
 
     Raises:
-        PackingError: nothing but rattlers, or edges that do not increase.
+        PackingError: nothing but rattlers, edges that do not increase, or edges beyond a packing's ``reach``.
     """
     kept = sum(int(np.sum(~packing.rattler)) for packing in packings)
     if not kept:
         raise PackingError("every particle is a rattler: no gaps are left to count; use a larger tolerance")
+    reach = min(packing.reach for packing in packings)
+    if np.max(edges) > reach:
+        raise PackingError(
+            f"the bins end at a gap of {np.max(edges):g}, and pairs are listed up to {reach:g}: call find_contacts "
+            f"with reach={np.max(edges):g}"
+        )
     gaps = [packing.gap[~packing.rattler[packing.pairs].any(axis=1)] for packing in packings]
     return _histogram(np.concatenate(gaps), edges, 0.5 * kept)  # both particles of a pair see its gap
 

@@ -31,6 +31,8 @@ Float = NDArray[np.float64]
 _MEAN_SIZE = 2**22
 _PAIR_SIZE = 2**20  # numbers in flight: pairs of times are taken together until they make this many
 
+_SAME = 1e-9  # of the whole record: lags closer than this are one, as 0.3 and 0.1 + 0.2
+
 
 class LagAverage(NamedTuple):
     """A correlator as a function of the time between its two records."""
@@ -143,16 +145,17 @@ def lag_pairs(times: ArrayLike, lags: ArrayLike | None = None) -> tuple[NDArray[
         PackingError: times that do not increase, or a lag that no two records are apart.
     """
     t = _check_times(times)
-    apart = t[None, :] - t[:, None]
-    wanted = apart >= 0
-    if lags is not None:
-        asked = np.unique(np.asarray(lags))
-        missing = asked[~np.isin(asked, apart[wanted])]
-        if len(missing):
-            raise PackingError(f"no two records are {missing[0]} apart; choose lags among the differences of the times")
-        wanted &= np.isin(apart, asked)
-    start, end = np.nonzero(wanted)
-    return start, end
+    start, end = np.nonzero(t[None, :] >= t[:, None])
+    if lags is None:
+        return start, end
+    lag, which = _lags(t, start, end)
+    asked = np.unique(np.asarray(lags))
+    same = np.abs(lag[:, None] - asked) <= _SAME * (t[-1] - t[0])
+    missing = asked[~same.any(axis=0)]
+    if len(missing):
+        raise PackingError(f"no two records are {missing[0]} apart; choose lags among the differences of the times")
+    wanted = same.any(axis=1)[which]
+    return start[wanted], end[wanted]
 
 
 def average_over_origins(times: ArrayLike, start: ArrayLike, end: ArrayLike, values: ArrayLike) -> LagAverage:
@@ -166,10 +169,18 @@ def average_over_origins(times: ArrayLike, start: ArrayLike, end: ArrayLike, val
         raise PackingError(
             f"start {first.shape}, end {last.shape} and values {array.shape} must have the same first axis, the pairs"
         )
-    lag, which, origins = np.unique(t[last] - t[first], return_inverse=True, return_counts=True)
+    lag, which = _lags(t, first, last)
+    origins = np.bincount(which)
     order = np.argsort(which, kind="stable")
     sums = np.add.reduceat(array[order], np.concatenate([[0], np.cumsum(origins)[:-1]]), axis=0)
     return LagAverage(lag, sums / origins.reshape(-1, *[1] * (array.ndim - 1)), origins)
+
+
+def _lags(t: NDArray[Any], start: NDArray[Any], end: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """The different lags of some pairs, and which of them each has; those that rounding tells apart are the same."""
+    every, which = np.unique(t[end] - t[start], return_inverse=True)
+    new = np.concatenate([[True], np.diff(every) > _SAME * (t[-1] - t[0])])
+    return every[new], (np.cumsum(new) - 1)[which]
 
 
 def _check_times(times: ArrayLike) -> NDArray[Any]:

@@ -67,7 +67,7 @@ def wave_vectors(dim: int, largest: float) -> NDArray[np.int32]:
     side = 2 * reach + 1
     upper = np.arange(side**dim // 2 + 1, side**dim)  # above the centre: first component that is not zero positive
     n = np.stack(np.unravel_index(upper, (side,) * dim), axis=-1).astype(np.int32) - np.int32(reach)
-    square = np.sum(n * n, axis=-1)
+    square = np.sum(n.astype(np.int64) ** 2, axis=-1)
     inside = square <= largest**2
     order = np.argsort(square[inside], kind="stable")
     return n[inside][order]
