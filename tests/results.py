@@ -19,14 +19,16 @@ row: every phi_c behind a limit, the seeds, the versions. [coverage.json](covera
 hold the truth, [gradients.json](gradients.json) how far derivatives through runs are from central differences. Sweeps
 are kept under `runs/`, so that a suite that was stopped goes on where it was; delete that folder to begin anew. Rows at
 phi_c (contacts, S(q), collapse, decay) take it from the rows of phi_c and beta in these files, which are made first.
-"Time" is that of all runs behind a row, beside others on the same device.
+"Time" is that of all runs behind a row; others ran on the same device meanwhile. For SGD "kick" is the learning rate
+alpha; where kick sizes are to match, alpha = 4/3 of the kick at b_f = 3/4.
 
 The deviation is (value - target)/sqrt(stderr^2 + target's own error^2). Met means within the target's own range for
 phi_c, contacts and S(q), and within twice the joint error for exponents; the tests of phi_c fail beyond twice the
 joint error only. phi_c by the search is where half of the replicas are absorbed, carried to infinite N; power laws of
 the activity, whose points nearest to phi_c are left out while they still fall, lie 0.004 to 0.005 higher at kicks 0.02
 and 0.05, and within 0.002 at 0.2: up to 0.006 is what the methods differ by, and more than some errors. "Met" is empty
-where the error is more than a tenth of the target, which other classes would meet too.
+where the error of an exponent of a universality class is more than a tenth of it, so that another class would meet it
+too.
 
 | quantity | value | target | deviation | met | N | replicas | steps | seed | device | time, s |
 |---|---|---|---|---|---|---|---|---|---|---|

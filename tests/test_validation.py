@@ -39,7 +39,7 @@ def test_zero_kick_limit_of_3d_bro():
     )
     keep(
         "results.json",
-        "3D BRO pair, zero-kick limit",
+        "phi_c at zero kick, by sweeps, 3D BRO pair",
         {
             **judged(limit.value, limit.stderr, 0.640, 0.005),
             "steps": [steps for _, steps, _ in estimates],
@@ -47,6 +47,7 @@ def test_zero_kick_limit_of_3d_bro():
             "replicas": 2,
             "seed": 1,
             **spent(kept),
+            "forms": {form.name: [form.value, form.stderr, form.weight] for form in limit.forms},
             "phi_c": [
                 {
                     "kick": kick,

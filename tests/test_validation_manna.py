@@ -315,11 +315,11 @@ def test_hyperuniformity_of_quenches_below_phi_c():
             **facts,
             "others": [{key: one[key] for key in ("phi", "absorbed", "windows")} for _, one in every],
             "note": (
-                "where all has come to rest, S(q) falls with q down to about q sigma = 0.16, and not below: fits up to "
-                "q sigma = 0.3 give "
+                "where all has come to rest, S(q) falls towards small q to its lowest at q sigma = 0.16 and rises "
+                "again below: fits up to q sigma = 0.3 give "
                 + ", ".join(f"{one['windows'][0.3][0]:.2f} +- {one['windows'][0.3][1]:.2f}" for _, one in every)
                 + " at phi = "
-                + ", ".join(f"{one['phi']:g}" for _, one in every)
+                + ", ".join(f"{one['phi']:g} ({one['absorbed']} of {one['replicas']} at rest)" for _, one in every)
             ),
         },
     )
