@@ -125,7 +125,7 @@ CASES = {
     "zero kick, straight": lambda rng: _zero_kick(rng, 0.0),
     "zero kick, bent": lambda rng: _zero_kick(rng, 0.8),
     "adaptive search": _search,
-    "half absorbed, 400 replicas": lambda rng: _half_absorbed(rng, 400),
+    "half absorbed, 1600 replicas": lambda rng: _half_absorbed(rng, 1600),
 }
 
 CONSERVATIVE = ("threshold",)  # a bracket of the scan: more than 97 times in 100, as its docstring says

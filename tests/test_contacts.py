@@ -188,6 +188,9 @@ def test_force_and_gap_distributions(jammed: tuple[System, list[Contacts]]) -> N
     assert gaps.density[0] == pytest.approx(z)
     with pytest.raises(PackingError, match=r"listed up to 0\.3: call find_contacts with reach=0\.5"):
         gap_distribution(packings, np.array([0.0, 0.5]))
+    assert len(gap_distribution(packings, np.arange(0, 0.31, 0.1)).density) == 3  # its end rounds to above 0.3
+    with pytest.raises(PackingError, match="edges"):
+        gap_distribution(packings, np.zeros(0))
     near = sum(2 * np.sum((p.gap > 0) & (p.gap <= 0.1) & ~p.rattler[p.pairs].any(axis=1)) for p in packings)
     assert gaps.density[1] * 0.1 == pytest.approx(near / sum(np.sum(~p.rattler) for p in packings))
 

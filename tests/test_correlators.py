@@ -102,6 +102,12 @@ def test_lags_that_rounding_tells_apart_are_the_same() -> None:
     assert [len(part) for part in lag_pairs(times, np.array([0.3, 0.1]))] == [8, 8]
     with pytest.raises(PackingError, match=r"no two records are 0\.25 apart"):
         lag_pairs(times, np.array([0.25]))
+    single = times.astype(np.float32)
+    assert average_over_origins(single, start, end, np.ones(len(start))).origins.tolist() == [6, 5, 4, 3, 2, 1]
+    # different lags stay so, however long the record is
+    for long in (np.array([0, 1, 2, 3, 4 * 10**9]), np.r_[0.0, np.geomspace(1e-3, 1e7, 40)]):
+        start, end = lag_pairs(long)
+        assert average_over_origins(long, start, end, np.ones(len(start))).origins[0] == len(long)
 
 
 def test_small_moves_far_from_the_origin() -> None:

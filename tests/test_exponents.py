@@ -117,6 +117,9 @@ class TestRelaxation:
             fit = relaxation_phi_c(time, phi, f_a, gone, draws=50)
             away.append((fit.value - phi_c) / fit.stderr)
         assert np.abs(away).max() < 5
+        for seed in range(8):
+            fit = relaxation_phi_c(*_relaxed(phi, 0.6412 + 1e-4 * RNG(seed).random()), draws=50)
+            assert fit.interval[0] <= fit.value <= fit.interval[1]
 
     def test_times_that_diverge_at_a_phi_that_was_run_are_refused(self):
         # just above phi_c a small system is absorbed at last, after a time that belongs to no divergence

@@ -9,7 +9,7 @@ from pretend import Pretend, plan
 
 from packing_jax import critical, critical_command
 from packing_jax.cli import main
-from packing_jax.criticality.search import intercept, refine, scaling
+from packing_jax.criticality.search import Answer, intercept, refine, scaling
 from packing_jax.errors import PackingError
 
 COARSE = {"dim": 2, "rule": "ro", "kick": 1.0, "tolerance": 0.05, "budget": 10**8, "seed": 3}
@@ -67,6 +67,12 @@ def test_a_transition_below_the_bracket_is_found():
     found = refine(plan(bracket=(0.6, 0.7)), Pretend(0, 0.04), quietly)
     assert abs(found.value - 0.04) < 3 * found.stderr
     assert found.reached
+    first = found.rounds[0].particles
+    assert max(phi for n, phi, _ in found.outcomes if n > first) < 0.1  # found once
+    few = refine(plan(bracket=(0.6, 0.7), budget=5 * 10**7), Pretend(0, 0.04), quietly)
+    assert few.interval[0] <= few.value <= few.interval[1]
+    with pytest.raises(PackingError, match=r"every replica is active, down to phi = .*: there is no transition"):
+        refine(plan(budget=10**12), lambda ask: Answer((-1,) * len(ask.replicas), 1), quietly)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from results import keep
+from results import keep, kept
+from test_validation_manna import CASES, NAMES
 from test_validation_phi_c import SEARCHES, larger_kicks
 from validation_runs import SEED, spent, swept
 
@@ -14,6 +15,7 @@ from packing_jax.fits import averaged, misfit, straight_line
 from packing_jax.grid import Sweep
 from packing_jax.observables import (
     find_contacts,
+    fit_hyperuniformity,
     fit_zero_limit,
     hexatic_order,
     isotropic_average,
@@ -284,3 +286,104 @@ def carried_to_zero(rows):
         "kicks"
     )
     return value, float(np.hypot(stderr, value - lower)), note
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hyperuniformity_exponent_at_phi_c(name):
+    """Target: 0.45 +- 0.08 in 2D, 0.25 +- 0.08 in 3D, q sigma < 1, of all replicas at the phi_c of the row of beta."""
+    phi_c = kept("results.json", f"beta, {name}")["phi_c"][0]
+    target, error = (0.45, 0.08) if CASES[name].case.what.dim == 2 else (0.25, 0.08)
+    [(fits, facts)] = spectra(name, (round(phi_c, 5),), "at-phi_c")
+    fit = fits[1.0]
+    keep(
+        "results.json",
+        f"hyperuniformity exponent at phi_c, {name}",
+        {
+            "target": f"{target} +- {error}",
+            "value": fit.exponent,
+            "stderr": fit.exponent_stderr,
+            "deviation": (fit.exponent - target) / float(np.hypot(fit.exponent_stderr, error)),
+            "met": abs(fit.exponent - target) <= error,
+            **facts,
+            "note": told(facts),
+        },
+    )
+    assert abs(fit.exponent - target) <= error
+
+
+def told(facts):
+    """What a spectrum at phi_c stands on."""
+    active = [one for one in facts["activity"] if one > 0]
+    rest = f"{facts['absorbed']} of {facts['replicas']} replicas are at rest at phi = {facts['phi']:g}"
+    if active:
+        rest += f", the activity of the others ends at {np.mean(active):.2f}"
+    others = [
+        f"{fit[0]:.2f} +- {fit[1]:.2f} up to {q_max}" for q_max, fit in facts["windows"].items() if float(q_max) < 1
+    ]
+    below = f"; fits end at q sigma = 1, and give {', '.join(others)}" if others else ""
+    return f"{rest}; {len(facts['spectrum'][0])} shells from q sigma = {facts['spectrum'][0][0]:.2f} to 1{below}"
+
+
+def test_hyperuniformity_of_quenches_below_phi_c():
+    """2D states at rest, 0.5 to 2 % below phi_c: S(q) stops falling at the correlation length, and rises beyond.
+
+    Of the packing fractions where all replicas are absorbed; the row is that nearest to phi_c.
+    """
+    name, quenches = "2D RO, kick 1", (0.02, 0.01, 0.005)
+    phi_c = kept("results.json", f"beta, {name}")["phi_c"][0]
+    every = spectra(name, tuple(np.round(phi_c * (1 - np.array(quenches)), 5)), "quenched")
+    at_rest = [one for one in every if one[1]["absorbed"] == one[1]["replicas"]]
+    assert at_rest, "at no phi were all replicas absorbed"
+    fits, facts = at_rest[-1]
+    keep(
+        "results.json",
+        f"hyperuniformity exponent of absorbed states below phi_c, {name}",
+        {
+            "target": "0.45 +- 0.08",
+            "value": fits[1.0].exponent,
+            "stderr": fits[1.0].exponent_stderr,
+            "deviation": (fits[1.0].exponent - 0.45) / float(np.hypot(fits[1.0].exponent_stderr, 0.08)),
+            "met": abs(fits[1.0].exponent - 0.45) <= 0.08,
+            **facts,
+            "others": [{key: one[key] for key in ("phi", "absorbed", "windows")} for _, one in every],
+            "note": (
+                "where all has come to rest, S(q) falls towards small q to its lowest at q sigma = 0.16 and rises "
+                "again below: fits up to q sigma = 0.3 give "
+                + ", ".join(f"{one['windows'][0.3][0]:.2f} +- {one['windows'][0.3][1]:.2f}" for _, one in every)
+                + " at phi = "
+                + ", ".join(f"{one['phi']:g} ({one['absorbed']} of {one['replicas']} at rest)" for _, one in every)
+            ),
+        },
+    )
+    assert abs(fits[1.0].exponent - 0.45) <= 0.08
+
+
+def spectra(name, phis, folder):
+    """(fits of the exponent by the end of their window, facts) of all replicas of a case at each of some phi."""
+    one, what = CASES[name], CASES[name].case.what
+    spec = replace(
+        what, particles=one.quenched, phi=phis, kick=one.case.kicks, replicas=4, steps=one.quench_steps, seed=SEED
+    )
+    data = swept(f"{one.case.name}-{folder}", spec)
+    found = []
+    for phi in phis:
+        at = data.sel(phi=phi).squeeze()
+        x = at.positions.transpose("replica", "particle", "axis").values
+        side = 1.0 / float(System.create(phi, one.quenched, what.dim).unit)
+        modes = wave_vectors(what.dim, side / (2 * np.pi))
+        spectrum = isotropic_average(modes, structure_factor(x, modes, 1.0), side, width=1.0)
+        fits = {q: fit_hyperuniformity(spectrum, q) for q in (0.3, 0.5, 1.0) if np.sum(spectrum.q <= q) >= 3}
+        facts = {
+            "windows": {q: [fit.exponent, fit.exponent_stderr, fit.p_value] for q, fit in fits.items()},  # by q_max
+            "phi": phi,
+            "absorbed": int((at.absorbed_at >= 0).sum()),
+            "activity": at.activity.isel(time=-1).values.tolist(),
+            "spectrum": [spectrum.q.tolist(), spectrum.value.tolist(), spectrum.stderr.tolist()],
+            "particles": one.quenched,
+            "replicas": len(x),
+            "steps": one.quench_steps,
+            "seed": SEED,
+            **spent([data]),
+        }
+        found.append((fits, facts))
+    return found

@@ -125,14 +125,21 @@ def relaxation_phi_c(
     first, last = range(max(0, split - _MOST), split - 1), range(split + 2, min(count, split + _MOST) + 1)
     windows = [(a, b) for a in first for b in last if b - a > 4]
     dropped = np.array([2 * _MOST - (b - a) for a, b in windows])
-    fits = [_fit(phis[a:b], mean[None, a:b], error[a:b], above[a:b], grid) for a, b in windows]
-    profiles = np.stack([chi2[0] for chi2, _, _ in fits])
-    place = lowest(profiles)
+
+    def fitted(grid: Array) -> tuple[Array, Array, list[Array]]:
+        """chi^2 and nu_par (windows, grid), and the weight of nu_par (grid,) of each window."""
+        fits = [_fit(phis[a:b], mean[None, a:b], error[a:b], above[a:b], grid) for a, b in windows]
+        return np.concatenate([fit[0] for fit in fits]), np.concatenate([fit[1] for fit in fits]), [f[2] for f in fits]
+
+    chi2s, slopes, _ = fitted(grid)
+    place = lowest(chi2s)
+    least, nus = between(place), _at(slopes, place)
+    within = np.union1d(grid, least)  # replicas that agree know phi_c better than the grid
+    profiles, slopes, weights = fitted(within)
     cost = profiles.min(axis=1) + 2.0 * dropped
     best = int(np.argmin(cost))
     share = np.exp(-0.5 * (cost - cost.min()))
     share /= share.sum()
-    least, nus = between(place), _at(np.stack([slope[0] for _, slope, _ in fits]), place)
     value = float(least[best])
 
     a, b = windows[best]
@@ -151,12 +158,12 @@ def relaxation_phi_c(
     tau = _amplitudes(phis[a:b], mean[a:b], error[a:b], above[a:b], value, nu)
     tried = np.linspace(0.0, 4.0, 201)
     over_nu = np.stack(
-        [np.min(chi2[0] + (tried[:, None] - slope[0]) ** 2 * weight, axis=1) for chi2, slope, weight in fits]
+        [np.min(z + (tried[:, None] - k) ** 2 * w, axis=1) for z, k, w in zip(profiles, slopes, weights, strict=True)]
     )
     return Relaxation(
         value=value,
         stderr=math.hypot(scale * half_width(between(at)), math.sqrt(share @ (least - value) ** 2)),
-        interval=likelihood_interval(grid, averaged_profile(profiles / scale**2, dropped), freedom),
+        interval=likelihood_interval(within, averaged_profile(profiles / scale**2, dropped), freedom),
         nu_par=nu,
         nu_par_stderr=math.hypot(scale * half_width(_at(drawn_nu, at)), math.sqrt(share @ (nus - nu) ** 2)),
         nu_par_interval=likelihood_interval(tried, averaged_profile(over_nu / scale**2, dropped), freedom),

@@ -314,8 +314,8 @@ def time_collapse(
     gained = min(fit.rough[0], fit.rough[-1]) - fit.rough.min()
     if not (_Z[0] <= z.value <= _Z[-1] and gained > _GAINED * max(1.0, fit.rough.min() / fit.dof)):
         raise PackingError(
-            f"no collapse: z would be {z.value:.3g} +- {z.stderr:.2g}, where {_Z[0]:g} to {_Z[-1]:g} was scanned, and "
-            "others do as well: runs so long that small systems are absorbed, or sizes that differ more, would tell"
+            f"no collapse: z would be {z.value:.3g} +- {z.stderr:.2g}, but {_Z[0]:g} to {_Z[-1]:g} was scanned, or "
+            "other values do as well: runs in which small systems are absorbed, or sizes that differ more, would tell"
         )
     return Collapse(
         prefactor=_fitted(best[1], drawn[:, 1], 1.0, shortest),

@@ -84,7 +84,7 @@ class SearchResult:
     """phi_c with the rounds behind it; `reached` tells whether the error is within the tolerance.
 
     `stderr` is one standard deviation and `interval` 95 %. Without three rounds there is no extrapolation: `value` is
-    the last phi_h, `stderr` infinite, and the interval the bracket it lies in.
+    the last phi_h, `stderr` infinite, and the interval the bracket it lies in, as low as replicas were run.
     """
 
     value: float
@@ -208,8 +208,8 @@ def refine(plan: Plan, simulate: Simulator, on_round: Callable[[tuple[Round, ...
         on_round: called after every round with all so far.
 
     Raises:
-        PackingError: what `check_plan` refuses, phi_h above the bracket, or a budget that ends before the first
-            round does.
+        PackingError: what `check_plan` refuses, phi_h above the bracket or nowhere below it, or a budget that ends
+            before the first round does.
     """
     check_plan(plan)
     omega, _ = scaling(plan.dim)
@@ -237,7 +237,7 @@ def refine(plan: Plan, simulate: Simulator, on_round: Callable[[tuple[Round, ...
     last = rounds[-1]
     if fit is None:
         fit = Intercept(last.phi_h, math.inf, 0.0, 0.0, 0)
-        interval = plan.bracket
+        interval = min(plan.bracket[0], *(phi for _, phi, _ in outcomes)), plan.bracket[1]
     else:
         interval = fit.value - _NORMAL * fit.stderr, fit.value + _NORMAL * fit.stderr
     return SearchResult(
@@ -309,7 +309,7 @@ def _round(
     absorbed: dict[float, list[bool]] = {}
     spent, best = 0, None
     for batch in range(_MOST_BATCHES):
-        asked = _placed(plan, centre, half, absorbed)
+        asked = _placed(plan, rounds, centre, half, absorbed)
         if spent + particles * steps * len(asked) > left:
             break
         answer = simulate(Ask(particles, steps, asked))
@@ -329,6 +329,9 @@ def _round(
             break
         low, high = best.interval
         centre, half = best.value, max((high - low) / 2, best.width)
+    else:
+        if best is None and not any(flag for flags in absorbed.values() for flag in flags):
+            raise PackingError(f"every replica is active, down to phi = {min(absorbed):g}: there is no transition")
     flat = [(phi, flag) for phi, flags in sorted(absorbed.items()) for flag in flags]
     if best is None:
         return None, flat, spent
@@ -337,10 +340,13 @@ def _round(
     return Round(particles, steps, best.value, stderr, width, len(flat), spent), flat, spent
 
 
-def _placed(plan: Plan, centre: float, half: float, absorbed: dict[float, list[bool]]) -> tuple[tuple[float, int], ...]:
+def _placed(
+    plan: Plan, rounds: Sequence[Round], centre: float, half: float, absorbed: dict[float, list[bool]]
+) -> tuple[tuple[float, int], ...]:
     """A batch: two replicas at each of four phi across the window; a phi met again gets new replicas."""
     low, high = plan.bracket
-    lowest = min([low, *(0.5 * phi for phi in absorbed)])  # all may be active at the lower end of the bracket
+    known = [*absorbed, *(one.phi_h for one in rounds)]
+    lowest = min([low, *(0.5 * phi for phi in known)])  # all may be active at the lower end of the bracket
     spots = np.clip(np.linspace(centre - half, centre + half, _PHIS), lowest, high)
     phis = np.unique(np.round(spots, _ROUND)).tolist()
     per = -(-_PHIS * _REPLICAS // len(phis))

@@ -188,11 +188,11 @@ def gap_distribution(packings: Sequence[Contacts], edges: np.ndarray) -> Histogr
     kept = sum(int(np.sum(~packing.rattler)) for packing in packings)
     if not kept:
         raise PackingError("every particle is a rattler: no gaps are left to count; use a larger tolerance")
-    reach = min(packing.reach for packing in packings)
-    if np.max(edges) > reach:
+    reach, last = min(packing.reach for packing in packings), float(np.max(edges, initial=-np.inf))
+    if last > reach + 1e-9 * (1.0 + abs(reach)):
         raise PackingError(
-            f"the bins end at a gap of {np.max(edges):g}, and pairs are listed up to {reach:g}: call find_contacts "
-            f"with reach={np.max(edges):g}"
+            f"the bins end at a gap of {last:.9g}, and pairs are listed up to {reach:.9g}: call find_contacts with "
+            f"reach={last:.9g}"
         )
     gaps = [packing.gap[~packing.rattler[packing.pairs].any(axis=1)] for packing in packings]
     return _histogram(np.concatenate(gaps), edges, 0.5 * kept)  # both particles of a pair see its gap

@@ -31,7 +31,7 @@ Float = NDArray[np.float64]
 _MEAN_SIZE = 2**22
 _PAIR_SIZE = 2**20  # numbers in flight: pairs of times are taken together until they make this many
 
-_SAME = 1e-9  # of the whole record: lags closer than this are one, as 0.3 and 0.1 + 0.2
+_ROUNDING = 8  # spacings of floating-point times, of the largest: lags closer than this are one, as 0.3 and 0.1 + 0.2
 
 
 class LagAverage(NamedTuple):
@@ -150,7 +150,7 @@ def lag_pairs(times: ArrayLike, lags: ArrayLike | None = None) -> tuple[NDArray[
         return start, end
     lag, which = _lags(t, start, end)
     asked = np.unique(np.asarray(lags))
-    same = np.abs(lag[:, None] - asked) <= _SAME * (t[-1] - t[0])
+    same = np.abs(lag[:, None] - asked) <= _rounding(t)
     missing = asked[~same.any(axis=0)]
     if len(missing):
         raise PackingError(f"no two records are {missing[0]} apart; choose lags among the differences of the times")
@@ -179,8 +179,13 @@ def average_over_origins(times: ArrayLike, start: ArrayLike, end: ArrayLike, val
 def _lags(t: NDArray[Any], start: NDArray[Any], end: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """The different lags of some pairs, and which of them each has; those that rounding tells apart are the same."""
     every, which = np.unique(t[end] - t[start], return_inverse=True)
-    new = np.concatenate([[True], np.diff(every) > _SAME * (t[-1] - t[0])])
+    new = np.concatenate([[True], np.diff(every) > _rounding(t)])
     return every[new], (np.cumsum(new) - 1)[which]
+
+
+def _rounding(t: NDArray[Any]) -> float:
+    """How far apart lags may be that are the same: not at all for whole numbers."""
+    return _ROUNDING * float(np.spacing(np.abs(t).max())) if np.issubdtype(t.dtype, np.floating) else 0.0
 
 
 def _check_times(times: ArrayLike) -> NDArray[Any]:
