@@ -218,8 +218,9 @@ for other in ("SGD", "Langevin"):
 # and a half standard errors, as two samples of one process do (the times of a curve are correlated, so that a curve
 # counts as little more than one draw). SGD is not quite: the displacement above the transition is the same, but its
 # activity differs by about three standard errors on both sides, and below the transition, where it lives on for longer,
-# the displacement does too. The first two moments of a step are equal, the third is not: a push of BRO or Langevin is symmetric about its mean, one of
-# SGD (nothing, or 4/3 of the mean) is skew. At this kick, a tenth of a diameter, that can be seen.
+# the displacement does too. The first two moments of a step are equal, the third is not: a push of BRO or Langevin is
+# symmetric about its mean, one of SGD (nothing, or 4/3 of the mean) is skew. At this kick, a tenth of a diameter, that
+# can be seen.
 #
 # **What it does not.** It does not say that the difference stays: moments beyond the second should matter less as
 # $\epsilon \to 0$, and at a kick of 0.01 the curves of the three rules do agree, at N = 4000 (`tests/validation`); but

@@ -206,6 +206,6 @@ if names:
 # the error. Random organization measured in the same way, at a similar size, has 0.571 (`tests/validation`). To tell
 # the classes apart takes activities of a hundredth, and so $10^5$ to $10^6$ particles, whose boxes are longer than the
 # correlation length there, and steps that grow as $(\phi-\phi_c)^{-1.2}$: raise `SIZES`, `STEPS` and `REPLICAS` above
-# on a larger machine. The collapse of the two sizes is refused, as its best $\nu_\perp$ is beyond the scan: below
-# $\phi_c$ nothing survives that could count, and two sizes are few. Slopes in the legend have the errors of the fit
-# alone.
+# on a larger machine. The collapse of the two sizes is refused, as its best $\phi_c$, 0.3761, lies below every $\phi$
+# at which replicas survive; two sizes are few, and below $\phi_c$ nothing survives that could count. Slopes in the
+# legend have the errors of the fit alone.

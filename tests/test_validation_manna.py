@@ -179,7 +179,8 @@ def test_finite_size_collapse_of_2d_random_organization():
         "phi_c": [found.phi_c.value, found.phi_c.stderr],
         "note": (
             f"the collapse puts phi_c at {found.phi_c.value:.4f} +- {found.phi_c.stderr:.4f}, the row of beta at "
-            f"{phi_c:.4f}; chi2 is {found.chi2:.0f} for {found.dof}"
+            f"{phi_c:.4f}; chi2 is {found.chi2:.0f} for {found.dof}; the product of both exponents, beta, is "
+            f"{found.nu.value * found.prefactor.value:.2f}: effective exponents, as the row of beta has"
         ),
         **spent(results),
     }

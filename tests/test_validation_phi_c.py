@@ -35,7 +35,7 @@ BY_SWEEPS = {
 #: What is known of a value.
 _LOW = "phi_c where half are absorbed lies up to 0.006 below power laws of the activity (see the head of the table); "
 NOTES = {
-    "3D BRO pair": _LOW + "by power laws the limit is 0.641 +- 0.005 (the row by sweeps)",
+    "3D BRO pair": _LOW + "by power laws the limit is 0.637 +- 0.007 (the row by sweeps)",
     "3D SGD pair, b_f = 0.6": _LOW + "it is outside the target's range by 0.0001",
     "3D SGD pair, b_f = 1": "there is no other row for b_f = 1: all overlaps of all particles are the same moves",
     "2D 1:1.4 BRO pair": (

@@ -283,7 +283,7 @@ def carried_to_zero(rows):
     note = (
         f"lines through the smallest kicks alone give {said}; the next lower phi gives {lower:.2f}; "
         f"{min(row['packings'] for row in rows)} or more absorbed packings at each kick; contacts are gaps up to two "
-        "kicks"
+        "kicks; why Z falls short of 2d is not known"
     )
     return value, float(np.hypot(stderr, value - lower)), note
 
