@@ -224,8 +224,8 @@ for other in ("SGD", "Langevin"):
 #
 # **What it does not.** It does not say that the difference stays: moments beyond the second should matter less as
 # $\epsilon \to 0$, and at a kick of 0.01 the curves of the three rules do agree, at N = 4000 (`tests/validation`); but
-# those runs end at $\epsilon t = 30$, where the curves here have hardly parted yet, so that smaller kicks are not
-# shown to mend it. Just below the transition a few replicas decide when the activity ends.
+# those runs end at $\epsilon t = 30$, about where the curves here part, and well above the transition, so that smaller
+# kicks are not shown to mend it. Just below the transition a few replicas decide when the activity ends.
 
 # %% [markdown]
 # ## $\phi_c$ against step size
