@@ -52,10 +52,16 @@ def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
     share = np.asarray(absorbed, float)
     if not ((share == 0) | (share == 1) | np.isnan(share)).all():
         raise PackingError("absorbed must be 1 where a replica was absorbed, 0 where active, NaN where not run")
-    found, phis = logistic(phi, absorbed), np.asarray(phi, float)[scan_order(phi, absorbed)]
+    x, gone, count = _counts(phi, absorbed)
+    grid = _grid(x)
+    found = _likeliest(x, gone, count, grid)
+    first, last = np.searchsorted(grid, found.interval)
+    if last - first + 1 < _STEPS:  # many replicas know it better than the scan is spaced
+        ends = grid[max(first - 1, 0)], grid[min(last + 1, len(grid) - 1)]
+        found = _likeliest(x, gone, count, np.linspace(*ends, 8 * _STEPS + 1))
     low, high = found.interval
-    if low <= phis[0] or high >= phis[-1]:
-        more, end = ("lower", phis[0]) if low <= phis[0] else ("higher", phis[-1])
+    if low <= x[0] or high >= x[-1]:
+        more, end = ("lower", x[0]) if low <= x[0] else ("higher", x[-1])
         raise PackingError(
             f"half of the replicas may be absorbed beyond phi = {end:g}, where the scan ends: scan {more} phi, or run "
             "more replicas"
@@ -64,7 +70,13 @@ def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
 
 
 def logistic(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
-    """The likeliest curve of :func:`half_absorbed_phi_c`; phi_c and its interval end where the scan does."""
+    """The likeliest curve of :func:`half_absorbed_phi_c` to a 32nd of the spacing; phi_c ends where the scan does."""
+    x, gone, count = _counts(phi, absorbed)
+    return _likeliest(x, gone, count, _grid(x))
+
+
+def _counts(phi: ArrayLike, absorbed: ArrayLike) -> tuple[Array, Array, Array]:
+    """Packing fractions in order, and how many replicas of each were absorbed, and were run."""
     order = scan_order(phi, absorbed)
     x, rows = np.asarray(phi, float)[order], replicas(absorbed, order)
     gone, count = np.array([row.sum() for row in rows]), np.array([float(len(row)) for row in rows])
@@ -72,27 +84,25 @@ def logistic(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
         raise PackingError(f"every replica was absorbed, up to phi = {x[-1]:g}: scan higher phi")
     if (gone == 0).all():
         raise PackingError(f"the activity survives down to phi = {x[0]:g}: scan lower phi")
+    return x, gone, count
+
+
+def _grid(x: Array) -> Array:
+    """As fine as the scan is, where it is."""
+    return np.unique(np.interp(np.arange(0, len(x) - 1 + 1e-9, 1 / _STEPS), np.arange(len(x)), x))
+
+
+def _likeliest(x: Array, gone: Array, count: Array, grid: Array) -> HalfAbsorbed:
     widths = np.geomspace(1e-2 * np.diff(x).min(), x[-1] - x[0], 40)
-
-    def over(grid: Array) -> tuple[Array, Array, Array]:
-        """ln likelihood (grid, widths) of phi_c on a grid, twice what its best lacks, and the grid in the interval."""
-        share = expit(-(x - grid[:, None, None]) / widths[:, None])
-        likelihood = (xlogy(gone, share) + xlog1py(count - gone, -share)).sum(axis=2)
-        profile = 2.0 * (likelihood.max() - likelihood.max(axis=1))
-        return likelihood, profile, grid[profile <= chi2_law.ppf(0.95, 1)]
-
-    # as fine as the scan is, where it is
-    grid = np.unique(np.interp(np.arange(0, len(x) - 1 + 1e-9, 1 / _STEPS), np.arange(len(x)), x))
-    likelihood, profile, inside = over(grid)
-    if len(inside) < _STEPS:  # many replicas know it better than the scan is spaced
-        first, last = np.searchsorted(grid, [inside[0], inside[-1]])
-        grid = np.linspace(grid[max(first - 1, 0)], grid[min(last + 1, len(grid) - 1)], 8 * _STEPS + 1)
-        likelihood, profile, inside = over(grid)
+    share = expit(-(x - grid[:, None, None]) / widths[:, None])
+    likelihood = (xlogy(gone, share) + xlog1py(count - gone, -share)).sum(axis=2)
     best_width = likelihood.argmax(axis=1)
+    profile = 2.0 * (likelihood.max() - likelihood.max(axis=1))
     if best_width[profile.argmin()] == len(widths) - 1:
         raise PackingError("the share of absorbed replicas does not fall with phi: run more replicas")
     top = grid[profile < 1e-2]  # flat where the replicas of each phi agree: its middle then
     value = 0.5 * float(top[0] + top[-1])
+    inside = grid[profile <= chi2_law.ppf(0.95, 1)]
     at = int(np.argmin(np.abs(grid - value)))
     saturated = xlogy(gone, gone / count) + xlogy(count - gone, 1.0 - gone / count)
     low, high = float(inside[0]), float(inside[-1])
