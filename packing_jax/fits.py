@@ -115,10 +115,15 @@ def misfit(chi2: float, dof: int) -> float:
     return float((chi2 / dof) ** 0.5) if dof > 0 and chi2_law.sf(chi2, dof) < _MISFIT else 1.0
 
 
+def akaike_weights(cost: Array) -> Array:
+    """What each of several fits counts, exp(-cost/2) over their sum; the cost is chi^2 + 2 (points dropped)."""
+    share: Array = np.exp(-0.5 * (cost - cost.min()))
+    return share / share.sum()
+
+
 def averaged(value: Array, stderr: Array, cost: Array) -> tuple[float, float]:
     """Mean of fits that count exp(-cost/2), and its error: the mean of their variances and the scatter between them."""
-    share = np.exp(-0.5 * (cost - cost.min()))
-    share /= share.sum()
+    share = akaike_weights(cost)
     centre = float(share @ value)
     return centre, float(np.sqrt(share @ (stderr**2 + (value - centre) ** 2)))
 

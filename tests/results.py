@@ -5,6 +5,7 @@
 
 import fcntl
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,13 @@ def kept(file: str, name: str) -> Any:
     rows = json.loads((FOLDER / file).read_text())
     assert name in rows, f"{file} has no row {name!r} yet: run the test that keeps it first"
     return rows[name]
+
+
+def judged(value: float, stderr: float, target: float, error: float) -> dict[str, Any]:
+    """A value against a target, met within the target's own range; the deviation is in joint errors."""
+    deviation = (value - target) / math.hypot(stderr, error)
+    within = abs(value - target) <= error
+    return {"target": f"{target} +- {error}", "value": value, "stderr": stderr, "deviation": deviation, "met": within}
 
 
 def table() -> str:

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from results import keep
-from test_validation_phi_c import judged
+from results import judged, keep
 from validation_runs import spent, swept
 
 from packing_jax.criticality import estimate_phi_c, zero_kick_limit

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from results import keep, kept
+from results import judged, keep, kept
 from validation_runs import SEED, Case, coarse, fine, searched, spent, swept
 
 from packing_jax.criticality import KickEstimate, zero_kick_limit
@@ -64,13 +64,6 @@ def crystalline(results: Any) -> float:
     """The share of particles in a crystal (7 connections or more), in the densest 3D replicas of a sweep."""
     end = results.isel(phi=-1, kick=0, batch_fraction=0).positions.transpose("replica", "particle", "axis").values
     return float(np.mean([np.mean(steinhardt_order(x, 1.0).connections >= 7) for x in end]))
-
-
-def judged(value: float, stderr: float, target: float, error: float) -> dict[str, Any]:
-    """A value against a target: met within the target's own range; tests fail beyond two joint errors."""
-    deviation = (value - target) / float(np.hypot(stderr, error))
-    within = abs(value - target) <= error
-    return {"target": f"{target} +- {error}", "value": value, "stderr": stderr, "deviation": deviation, "met": within}
 
 
 @pytest.mark.parametrize("name", SEARCHES)

@@ -1,10 +1,10 @@
-"""S(q) of 2D BRO above phi_c, order of discs, contacts at phi_c, against published values; rows go to results.json."""
+"""S(q) above phi_c, at it and below, order of discs, contacts at phi_c; rows go to results.json."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from results import keep, kept
+from results import judged, keep, kept
 from test_validation_manna import CASES, NAMES
 from test_validation_phi_c import SEARCHES, larger_kicks
 from validation_runs import SEED, spent, swept
@@ -72,11 +72,7 @@ def test_structure_factor_of_correlated_kicks():
         "results.json",
         "S(q) / (q sigma)^2, 2D BRO phi = 0.8, kick 1, reciprocal",
         {
-            "target": "0.212 +- 0.010",
-            "value": slope,
-            "stderr": error,
-            "deviation": (slope - 0.212) / float(np.hypot(error, 0.010)),
-            "met": abs(slope - 0.212) <= 0.010,  # the assertion below allows for its error
+            **judged(slope, error, 0.212, 0.010),  # the assertion below allows for its error
             "note": (
                 "of the law without a constant, as that of the target; with one, {:.4f} +- {:.4f}, it is {:.3f} +- "
                 "{:.3f}".format(*rows[-1]["zero"], *rows[-1]["slope"])
@@ -90,11 +86,7 @@ def test_structure_factor_of_correlated_kicks():
         "results.json",
         "S(q -> 0), 2D BRO phi = 0.8, kick 1, independent",
         {
-            "target": "0.054 +- 0.0054",
-            "value": zero,
-            "stderr": zero_error,
-            "deviation": (zero - 0.054) / float(np.hypot(zero_error, 0.0054)),
-            "met": abs(zero - 0.054) <= 0.0054,
+            **judged(zero, zero_error, 0.054, 0.0054),
             "rows": rows[:1],
             **facts,
             **spent(results[:1]),
@@ -243,11 +235,7 @@ def test_contacts_at_phi_c(name, kicks, tolerance):
         "results.json",
         f"contacts at phi_c, kick -> 0, {name}",
         {
-            "target": f"{target} +- {tolerance}",
-            "value": value,
-            "stderr": stderr,
-            "deviation": (value - target) / float(np.hypot(stderr, tolerance)),
-            "met": abs(value - target) <= tolerance,
+            **judged(value, stderr, target, tolerance),
             "note": note,
             "rows": rows,
             "particles": 1024,
@@ -299,11 +287,7 @@ def test_hyperuniformity_exponent_at_phi_c(name):
         "results.json",
         f"hyperuniformity exponent at phi_c, {name}",
         {
-            "target": f"{target} +- {error}",
-            "value": fit.exponent,
-            "stderr": fit.exponent_stderr,
-            "deviation": (fit.exponent - target) / float(np.hypot(fit.exponent_stderr, error)),
-            "met": abs(fit.exponent - target) <= error,
+            **judged(fit.exponent, fit.exponent_stderr, target, error),
             **facts,
             "note": told(facts),
         },
@@ -339,11 +323,7 @@ def test_hyperuniformity_of_quenches_below_phi_c():
         "results.json",
         f"hyperuniformity exponent of absorbed states below phi_c, {name}",
         {
-            "target": "0.45 +- 0.08",
-            "value": fits[1.0].exponent,
-            "stderr": fits[1.0].exponent_stderr,
-            "deviation": (fits[1.0].exponent - 0.45) / float(np.hypot(fits[1.0].exponent_stderr, 0.08)),
-            "met": abs(fits[1.0].exponent - 0.45) <= 0.08,
+            **judged(fits[1.0].exponent, fits[1.0].exponent_stderr, 0.45, 0.08),
             **facts,
             "others": [{key: one[key] for key in ("phi", "absorbed", "windows")} for _, one in every],
             "note": (

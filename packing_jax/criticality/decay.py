@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from packing_jax.criticality.scan import DRAWS, records
 from packing_jax.errors import PackingError
 from packing_jax.fits import (
+    akaike_weights,
     averaged_profile,
     bootstrap_means,
     half_width,
@@ -164,8 +165,7 @@ def _straightest(
     )
     cost = profiles.min(axis=1) + 2.0 * dropped
     best = int(np.argmin(cost))
-    share = np.exp(-0.5 * (cost - cost.min()))
-    share /= share.sum()
+    share = akaike_weights(cost)
     (a, b), fit = windows[best], fits[best]
     chi2, dof = float(profiles[best].min()), b - a - 2
     scale = misfit(chi2, dof)

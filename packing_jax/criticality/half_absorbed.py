@@ -93,6 +93,7 @@ def _grid(x: Array) -> Array:
 
 
 def _likeliest(x: Array, gone: Array, count: Array, grid: Array) -> HalfAbsorbed:
+    """Maximum likelihood with phi_c, and the ends of its interval, on a grid."""
     widths = np.geomspace(1e-2 * np.diff(x).min(), x[-1] - x[0], 40)
     share = expit(-(x - grid[:, None, None]) / widths[:, None])
     likelihood = (xlogy(gone, share) + xlog1py(count - gone, -share)).sum(axis=2)

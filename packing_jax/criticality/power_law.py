@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from packing_jax.criticality.scan import DRAWS, drifting, replicas, scan_order
 from packing_jax.errors import PackingError
 from packing_jax.fits import (
+    akaike_weights,
     averaged_profile,
     bootstrap_means,
     half_width,
@@ -30,7 +31,8 @@ MIN_POINTS = 4
 SURVIVING = 0.75
 """Share of replicas still active at a phi that counts as active."""
 
-_OPEN = 0.16  # share of bootstrap fits at the lowest scanned phi above which phi_c is not determined
+OPEN = 0.16
+"""Share of bootstrap fits at an end of the phi_c that are tried, above which phi_c is not determined."""
 
 
 @dataclass(frozen=True)
@@ -112,19 +114,19 @@ def power_law_phi_c(
             continue  # a jump
         resampled = bootstrap_means(rows[:n], draws, np.random.default_rng(seed))
         drawn = power_law(phis[:n], resampled, error[:n], gaps, amplitude * (phis[:n] - value) ** beta)
-        if np.mean(drawn.gap >= gaps[-2]) <= _OPEN:
+        if np.mean(drawn.gap >= gaps[-2]) <= OPEN:
             break
     else:
         raise PackingError(
             f"no power law that starts between phi = {lowest:g} and {phis[0]:g}, where f_a is already {mean[0]:.2g}, "
             "follows the activity: scan more finely just above phi_c, or run more replicas"
         )
-    share = np.exp(-0.5 * (cost - cost.min()))
+    share = akaike_weights(cost)
 
     def between(values: list[Array]) -> float:
         """Scatter of a parameter between windows about its value in the chosen one."""
         offset = np.concatenate(values) - values[best]
-        return float(np.sqrt(share @ offset**2 / share.sum()))
+        return float(np.sqrt(share @ offset**2))
 
     stretch = max(1.0, chi2 / (n - 3)) ** 0.5
     statistical, windows = stretch * half_width(drawn.origin), between([fit.origin for fit in fits])

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from packing_jax.criticality.power_law import SURVIVING
+from packing_jax.criticality.power_law import OPEN, SURVIVING
 from packing_jax.criticality.scan import DRAWS, records
 from packing_jax.errors import PackingError
 from packing_jax.fits import (
+    akaike_weights,
     averaged_profile,
     bootstrap_means,
     half_width,
@@ -27,7 +28,6 @@ Array = NDArray[np.float64]
 _WITHIN = 0.1  # |f_a/f_inf - 1| of a relaxed activity (arXiv:2411.11834)
 _LATEST = 0.5  # share of the record after which a relaxation is not trusted: f_inf is averaged over the end
 _GRID = 300  # values of phi_c tried between the two sides
-_OPEN = 0.16  # share of bootstrap fits at an end of them above which phi_c is not determined
 _SIDE, _MOST = 2, 6  # packing fractions that each side needs, and at most uses: the law holds near phi_c
 
 
@@ -138,8 +138,7 @@ def relaxation_phi_c(
     profiles, slopes, weights = fitted(within)
     cost = profiles.min(axis=1) + 2.0 * dropped
     best = int(np.argmin(cost))
-    share = np.exp(-0.5 * (cost - cost.min()))
-    share /= share.sum()
+    share = akaike_weights(cost)
     value = float(least[best])
 
     a, b = windows[best]
@@ -149,7 +148,7 @@ def relaxation_phi_c(
     drawn, drawn_nu, _ = _fit(phis[a:b], resampled, error[a:b], above[a:b], grid)
     at = lowest(drawn)
     pinned = (at <= 0) | (at >= _GRID - 1)
-    if place[best] <= 0 or place[best] >= _GRID - 1 or pinned.mean() > _OPEN:
+    if place[best] <= 0 or place[best] >= _GRID - 1 or pinned.mean() > OPEN:
         raise PackingError(
             f"relaxation times do not diverge inside the gap from phi = {phis[split - 1]:g} to {phis[split]:g}, but at "
             "an end of it: run more steps or replicas, or scan more finely there"

@@ -23,6 +23,7 @@ from packing_jax.criticality.scan import DRAWS, scan_order
 from packing_jax.errors import PackingError
 from packing_jax.fits import (
     RESOLUTION,
+    akaike_weights,
     bootstrap_mean,
     bootstrap_means,
     half_width,
@@ -133,8 +134,7 @@ def exponent(
     cost = np.array([fit.chi2 for fit in fits]) + 2.0 * (len(x) - sizes)
     best = int(np.argmin(cost))
     fit, n = fits[best], int(sizes[best])
-    share = np.exp(-0.5 * (cost - cost.min()))
-    between = share @ np.array([(one.slope - fit.slope) ** 2 for one in fits]) / share.sum()
+    between = akaike_weights(cost) @ np.array([(one.slope - fit.slope) ** 2 for one in fits])
 
     rng = np.random.default_rng(seed)
     resampled = bootstrap_means(rows[:n], draws, rng)

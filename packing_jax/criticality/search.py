@@ -330,7 +330,7 @@ def _round(
         low, high = best.interval
         centre, half = best.value, max((high - low) / 2, best.width)
     else:
-        if best is None and not any(flag for flags in absorbed.values() for flag in flags):
+        if all(alive):
             raise PackingError(f"every replica is active, down to phi = {min(absorbed):g}: there is no transition")
     flat = [(phi, flag) for phi, flags in sorted(absorbed.items()) for flag in flags]
     if best is None:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
 from packing_jax.errors import PackingError
-from packing_jax.fits import misfit
+from packing_jax.fits import akaike_weights, misfit
 
 Array = NDArray[np.float64]
 
@@ -92,8 +92,7 @@ def zero_kick_limit(kick: ArrayLike, phi_c: ArrayLike, stderr: ArrayLike) -> Zer
     degrees = (1, 2) if kicks > 3 else (1,)
     fits = [_least_squares(x, y, error, degree) for degree in degrees]
     cost = np.array([chi2 + 2 * len(terms) for terms, _, chi2 in fits])
-    share = np.exp(-0.5 * (cost - cost.min()))
-    share /= share.sum()
+    share = akaike_weights(cost)
     forms = [
         _form(terms, errors, chi2, len(x), weight)
         for (terms, errors, chi2), weight in zip(fits, share.tolist(), strict=True)
