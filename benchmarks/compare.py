@@ -6,7 +6,8 @@ not installed is reported, and the rest goes on. Results are written after each 
 an earlier run with the same versions on the same device finished.
 
 The work is 3D, phi = 0.66, kick 0.02, one thermalised configuration for all, whole runs with their list rebuilds. Rates
-are particle-steps per second (particles per second for a rebuild); the memory floor is explained in packing_jax.bench.
+are particle-steps per second (particles per second for a rebuild); the memory floor is explained in
+packing_jax.commands.bench.
 """
 
 import json
@@ -23,7 +24,7 @@ from contests import Contest, Entry, contests, works_to_start
 from same_move import bro_checks, gradient_checks
 from targets import targets_of
 
-from packing_jax.bench import Row, Work, format_rows, rebuild_bytes, step_bytes
+from packing_jax.commands.bench import Row, Work, format_rows, rebuild_bytes, step_bytes
 
 JAX = ("ours", "peer_jax_md")  # modules that compute on jax's device
 

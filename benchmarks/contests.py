@@ -6,7 +6,7 @@ from typing import Any
 
 from common import Failed, Start, call
 
-from packing_jax.bench import Work
+from packing_jax.commands.bench import Work
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 NEAR = Work(100_000, phi=0.55, kick=0.1)  # 0.4 to 1 % below phi_c: activity passes every level, slowly

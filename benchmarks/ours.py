@@ -13,9 +13,7 @@ import optax
 from common import Channel, Failed, Start
 
 from packing_jax import bro, sgd, simulate
-from packing_jax import neighbors as nb
-from packing_jax.batch import canonical
-from packing_jax.bench import (
+from packing_jax.commands.bench import (
     RULES,
     Work,
     copy_bandwidth,
@@ -26,14 +24,16 @@ from packing_jax.bench import (
     tiled,
     usable_cores,
 )
-from packing_jax.chunk import Needs, chunk, overflowed
+from packing_jax.drive.batch import canonical
+from packing_jax.drive.chunk import Needs, chunk, overflowed
 from packing_jax.errors import PackingError
-from packing_jax.geometry import take, to_fixed
 from packing_jax.observables import activity
-from packing_jax.replicas import gather_replicas
 from packing_jax.simulate import _begin
-from packing_jax.system import System
-from packing_jax.tuning import first_skin, fitted, next_plan
+from packing_jax.spheres import neighbors as nb
+from packing_jax.spheres.geometry import take, to_fixed
+from packing_jax.spheres.start import gather_replicas
+from packing_jax.spheres.system import System
+from packing_jax.spheres.tuning import first_skin, fitted, next_plan
 
 REBUILD_SKIN = 0.4
 
@@ -113,7 +113,7 @@ def device_memory(work: Work, replicas: int) -> dict[str, float]:
 def rebuild_function(system: System, positions: np.ndarray, skin: float) -> tuple[Any, Any]:
     """``rebuild(coordinates) -> (coordinates, needs)``: sort, list, and what the list needed; and its argument.
 
-    The one function here that knows the layout of packing_jax.neighbors.
+    The one function here that knows the layout of packing_jax.spheres.neighbors.
     """
     plan = nb.plan_for(system, skin)
     tags = jnp.arange(system.particles, dtype=jnp.int32)

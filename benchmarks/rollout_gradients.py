@@ -23,8 +23,8 @@ import optax
 from jax.tree_util import Partial
 
 import packing_jax as pj
-from packing_jax.bench import cpu_name, device_name, usable_cores
-from packing_jax.rollout import rollout, rollout_plan, segment_length
+from packing_jax.commands.bench import cpu_name, device_name, usable_cores
+from packing_jax.derivatives.rollout import rollout, rollout_plan, segment_length
 
 PHI, KEY = 0.66, jax.random.key(3)
 RULES: dict[str, tuple[Any, float, Callable[[Any], Any]]] = {

@@ -21,12 +21,12 @@ from unittest import mock
 import numpy as np
 import tyro
 
-from packing_jax.checkpoint import Checkpoints
-from packing_jax.grid import Sweep, checked, layout_of, record_times, replicas_of
-from packing_jax.layout import provenance
 from packing_jax.simulate import run
-from packing_jax.store import Store
-from packing_jax.sweep import run_sweep
+from packing_jax.sweeps.cells import provenance
+from packing_jax.sweeps.checkpoint import Checkpoints
+from packing_jax.sweeps.run import run_sweep
+from packing_jax.sweeps.spheres import Sweep, checked, layout_of, record_times, replicas_of
+from packing_jax.sweeps.store import Store
 
 KICK = 0.05
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from packing_jax.bench import Row
+from packing_jax.commands.bench import Row
 
 _BRO = "BRO step"
 

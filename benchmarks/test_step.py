@@ -7,7 +7,7 @@ import pytest
 from ours import REBUILD_SKIN, rebuild_function
 
 from packing_jax import bro, langevin, sgd, simulate
-from packing_jax.bench import Work, thermalised
+from packing_jax.commands.bench import Work, thermalised
 
 STEPS = 200
 

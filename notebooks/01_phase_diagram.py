@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -30,12 +32,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from packing_jax import System, plots
+from packing_jax import System
+from packing_jax.commands import plots
+from packing_jax.commands.report import open_results
 from packing_jax.criticality import ACTIVITY_CUT, estimate_phi_c
-from packing_jax.grid import Sweep
-from packing_jax.report import open_results
-from packing_jax.steady import final_activity
-from packing_jax.sweep import run_sweep
+from packing_jax.criticality.stationarity import final_activity
+from packing_jax.sweeps.run import run_sweep
+from packing_jax.sweeps.spheres import Sweep
 
 SMOKE = os.environ.get("PACKING_JAX_SMOKE") == "1"
 PARTICLES = 60 if SMOKE else 200

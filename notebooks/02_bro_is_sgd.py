@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -35,9 +37,10 @@ import optax
 import xarray as xr
 from jax.tree_util import Partial
 
-from packing_jax import System, bro, langevin, neighbors, noise, sgd, simulate, stack
+from packing_jax import System, bro, langevin, sgd, simulate, stack
 from packing_jax.criticality import estimate_phi_c, zero_kick_limit
-from packing_jax.geometry import quanta, to_fixed
+from packing_jax.spheres import neighbors, noise
+from packing_jax.spheres.geometry import quanta, to_fixed
 
 SMOKE = os.environ.get("PACKING_JAX_SMOKE") == "1"
 PARTICLES = 60 if SMOKE else 1000

@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -35,9 +37,9 @@ import optax
 from jax.tree_util import Partial
 
 from packing_jax import HARMONIC, System, sgd, simulate, total_energy
-from packing_jax.estimators import common_random_numbers
-from packing_jax.neighbors import plan_for
-from packing_jax.rollout import rollout
+from packing_jax.derivatives.averages import common_random_numbers
+from packing_jax.derivatives.rollout import rollout
+from packing_jax.spheres.neighbors import plan_for
 
 SMOKE = os.environ.get("PACKING_JAX_SMOKE") == "1"
 PARTICLES = 60 if SMOKE else 256

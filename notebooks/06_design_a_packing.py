@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -24,9 +26,9 @@
 # The shape is found by descent. A packing compressed a little beyond $\phi_J$ has a pressure, which vanishes at
 # $\phi_J$ and grows in proportion to $\phi - \phi_J$, so at fixed $\phi$ a lower pressure is a higher $\phi_J$. The
 # implicit function theorem gives the derivative of the pressure in every diameter while all particles follow their
-# minimum (`packing_jax.gradients`), and the chain rule that in the few numbers of the shape. Whether it worked is then
-# asked of compressions of new packings, which know nothing of any derivative. With `PACKING_JAX_SMOKE=1` everything is
-# so small that only the code is tested, not the physics.
+# minimum (`packing_jax.landscape.equilibrium`), and the chain rule that in the few numbers of the shape. Whether it
+# worked is then asked of compressions of new packings, which know nothing of any derivative. With `PACKING_JAX_SMOKE=1`
+# everything is so small that only the code is tested, not the physics.
 
 # %%
 import os
@@ -39,8 +41,8 @@ import numpy as np
 import optax
 
 from packing_jax import HARMONIC, System, observables
-from packing_jax.gradients import equilibrium
 from packing_jax.landscape.contacts import force_network, pressure
+from packing_jax.landscape.equilibrium import equilibrium
 from packing_jax.landscape.jamming import jam
 from packing_jax.landscape.minima import minimise
 

@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -235,10 +237,10 @@ for axis, name in zip(axes, ENERGIES, strict=True):
 
 # %% [markdown]
 # **What it means.** All batch fractions lie about one falling curve: higher is flatter, for whatever reason it is
-# higher. Nothing is left for $b_f$ that a few points could show. `tests/test_validation_flatness.py` fits $\log \Delta
-# V = \mathrm{quadratic}(\log E) + k\,b_f$ at $N = 1000$ and $\phi \geq 0.68$; the claim at equal energy would be $k >
-# 0$. It finds $k = 0.02 \pm 0.02$ for the linear energy, and $-0.17 \pm 0.06$ for the harmonic one, where $k$ changes
-# its sign with the form of the curve.
+# higher. Nothing is left for $b_f$ that a few points could show. `tests/validation/test_validation_flatness.py` fits
+# $\log \Delta V = \mathrm{quadratic}(\log E) + k\,b_f$ at $N = 1000$ and $\phi \geq 0.68$; the claim at equal energy
+# would be $k > 0$. It finds $k = 0.02 \pm 0.02$ for the linear energy, and $-0.17 \pm 0.06$ for the harmonic one, where
+# $k$ changes its sign with the form of the curve.
 #
 # **What it does not.** The curves have three points each, and the harmonic ones have a gap between the rates that
 # settle and the one that does not: an effect of 5 to 10 percent at equal energy is not excluded there.

@@ -1,9 +1,9 @@
 """THE driver: move configurations by a rule until each is absorbed or done, and measure on the way.
 
-The host calls the compiled :func:`packing_jax.chunk.chunk` again and again and looks at what came back. Replicas that
-are absorbed, finished or failed are handed out and waiting ones take their places, so that the slowest replica near
-phi_c does not hold the others. If a neighbour row overflowed, the chunk's result is thrown away, the plan grows, and
-the chunk runs again: no contact is ever lost.
+The host calls the compiled :func:`packing_jax.drive.chunk.chunk` again and again and looks at what came back. Replicas
+that are absorbed, finished or failed are handed out and waiting ones take their places, so that the slowest replica
+near phi_c does not hold the others. If a neighbour row overflowed, the chunk's result is thrown away, the plan grows,
+and the chunk runs again: no contact is ever lost.
 """
 
 import time
@@ -16,17 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from packing_jax import observables, tuning
-from packing_jax.batch import Batch, take
-from packing_jax.chunk import Needs, Replicas, State, chunk, overflowed
-from packing_jax.devices import local_devices, on_cpu
+from packing_jax import observables
+from packing_jax.drive.batch import Batch, take
+from packing_jax.drive.chunk import Needs, Replicas, State, chunk, overflowed
+from packing_jax.drive.devices import local_devices, on_cpu
 from packing_jax.errors import PackingError
-from packing_jax.geometry import to_positions
-from packing_jax.neighbors import Plan, plan_for
 from packing_jax.observables import Observable
-from packing_jax.replicas import gather_replicas
-from packing_jax.rules import Rule
-from packing_jax.system import System
+from packing_jax.spheres import tuning
+from packing_jax.spheres.geometry import to_positions
+from packing_jax.spheres.neighbors import Plan, plan_for
+from packing_jax.spheres.rules import Rule
+from packing_jax.spheres.start import gather_replicas
+from packing_jax.spheres.system import System
 
 STEP_LIMIT = 2**31 - 2**20
 
@@ -133,14 +134,14 @@ def simulate(
 ) -> Trajectory:
     """Run a rule on a system, or on a batch of them, and record observables on a schedule.
 
-    A leading replica axis may stand on ``system`` (see :func:`packing_jax.system.stack`), on the rule's
+    A leading replica axis may stand on ``system`` (see :func:`packing_jax.spheres.system.stack`), on the rule's
     hyperparameters, on ``key`` and on ``start``; what has none is shared. One key and R replicas give replica r the
     key ``fold_in(key, r)``. A replica's trajectory depends on its own system, rule, key and start only: it is the same
     bits in any batch and in chunks of any length.
 
     Args:
         system: box, diameters, energy.
-        rule: one of :mod:`packing_jax.rules`, or any object with its two methods that is a pytree.
+        rule: one of :mod:`packing_jax.spheres.rules`, or any object with its two methods that is a pytree.
         steps: moves to make; absorbed replicas stop earlier, and keep their last measurement to the end.
         key: ``jax.random.key(seed)``, () or (R,).
         start: (N, dim) or (R, N, dim) positions in the unit of the box; independent uniform ones when None.
@@ -158,7 +159,9 @@ def simulate(
         PackingError: arguments out of range, positions not finite, or a replica whose moves diverged.
     """
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((system, rule, start))):
-        raise PackingError("simulate runs on the host; a derivative goes through packing_jax.rollout.rollout")
+        raise PackingError(
+            "simulate runs on the host; a derivative goes through packing_jax.derivatives.rollout.rollout"
+        )
     times = log_times(steps) if times is None else check_times(times, steps)
     replicas, batched = gather_replicas(system, rule, key, start)
     results: dict[int, Result] = {}

@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from packing_jax.criticality.scan import DRAWS, records
-from packing_jax.errors import PackingError
-from packing_jax.fits import (
+from packing_jax.criticality.fits import (
     akaike_weights,
     averaged_profile,
     bootstrap_means,
@@ -21,6 +19,8 @@ from packing_jax.fits import (
     standard_error,
     student_interval,
 )
+from packing_jax.criticality.scan import DRAWS, records
+from packing_jax.errors import PackingError
 
 Array = NDArray[np.float64]
 

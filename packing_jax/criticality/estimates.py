@@ -16,9 +16,9 @@ from packing_jax.criticality.power_law import PowerLaw, power_law_phi_c
 from packing_jax.criticality.relaxation import Relaxation, relaxation_phi_c
 from packing_jax.criticality.scaling import Collapse, Exponent, collapse, exponent, fluctuations
 from packing_jax.criticality.scan import DRAWS, drifting, replicas, scan_order
+from packing_jax.criticality.stationarity import Drift, final_activity, final_drift
 from packing_jax.criticality.threshold import Threshold, threshold_phi_c
 from packing_jax.errors import PackingError
-from packing_jax.steady import Drift, final_activity, final_drift
 
 if TYPE_CHECKING:
     import xarray as xr

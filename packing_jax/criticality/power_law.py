@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from packing_jax.criticality.scan import DRAWS, drifting, replicas, scan_order
-from packing_jax.errors import PackingError
-from packing_jax.fits import (
+from packing_jax.criticality.fits import (
     akaike_weights,
     averaged_profile,
     bootstrap_means,
@@ -21,7 +19,9 @@ from packing_jax.fits import (
     power_law_profile,
     standard_error,
 )
-from packing_jax.steady import Drift
+from packing_jax.criticality.scan import DRAWS, drifting, replicas, scan_order
+from packing_jax.criticality.stationarity import Drift
+from packing_jax.errors import PackingError
 
 Array = NDArray[np.float64]
 
@@ -69,7 +69,7 @@ def power_law_phi_c(
     """phi_c, A and beta of f_a = A (phi - phi_c)^beta by weighted least squares, all three free.
 
     Points: every phi at which three quarters or more of the replicas stayed active and their activity is
-    stationary (block averages of the last half of the record, see `packing_jax.steady.drifts`).
+    stationary (block averages of the last half of the record, see `packing_jax.criticality.stationarity.drifts`).
     f_a is averaged over the survivors, since absorption above phi_c is the finite size at work;
     weights come from the scatter between them. phi_c is searched from the lowest scanned phi up to
     the first of these points.
@@ -80,7 +80,7 @@ def power_law_phi_c(
     scatter between windows weighted by exp(-(chi^2 + 2 dropped)/2), and for phi_c with f_1 h: f_1 is
     the lowest fitted activity, the relative size of corrections to the law, and h the interval
     below it, where nothing is fitted. Where f_1 is not small, beta is an effective exponent. The 95 %
-    intervals are of chi^2(phi_c) and chi^2(beta), averaged over windows (see `packing_jax.fits`), and
+    intervals are of chi^2(phi_c) and chi^2(beta), averaged over windows (see `packing_jax.criticality.fits`), and
     as skew as the data.
 
     Args:

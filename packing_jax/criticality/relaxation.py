@@ -8,10 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from packing_jax.criticality.power_law import OPEN, SURVIVING
-from packing_jax.criticality.scan import DRAWS, records
-from packing_jax.errors import PackingError
-from packing_jax.fits import (
+from packing_jax.criticality.fits import (
     akaike_weights,
     averaged_profile,
     bootstrap_means,
@@ -21,7 +18,10 @@ from packing_jax.fits import (
     misfit,
     standard_error,
 )
-from packing_jax.steady import final_activity
+from packing_jax.criticality.power_law import OPEN, SURVIVING
+from packing_jax.criticality.scan import DRAWS, records
+from packing_jax.criticality.stationarity import final_activity
+from packing_jax.errors import PackingError
 
 Array = NDArray[np.float64]
 

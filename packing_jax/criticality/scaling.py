@@ -19,9 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import BSpline
 from scipy.optimize import least_squares
 
-from packing_jax.criticality.scan import DRAWS, scan_order
-from packing_jax.errors import PackingError
-from packing_jax.fits import (
+from packing_jax.criticality.fits import (
     RESOLUTION,
     akaike_weights,
     bootstrap_mean,
@@ -33,7 +31,9 @@ from packing_jax.fits import (
     straight_line,
     student_interval,
 )
-from packing_jax.steady import final_activity
+from packing_jax.criticality.scan import DRAWS, scan_order
+from packing_jax.criticality.stationarity import final_activity
+from packing_jax.errors import PackingError
 
 Array = NDArray[np.float64]
 

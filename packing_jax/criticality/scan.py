@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from packing_jax.criticality.stationarity import Drift, drifts
 from packing_jax.errors import PackingError
-from packing_jax.steady import Drift, drifts
 
 Array = NDArray[np.float64]
 

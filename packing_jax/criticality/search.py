@@ -29,10 +29,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
+from packing_jax.criticality.fits import averaged, misfit, straight_line
 from packing_jax.criticality.half_absorbed import HalfAbsorbed, logistic
 from packing_jax.criticality.universality import classes_in
 from packing_jax.errors import PackingError
-from packing_jax.fits import averaged, misfit, straight_line
 
 Array = NDArray[np.float64]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from packing_jax.criticality.fits import bootstrap_means
 from packing_jax.criticality.scan import DRAWS, drifting, replicas, scan_order
+from packing_jax.criticality.stationarity import Drift
 from packing_jax.errors import PackingError
-from packing_jax.fits import bootstrap_means
-from packing_jax.steady import Drift
 
 ACTIVITY_CUT = 0.1
 """Final activity below which arXiv:2411.11834 counts a packing fraction as absorbing."""

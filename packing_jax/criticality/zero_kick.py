@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
+from packing_jax.criticality.fits import akaike_weights, misfit
 from packing_jax.errors import PackingError
-from packing_jax.fits import akaike_weights, misfit
 
 Array = NDArray[np.float64]
 

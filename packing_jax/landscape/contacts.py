@@ -15,9 +15,9 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from packing_jax.errors import PackingError
-from packing_jax.geometry import minimum_image
 from packing_jax.landscape.minima import Minimum
-from packing_jax.system import System
+from packing_jax.spheres.geometry import minimum_image
+from packing_jax.spheres.system import System
 
 
 def _pairs(system: System, positions: Array, rows: Array, deformation: Array) -> tuple[Array, Array, Array, Array]:

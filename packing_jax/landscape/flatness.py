@@ -20,7 +20,7 @@ from jaxtyping import Float
 from packing_jax.errors import PackingError
 from packing_jax.landscape.curvature import Estimate, Function, hessian_trace, largest_eigenvalues
 from packing_jax.landscape.minima import check_differentiable_force, energy_function, neighbour_rows
-from packing_jax.system import System
+from packing_jax.spheres.system import System
 
 #: The paper's perturbation, 0.03 R, in mean diameters.
 PAPER_SCALE = 0.015

@@ -19,10 +19,10 @@ from jax import Array
 from jaxtyping import Float
 
 from packing_jax.errors import PackingError
-from packing_jax.gradients import Equilibrium, equilibrium
 from packing_jax.landscape.contacts import deformed_energy, force_network, pressure
+from packing_jax.landscape.equilibrium import Equilibrium, equilibrium
 from packing_jax.landscape.minima import FIRE, Minimum, minimise
-from packing_jax.system import System
+from packing_jax.spheres.system import System
 
 #: A minimum is jammed above this energy per particle in mean diameters: a relative overlap of about 1e-8.
 #: Source: O'Hern et al., Phys. Rev. E 68, 011306 (2003).

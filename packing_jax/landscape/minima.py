@@ -23,10 +23,10 @@ from jax import Array
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
-from packing_jax.energy import Overlap, total_energy
 from packing_jax.errors import PackingError
-from packing_jax.geometry import wrap
-from packing_jax.system import System
+from packing_jax.spheres.energy import Overlap, total_energy
+from packing_jax.spheres.geometry import wrap
+from packing_jax.spheres.system import System
 
 #: Largest net force on a particle at a minimum, dimensionless.
 FORCE_BALANCE = 1e-12

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from packing_jax.energy import pair_rows
-from packing_jax.geometry import sum_of_squares, unwrapped
-from packing_jax.system import System
+from packing_jax.spheres.energy import pair_rows
+from packing_jax.spheres.geometry import sum_of_squares, unwrapped
+from packing_jax.spheres.system import System
 
 
 class Configuration(NamedTuple):

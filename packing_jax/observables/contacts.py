@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from packing_jax.errors import PackingError
 from packing_jax.observables.periodic import Float, minimum_image, one_configuration
-from packing_jax.system import System
+from packing_jax.spheres.system import System
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import scipy
 from jax import Array
 
 from packing_jax.errors import PackingError
-from packing_jax.geometry import ball_volume
 from packing_jax.observables.periodic import Float, wrapped
 from packing_jax.observables.structure import Spectrum
+from packing_jax.spheres.geometry import ball_volume
 
 
 class HyperuniformityFit(NamedTuple):

@@ -6,7 +6,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from packing_jax.errors import PackingError
-from packing_jax.geometry import check_dim
+from packing_jax.spheres.geometry import check_dim
 
 Float = NDArray[np.float64]
 

@@ -16,12 +16,12 @@ import scipy
 from jax import Array
 from numpy.typing import NDArray
 
-from packing_jax.devices import on_cpu
+from packing_jax.drive.devices import on_cpu
 from packing_jax.errors import PackingError
-from packing_jax.geometry import ball_volume, check_dim, float_of, quanta
 from packing_jax.observables.activity import Configuration, Observable, exact_mean
 from packing_jax.observables.periodic import Float, wrapped
-from packing_jax.system import System
+from packing_jax.spheres.geometry import ball_volume, check_dim, float_of, quanta
+from packing_jax.spheres.system import System
 
 _PRIOR_MODES = 4  # weight of the exponential law against a shell's own scatter
 _EXACT_TERMS = 2**24  # modes times particles, 0.2 s on one CPU core: beyond, the transform is faster

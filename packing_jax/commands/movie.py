@@ -1,0 +1,199 @@
+"""Movies of trajectories: discs to scale, those that overlap coloured, as GIF or MP4."""
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from packing_jax.errors import PackingError
+from packing_jax.sweeps.cells import description
+from packing_jax.sweeps.spheres import layout_of, recorded
+from packing_jax.sweeps.trajectory import hoomd_schema, trajectory_file
+
+_PASSIVE, _ACTIVE, _EDGE = "#dfe3e8", "#d1495bb0", "#4a5058"  # red lets the other disc of an overlap through
+_DPI = 120
+_INCHES = (5.0, 5.2)  # an even number of pixels, which MP4 needs
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovieCommand:
+    """Make a movie of a cell whose sweep or run wrote --trajectory.
+
+    - Discs in 2D; in 3D, the cuts of the spheres by the plane z = 0, in the
+      middle of the box. Those that overlap are red.
+    """
+
+    directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """What run or sweep wrote with --out."""
+    cell: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
+    """Number of the cell, as for rerun. Default: the first that has a trajectory."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.mp4|.gif", help_behavior_hint="")] = None
+    """Where to write. Default: DIR/movies/CELL.mp4 if ffmpeg is there, else .gif."""
+    fps: int = 15
+    """Frames per second."""
+
+    def execute(self, command: str) -> int:
+        """Draw and write."""
+        source = find_trajectory(self.directory, self.cell)
+        out = self.out
+        if out is None:
+            kind = ".mp4" if shutil.which("ffmpeg") else ".gif"
+            out = self.directory / "movies" / f"{source.stem}{kind}"
+        frames = write_movie(source, out, self.fps)
+        print(f"{out}: {frames} frames of {source.name}")  # noqa: T201
+        return 0
+
+
+def find_trajectory(directory: Path, cell: int | None) -> Path:
+    """The trajectory of a cell by its number, or of the first that has one.
+
+    Raises:
+        PackingError: no such cell, or no trajectory of it.
+    """
+    names = list(layout_of(recorded(description(directory)), "").places())
+    if cell is not None and not 0 <= cell < len(names):
+        raise PackingError(f"there is no cell {cell}; {directory} has cells 0 to {len(names) - 1}")
+    files = [trajectory_file(directory, name) for name in (names if cell is None else names[cell : cell + 1])]
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        which = "no cell" if cell is None else f"no cell {cell}"
+        raise PackingError(
+            f"{directory} has {which} with a trajectory: cells get one as they finish, if run or sweep is given "
+            "--trajectory"
+        )
+    return found
+
+
+def write_movie(source: Path, out: Path, fps: int = 15) -> int:
+    """Draw every frame of a trajectory; the file appears when it is complete.
+
+    Args:
+        source: a file that packing_jax.sweeps.trajectory wrote.
+        out: ends in .gif or .mp4.
+        fps: frames per second, 1 to 50.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        PackingError: a damaged file, another ending, no ffmpeg for MP4, or the disk says no.
+    """
+    if not 1 <= fps <= 50:
+        raise PackingError(f"{fps} frames per second; it must be from 1 to 50")
+    writers: dict[str, Callable[[Path, Scene, Iterable[Any], int], None]] = {".gif": _write_gif, ".mp4": _write_mp4}
+    if out.suffix not in writers:
+        raise PackingError(f"--out is {out}; it must end in .mp4 or .gif")
+    if out.suffix == ".mp4" and not shutil.which("ffmpeg"):
+        raise PackingError("MP4 needs the program ffmpeg, which is not on the PATH; install it, or write a .gif")
+    draft = out.with_name(f".{out.stem}.draft{out.suffix}")
+    try:
+        with hoomd_schema().open(source, "r") as file:
+            scene = Scene(file[0])
+            out.parent.mkdir(parents=True, exist_ok=True)
+            frames = tqdm(file, desc=out.name, unit=" frames", leave=False, disable=None)
+            writers[out.suffix](draft, scene, frames, fps)
+            draft.replace(out)
+            return len(file)
+    except OSError as error:
+        raise PackingError(f"cannot write {out} from {source}: {error.strerror or error}") from error
+    except subprocess.CalledProcessError as error:
+        raise PackingError(f"ffmpeg could not write {out} (exit code {error.returncode}); write a .gif") from error
+    except (RuntimeError, ValueError, KeyError, IndexError) as error:
+        raise PackingError(f"{source} is damaged or no trajectory of packing_jax ({error})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+class Scene:
+    """A figure that shows one frame after another."""
+
+    def __init__(self, first: Any) -> None:
+        """Lay out the figure for a frame of the same box."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        self.side = float(first.configuration.box[0])
+        self.figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
+        self.canvas: Any = FigureCanvasAgg(self.figure)
+        self._axes = self.figure.add_subplot()
+        half = self.side / 2
+        self._axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal")
+        self._axes.set(xlabel=r"$x/\bar\sigma$", ylabel=r"$y/\bar\sigma$")
+        self._discs: Any = None
+
+    def show(self, frame: Any) -> None:
+        """Draw a frame."""
+        from matplotlib.collections import EllipseCollection
+
+        if self._discs is not None:
+            self._discs.remove()
+        centres, radii, active = discs(frame)
+        self._discs = EllipseCollection(
+            2 * radii,
+            2 * radii,
+            np.zeros(len(radii)),
+            units="xy",
+            offsets=centres,
+            offset_transform=self._axes.transData,
+            facecolors=np.where(active, _ACTIVE, _PASSIVE),
+            edgecolors=_EDGE,
+            linewidths=min(0.7, 12 / np.sqrt(len(radii) + 1)),
+        )
+        self._axes.add_collection(self._discs)
+        title = rf"step {frame.configuration.step:,}    $\phi$ = {float(frame.log['phi'][0]):g}"
+        title += f"    activity {float(frame.log['activity'][0]):.3f}"
+        cut = "\ncut of the box at z = 0" if frame.configuration.dimensions == 3 else ""
+        self._axes.set_title(title + cut, fontsize=10)
+
+
+def discs(frame: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What of a frame is in the picture: centres (M, 2), radii (M,) and which overlap (M,), periodic images included.
+
+    In 3D a sphere of radius R at height z is cut by the plane z = 0 in a disc of radius sqrt(R^2 - z^2).
+    """
+    half = float(frame.configuration.box[0]) / 2
+    x, radius = frame.particles.position.astype(float), frame.particles.diameter.astype(float) / 2
+    flat = frame.configuration.dimensions == 2
+    cut = radius**2 - (0.0 if flat else x[:, 2] ** 2)
+    met = cut > 0
+    centre, radius, active = x[met, :2], np.sqrt(cut[met]), frame.log["particles/active"][met].astype(bool)
+    shifts = [2 * half * np.array(shift) for shift in product((-1, 0, 1), repeat=2)]
+    centre = np.concatenate([centre + shift for shift in shifts])
+    radius, active = np.tile(radius, len(shifts)), np.tile(active, len(shifts))
+    seen = (np.abs(centre) < half + radius[:, None]).all(axis=1)
+    # those that overlap come last, on top
+    order = np.argsort(active[seen], kind="stable")
+    return centre[seen][order], radius[seen][order], active[seen][order]
+
+
+def _write_gif(out: Path, scene: Scene, frames: Iterable[Any], fps: int) -> None:
+    from PIL import Image
+
+    def pictures() -> Iterator[Any]:  # one at a time; matplotlib's own writer keeps them all
+        for frame in frames:
+            scene.show(frame)
+            scene.canvas.draw()
+            picture = Image.fromarray(np.asarray(scene.canvas.buffer_rgba())).convert("RGB")
+            yield picture.quantize(64, dither=Image.Dither.NONE)
+
+    every = pictures()
+    next(every).save(out, save_all=True, append_images=every, duration=round(1000 / fps), loop=0)
+
+
+def _write_mp4(out: Path, scene: Scene, frames: Iterable[Any], fps: int) -> None:
+    from matplotlib.animation import FFMpegWriter
+
+    writer = FFMpegWriter(fps=fps)
+    with writer.saving(scene.figure, str(out), _DPI):
+        for frame in frames:
+            scene.show(frame)
+            writer.grab_frame()

@@ -1,0 +1,386 @@
+"""Figures of a sweep: activity against phi and time, phi_c against kick, and the packing itself.
+
+Every function returns a new `matplotlib.figure.Figure` and touches no global state (no pyplot), so
+it works without a display; save it with `figure.savefig(path)`. Colour never stands alone: curves
+differ in marker or line style too, and colour maps are perceptually uniform, so figures read in
+grey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from packing_jax.criticality import KickEstimate, SearchResult, ZeroKickLimit, check_results, was_run
+from packing_jax.criticality.stationarity import final_activity
+from packing_jax.errors import PackingError
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+
+Array = NDArray[np.float64]
+
+_MARKERS = "osD^vP*X"
+_LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
+_POINTS: dict[str, Any] = {"ms": 4.5, "mec": "white", "mew": 0.5, "lw": 1.2}
+_DPI = 200
+
+
+def activity_vs_phi(results: xr.Dataset, phi_c: Sequence[KickEstimate] = ()) -> Figure:
+    """Final activity f_a against phi, one curve for each kick and batch fraction.
+
+    Points are means over replicas (absorbed ones count 0) and bands their standard errors. phi_c is
+    a vertical line in a band of one standard error: of the power law, or of the threshold (said in
+    the legend) where the power law was refused. Thin black curves are the power laws over their
+    windows.
+
+    Args:
+        results: a sweep, as `estimate_phi_c` takes it.
+        phi_c: what `estimate_phi_c` gives for it; empty: no phi_c is marked.
+
+    Raises:
+        PackingError: not the results of a sweep, or none of it has been run.
+    """
+    estimates = {(estimate.kick, estimate.batch_fraction): estimate for estimate in phi_c}
+    cells = _cells(results)
+    kicks, fractions = (sorted(set(part)) for part in zip(*cells, strict=True))
+    shades = _shades(len(kicks))
+    figure, axes = _new_figure(5.4, 4.1)
+    fitted = False
+    for cell in cells:
+        colour = shades[kicks.index(cell[0])]
+        index = fractions.index(cell[1]) if len(fractions) > 1 else kicks.index(cell[0])
+        phi, activity, absorbed = _records(results, *cell)
+        final = final_activity(results["time"].values, activity, absorbed)
+        mean, error = _mean_and_error(final)
+        label = _cell_label(results, *cell)
+        estimate = estimates.get(cell)
+        best = (estimate.power_law or estimate.threshold) if estimate else None
+        if best:
+            label += rf":  $\phi_c = {best.value:.4f} \pm {best.stderr:.4f}$"
+            label += "" if estimate and estimate.power_law else " (threshold)"
+            low, high = best.value - best.stderr, best.value + best.stderr
+            axes.axvspan(low, high, color=colour, alpha=0.2, lw=0)
+            axes.axvline(best.value, color=colour, lw=0.7)
+        if estimate and estimate.power_law:
+            law = estimate.power_law
+            fine = law.value + np.linspace(0, 1, 300) ** 2 * (law.window[1] - law.value)
+            axes.plot(fine, law.activity(fine), color="black", lw=0.7, zorder=2.5)
+            fitted = True
+        axes.fill_between(phi, mean - error, mean + error, color=colour, alpha=0.3, lw=0)
+        marker, line = _MARKERS[index % len(_MARKERS)], _LINES[index % len(_LINES)]
+        axes.plot(phi, mean, color=colour, marker=marker, ls=line, label=label, **_POINTS)
+    axes.set(xlabel=r"Packing fraction $\phi$", ylabel=r"Final activity $f_a$", ylim=(-0.03, None))
+    if fitted:
+        axes.plot([], [], color="black", lw=0.7, label=r"$f_a = A\,(\phi - \phi_c)^{\beta}$")
+    _legend(figure, axes)
+    return figure
+
+
+def activity_vs_time(results: xr.Dataset, kick: float | None = None, batch_fraction: float | None = None) -> Figure:
+    """Activity f_a(t), averaged over replicas, on logarithmic axes: one curve for each phi.
+
+    Curves are solid where activity survives to the end of the record and dashed where every replica
+    was absorbed. An absorbed replica counts 0; a curve stops where f_a is 0.
+
+    Args:
+        results: a sweep, as `estimate_phi_c` takes it.
+        kick: which kick; None: the first that was run.
+        batch_fraction: which batch fraction; None: the first that was run.
+
+    Raises:
+        PackingError: not the results of a sweep, nothing run, or a kick or batch fraction that is
+            not in it.
+    """
+    cells = [
+        cell
+        for cell in _cells(results)
+        if (kick is None or np.isclose(cell[0], kick))
+        and (batch_fraction is None or np.isclose(cell[1], batch_fraction))
+    ]
+    if not cells:
+        raise PackingError(
+            f"nothing was run at kick {kick} and batch fraction {batch_fraction}: the sweep has "
+            f"kicks {results['kick'].values.tolist()} and batch fractions "
+            f"{results['batch_fraction'].values.tolist()}"
+        )
+    phi, activity, _ = _records(results, *cells[0])
+    time, mean = results["time"].values, np.nanmean(activity, axis=1)
+    if not np.any(mean[:, time > 0] > 0):
+        raise PackingError("every replica was absorbed before the first recorded step: record more often")
+    figure, axes = _new_figure(5.4, 3.8)
+    shade = _colour_scale(phi[0], phi[-1], "viridis", 0.0, 0.9)
+    for at, f_a in zip(phi, mean, strict=True):
+        shown = (f_a > 0) & (time > 0)
+        line = _LINES[0] if f_a[-1] > 0 else _LINES[1]
+        axes.plot(time[shown], f_a[shown], color=shade.to_rgba(at), ls=line, lw=1.3)
+    for line, label in ((_LINES[0], "active at the end"), (_LINES[1], "absorbed")):
+        axes.plot([], [], color="0.3", ls=line, lw=1.3, label=label)
+    axes.set(xscale="log", yscale="log", xlabel=r"Time $t$ (steps)", ylabel=r"Activity $f_a$")
+    title = _cell_label(results, *cells[0])
+    axes.legend(frameon=False, fontsize=8, loc="lower left", alignment="left", title=title, title_fontsize=9)
+    _colour_bar(figure, axes, shade, r"Packing fraction $\phi$")
+    return figure
+
+
+def phi_c_vs_kick(
+    estimates: Sequence[KickEstimate],
+    limits: Mapping[tuple[str, float], ZeroKickLimit] | None = None,
+    rule: str = "bro",
+) -> Figure:
+    """phi_c against kick with the line or parabola to zero kick and its intercept.
+
+    Filled symbols and solid lines are the power law, open symbols and dashed lines the threshold.
+
+    Args:
+        estimates: what `estimate_phi_c` gives.
+        limits: the zero-kick limits to draw, by (method, batch fraction), method "power_law" or
+            "threshold".
+        rule: the rule of the sweep; "sgd" calls the kick a learning rate.
+
+    Raises:
+        PackingError: no estimate of phi_c in `estimates`.
+    """
+    limits = limits or {}
+    fractions = sorted({estimate.batch_fraction for estimate in estimates})
+    figure, axes = _new_figure(5.4, 4.1)
+    drawn = 0
+    shades = _shades(len(fractions))
+    for (index, fraction), method in product(enumerate(fractions), ("power_law", "threshold")):
+        cells = [e for e in estimates if e.batch_fraction == fraction]
+        found = [(e.kick, getattr(e, method)) for e in cells if getattr(e, method)]
+        if not found:
+            continue
+        drawn += 1
+        solid, colour, limit = method == "power_law", shades[index], limits.get((method, fraction))
+        label = method.replace("_", " ") + (f", $b_f = {fraction:g}$" if len(fractions) > 1 else "")
+        style: dict[str, Any] = {
+            "color": colour,
+            "marker": _MARKERS[index % len(_MARKERS)],
+            "mfc": colour if solid else "white",
+            "ls": "",
+            "capsize": 2.5,
+            "ms": 5,
+            "lw": 1.0,
+        }
+        kicks = np.array([kick for kick, _ in found])
+        values, errors = np.array([(phi_c.value, phi_c.stderr) for _, phi_c in found]).T
+        if limit:
+            label += rf": $\phi_c(0) = {limit.value:.4f} \pm {limit.stderr:.4f}$"
+            ends = np.linspace(0.0, kicks.max() * 1.05, 50)
+            line = _LINES[0] if solid else _LINES[1]
+            axes.plot(ends, limit.form.at(ends), color=colour, ls=line, lw=1.0)
+            intercept = {**style, "marker": "*", "ms": 11, "mec": "black", "mew": 0.6}
+            axes.errorbar([0.0], [limit.value], [limit.stderr], **intercept, zorder=4)
+        axes.errorbar(kicks, values, errors, label=label, **style)
+    if not drawn:
+        raise PackingError("no phi_c was estimated at any kick: there is nothing to draw")
+    axes.set(xlabel=_kick_name(rule), ylabel=r"Critical packing fraction $\phi_c$")
+    axes.set_xlim(left=-0.03 * max(estimate.kick for estimate in estimates))
+    _legend(figure, axes)
+    return figure
+
+
+def phi_h_vs_size(result: SearchResult) -> Figure:
+    """An adaptive search: where half of the replicas are absorbed against N^-omega, with the fit and its phi_c.
+
+    Every replica is a small mark, absorbed ones open and active ones filled, in the round it belongs to; those of the
+    first round's wide bracket lie outside the picture. The band is one standard error of phi_c.
+
+    Args:
+        result: what `packing_jax.sweeps.adaptive.search` gives.
+    """
+    figure, axes = _new_figure(5.4, 4.1)
+    sizes = np.array([one.particles for one in result.rounds], float)
+    half, error = np.array([(one.phi_h, one.stderr) for one in result.rounds]).T
+    n, phi = np.array([(n, phi) for n, phi, _ in result.outcomes], float).T
+    gone = np.array([absorbed for _, _, absorbed in result.outcomes])
+    x, at = (n / sizes[0]) ** -result.omega, (sizes / sizes[0]) ** -result.omega
+    dark, light = _shades(2)
+    for kind, label, face in ((gone, "absorbed", "white"), (~gone, "active", light)):
+        axes.plot(x[kind], phi[kind], "o", ms=3, mfc=face, mec=light, mew=0.7, alpha=0.8, label=label)
+    axes.errorbar(at, half, error, color=dark, marker="s", ls="", ms=5, capsize=2.5, label=r"half absorbed, $\phi_h$")
+    if np.isfinite(result.stderr):
+        fine = np.linspace(0.0, 1.0, 50)
+        label = rf"$\phi_c = {result.value:.4f} \pm {result.stderr:.4f}$"
+        axes.plot(fine, result.value + result.amplitude * fine, color="black", lw=0.8, label=label)
+        axes.axhspan(result.value - result.stderr, result.value + result.stderr, color=dark, alpha=0.15, lw=0)
+    reach = max(6 * max(one.width + one.stderr for one in result.rounds), 2 * float(np.ptp(half)))
+    axes.set(xlim=(0.0, 1.06), ylim=(half.mean() - reach, half.mean() + reach))
+    power = rf"$(N/{sizes[0]:.0f})^{{-1/(d\nu_\perp)}}$"
+    axes.set(xlabel=rf"Smearing {power}", ylabel=r"Packing fraction $\phi$")
+    _legend(figure, axes)
+    return figure
+
+
+def packing(positions: ArrayLike, diameters: ArrayLike, title: str = "") -> Figure:
+    """A picture of a packing, each particle coloured by its largest overlap 1 - r_ij/sigma_ij.
+
+    In two dimensions the discs themselves, repeated across the periodic edges; in three or more the
+    slice of the box at half height in every axis after the second, each sphere drawn with the
+    radius sqrt(R^2 - distance^2) of its cut. Particles that overlap nothing are pale grey. Axes are
+    in mean diameters.
+
+    Args:
+        positions: in box sides, (particle, axis), two axes or more.
+        diameters: in box sides, (particle,).
+        title: above the picture.
+
+    Raises:
+        PackingError: fewer than two dimensions, shapes that differ, values that are not finite, or
+            diameters that are not positive.
+    """
+    from matplotlib.collections import EllipseCollection
+
+    x, sigma = _configuration(positions, diameters)
+    overlap, mean = _largest_overlap(x, sigma), sigma.mean()
+    away = x[:, 2:] - 0.5
+    cut = sigma**2 / 4 - np.sum(away**2, axis=1)
+    inside = cut > 0
+    centre, radius, depth = x[inside, :2], np.sqrt(cut[inside]), overlap[inside]
+    images = [(centre + shift, radius, depth) for shift in product((-1, 0, 1), repeat=2)]
+    centre, radius, depth = (np.concatenate(part) for part in zip(*images, strict=True))
+    seen = ((centre + radius[:, None] > 0) & (centre - radius[:, None] < 1)).all(axis=1)
+    centre, radius, depth = centre[seen] / mean, radius[seen] / mean, depth[seen]
+
+    figure, axes = _new_figure(4.6, 4.0)
+    shade = _colour_scale(0.0, max(float(depth.max(initial=0.0)), 1e-3), "magma_r", 0.15, 0.95)
+    faces = np.where((depth > 0)[:, None], shade.to_rgba(depth), (0.93, 0.93, 0.93, 1.0))
+    order = np.argsort(depth)  # the deepest overlaps on top
+    width = 2 * radius[order]
+    discs = EllipseCollection(
+        width,
+        width,
+        np.zeros(len(width)),
+        units="xy",
+        offsets=centre[order],
+        offset_transform=axes.transData,
+        facecolors=faces[order],
+        edgecolors="0.35",
+        linewidths=min(0.5, 12 / np.sqrt(len(width) + 1)),
+    )
+    axes.add_collection(discs)
+    side = 1 / mean
+    slice_of = f"slice of the {x.shape[1]}D box" if x.shape[1] > 2 else ""
+    axes.set_title(", ".join(part for part in (title, slice_of) if part), fontsize=10)
+    axes.set(xlim=(0, side), ylim=(0, side), aspect="equal")
+    axes.set(xlabel=r"$x/\bar\sigma$", ylabel=r"$y/\bar\sigma$")
+    _colour_bar(figure, axes, shade, r"Largest overlap  $1 - r_{ij}/\sigma_{ij}$")
+    return figure
+
+
+def _configuration(positions: ArrayLike, diameters: ArrayLike) -> tuple[Array, Array]:
+    x, sigma = np.asarray(positions, float), np.asarray(diameters, float)
+    if x.ndim != 2 or sigma.shape != x.shape[:1]:
+        raise PackingError(
+            f"positions have shape {x.shape} and diameters {sigma.shape}: they must be (particles, "
+            "axes) and (particles,)"
+        )
+    if x.shape[1] < 2:
+        raise PackingError("a picture needs two dimensions or more, and this packing has one")
+    if not (np.isfinite(x).all() and np.isfinite(sigma).all() and (sigma > 0).all()):
+        raise PackingError("positions and diameters must be finite, and diameters positive")
+    x = x % 1.0
+    return np.where(x < 1.0, x, 0.0), sigma  # a tiny negative coordinate rounds up to 1
+
+
+def _largest_overlap(x: Array, sigma: Array) -> Array:
+    """Largest 1 - r_ij/sigma_ij of each particle with its neighbours, 0 where it has none."""
+    from scipy.spatial import cKDTree
+
+    i, j = cKDTree(x, boxsize=1.0).query_pairs(sigma.max(), output_type="ndarray").T
+    apart = x[i] - x[j]
+    r = np.linalg.norm(apart - np.round(apart), axis=1)
+    depth = 1.0 - r / ((sigma[i] + sigma[j]) / 2)
+    largest = np.zeros(len(x))
+    np.maximum.at(largest, i, depth)
+    np.maximum.at(largest, j, depth)
+    return largest
+
+
+def _cells(results: xr.Dataset) -> list[tuple[float, float]]:
+    """(kick, batch fraction) of every cell with at least one replica run, in increasing order."""
+    check_results(results)
+    run = was_run(results).any(["phi", "replica"]).transpose("kick", "batch_fraction")
+    kicks, fractions = results["kick"].values, results["batch_fraction"].values
+    cells = [(float(kicks[k]), float(fractions[b])) for k, b in np.argwhere(run.values)]
+    if not cells:
+        raise PackingError("no replica of this sweep has been run yet: there is nothing to draw")
+    return sorted(cells)
+
+
+def _records(results: xr.Dataset, kick: float, batch_fraction: float) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """phi that were run, activity (phi, replica, time) with NaN where not run, and absorbed."""
+    cell = results[["activity", "absorbed_at"]].assign(run=was_run(results)).sortby("phi")
+    cell = cell.sel(kick=kick, batch_fraction=batch_fraction).transpose("phi", "replica", "time")
+    activity = cell["activity"].where(cell["run"]).values.astype(float)
+    run = np.isfinite(activity).all(axis=2).any(axis=1)
+    return cell["phi"].values[run].astype(float), activity[run], cell["absorbed_at"].values[run] >= 0
+
+
+def _mean_and_error(values: Array) -> tuple[Array, Array]:
+    """Mean over replicas and its standard error (0 for a single replica), each (phi,)."""
+    count = np.isfinite(values).sum(axis=1)
+    mean = np.nanmean(values, axis=1)
+    squares = np.nansum((values - mean[:, None]) ** 2, axis=1)
+    return mean, np.sqrt(squares / np.maximum(count - 1, 1) / count)
+
+
+def _kick_name(rule: str) -> str:
+    """Axis label of what --kick sets."""
+    name = r"Learning rate $\alpha$" if rule == "sgd" else r"Kick $\epsilon$"
+    return f"{name} (mean diameters)"
+
+
+def _cell_label(results: xr.Dataset, kick: float, batch_fraction: float) -> str:
+    symbol = r"\alpha" if results.attrs.get("rule") == "sgd" else r"\epsilon"
+    label = rf"${symbol} = {kick:g}\,\bar\sigma$"
+    return label if results.sizes["batch_fraction"] == 1 else f"{label}, $b_f = {batch_fraction:g}$"
+
+
+def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.tick_params(which="both", direction="in", top=True, right=True, labelsize=9)
+    return figure, axes
+
+
+def _shades(count: int) -> list[Any]:
+    """Dark to light colours of equal lightness steps, short of the palest."""
+    from matplotlib import colormaps
+
+    return [colormaps["viridis"](value) for value in np.linspace(0.05, 0.8, max(count, 2))[:count]]
+
+
+def _colour_scale(low: float, high: float, name: str, start: float, stop: float) -> ScalarMappable:
+    """Values from low to high on the part [start, stop] of a colour map."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+
+    colours = ListedColormap(colormaps[name](np.linspace(start, stop, 256)))
+    return ScalarMappable(Normalize(low, high if high > low else low + 1e-3), colours)
+
+
+def _colour_bar(figure: Figure, axes: Axes, shade: ScalarMappable, label: str) -> None:
+    bar = figure.colorbar(shade, ax=axes, label=label, pad=0.02)
+    bar.ax.tick_params(direction="in", labelsize=9)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """A legend above the axes, where it hides no curve; to their right if it is long."""
+    count = len(axes.get_legend_handles_labels()[1])
+    if count <= 8:
+        figure.legend(frameon=False, fontsize=7.5, loc="outside upper center", ncols=1 + (count > 2))
+    else:
+        figure.set_figwidth(figure.get_figwidth() + 2.6)
+        figure.legend(frameon=False, fontsize=7.5, loc="outside right upper")

@@ -1,0 +1,1 @@
+"""Derivatives through the dynamics, of one run and of averages over draws."""

@@ -1,0 +1,198 @@
+"""The replicas of a run on the host's side: which of them move now, and who comes next."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from packing_jax.drive.chunk import Replicas, State
+from packing_jax.drive.devices import local_devices, padded, spread
+
+
+class Batch:
+    """What moves, what waits and what has ended, of a fixed set of replicas."""
+
+    def __init__(
+        self,
+        replicas: Replicas,
+        width: int,
+        begin: Callable[[Replicas], State],
+        restore: Callable[[int], State | None],
+    ) -> None:
+        """Put the first ``width`` of them on the devices.
+
+        Args:
+            replicas: all of them.
+            width: how many move at a time.
+            begin: their states before the first step.
+            restore: the state that one goes on from, None to begin at its start.
+        """
+        self._all = jax.device_get(replicas)
+        self._begin, self._restore = begin, restore
+        self.total = len(self._all.start)
+        self.ended = np.zeros(self.total, bool)
+        self.made = np.zeros(self.total, np.int64)  #: moves
+        self.found = np.zeros(self.total, np.int64)  #: of them, made before this run
+        self._width = min(width, self.total)
+        self._waiting = list(range(self._width, self.total))
+        self._parked: dict[int, State] = {}  # taken out of a batch that does not fit in memory
+        self._failing: tuple[int, str] | None = None
+        self._left = False  # somebody, since the last refill
+        first = np.arange(self._width)
+        self._load(first, self._enter(first))
+
+    def _load(self, slots: np.ndarray, state: State) -> None:
+        self.slots = slots  # which replica each place of the batch holds
+        width = padded(len(slots))
+        if width > len(slots):  # dead copies of the last one, which nobody but the devices sees
+            slots = np.append(slots, np.repeat(slots[-1:], width - len(slots)))
+            state = take(state, np.minimum(np.arange(width), len(self.slots) - 1))
+            state = state._replace(alive=jnp.asarray(state.alive & (np.arange(width) < len(self.slots))))
+        self.here, self.state = spread((take(self._all, slots), state))
+
+    def _host(self) -> State:
+        """The state of every place."""
+        return take(jax.device_get(self.state), slice(len(self.slots)))
+
+    def _alive(self) -> np.ndarray:
+        return np.asarray(self.state.alive)[: len(self.slots)]
+
+    @property
+    def places(self) -> int:
+        """Width of the arrays on the devices."""
+        return len(self.state.step)
+
+    def _enter(self, who: np.ndarray) -> State:
+        old = {row: self._parked.pop(int(index)) for row, index in enumerate(who) if int(index) in self._parked}
+        for row in set(range(len(who))) - set(old):
+            if (one := self._restore(int(who[row]))) is not None:
+                old[row] = one._replace(alive=jnp.ones_like(one.alive))
+                self.found[who[row]] = one.step
+        state = jax.device_get(self._begin(take(self._all, who)))
+        if old:
+            state = put(state, np.array(list(old)), jax.tree.map(lambda *leaves: np.stack(leaves), *old.values()))
+        self.made[who] = state.step
+        return state
+
+    def one(self, index: int) -> Replicas:
+        """A replica, without the replica axis."""
+        return take(self._all, index)
+
+    def accept(self, after: State) -> np.ndarray:
+        """Take over the end of a chunk; the moves that each place made in it."""
+        self.state = after
+        step = np.asarray(after.step)[: len(self.slots)].astype(np.int64)
+        moved = step - self.made[self.slots]
+        self.made[self.slots] = step
+        return moved
+
+    def give_up(self, reason: str) -> bool:
+        """A chunk cannot run: halve the batch, or fail the one replica that is left; whether it was the last one.
+
+        Which of the replicas it is, and whether each of them fits in memory, shows with half of them.
+        """
+        going = np.flatnonzero(~self.ended[self.slots])
+        host = self._host()
+        if len(going) == 1:
+            self._failing = (int(self.slots[going[0]]), reason)
+            self.state = host._replace(alive=jnp.zeros_like(host.alive))
+            return True
+        stay, leave = np.array_split(going, 2)
+        self._parked |= {int(self.slots[place]): canonical(host, place) for place in leave}
+        self._waiting = [*map(int, self.slots[leave]), *self._waiting]
+        self._load(self.slots[stay], take(host, stay))
+        return False
+
+    def visit(self, stops: np.ndarray, on_stop: Callable[[int, State], None]) -> None:
+        """Show the replicas under way that stand at one of these steps."""
+        places = np.flatnonzero(np.isin(self.made[self.slots], stops) & ~self.ended[self.slots])
+        if len(places):
+            host = self._host()
+            for place in places:
+                on_stop(int(self.slots[place]), canonical(host, place))
+
+    def until(self, stops: np.ndarray) -> int:
+        """Moves that all replicas under way can make before one of them reaches one of these steps."""
+        made = self.made[self.slots[~self.ended[self.slots]]]
+        ahead = np.append(stops, np.iinfo(np.int64).max)[np.searchsorted(stops, made, side="right")]
+        return int((ahead - made).min())
+
+    def leave(self) -> Iterator[tuple[int, State, str]]:
+        """Those that ended in this chunk: index, state, and why it failed if it did for want of memory."""
+        leaving = np.flatnonzero(~self._alive() & ~self.ended[self.slots])
+        if not len(leaving):
+            return
+        host = self._host()
+        for place in leaving:
+            index = int(self.slots[place])
+            self.ended[index] = True
+            failing, reason = self._failing or (-1, "")
+            yield index, canonical(host, place), reason if failing == index else ""
+        self._left = True
+
+    def refill(self) -> None:
+        """Put waiting replicas in the places of those that left, or close the ranks when none waits."""
+        if not self._left:
+            return
+        self._left = False
+        host, slots = self._host(), self.slots
+        alive = np.asarray(host.alive)
+        free = np.flatnonzero(~alive)
+        if self._waiting:
+            if self._failing is not None and len(slots) < self._width:
+                # a batch that was halved to find one that does not fit is whole again without it
+                more = np.concatenate([np.arange(len(slots)), np.full(self._width - len(slots), free[0])])
+                host, slots = take(host, more), slots[more]
+                free = np.concatenate([free, np.arange(len(alive), self._width)])
+            places = free[: len(self._waiting)]
+            slots = slots.copy()
+            slots[places] = [self._waiting.pop(0) for _ in places]
+            host = put(host, places, self._enter(slots[places]))
+        elif alive.sum() <= len(slots) // 4 and self.places > len(local_devices()):
+            # A quarter is left: move these alone. Each width compiles once, hence not for every replica that leaves.
+            # Where each device has one replica, nothing would be gained.
+            stay = np.concatenate([np.flatnonzero(alive), free])[: max(1, len(slots) // 4)]
+            slots, host = slots[stay], take(host, stay)
+        self._failing = None
+        self._load(slots, host)
+
+    def snapshot(self) -> dict[int, State]:
+        """The state of every replica under way, by its index."""
+        host = self._host()
+        going = np.flatnonzero(np.asarray(host.alive))
+        return self._parked | {int(self.slots[place]): canonical(host, place) for place in going}
+
+
+def canonical(state: State, place: int | np.integer) -> State:
+    """One replica of a batch, its particles in their original order: the state that any batch leads to."""
+    one = take(state, place)
+    order = np.argsort(one.tags)
+    shape = one.coordinates.shape
+
+    def sort(leaf: Any) -> Any:  # a count is a number without axes
+        return leaf[..., order] if leaf.shape[-2:] == shape else leaf
+
+    return one._replace(
+        coordinates=one.coordinates[:, order],
+        images=one.images[:, order],
+        tags=one.tags[order],
+        rule=jax.tree.map(sort, one.rule),
+    )
+
+
+def take(tree: Any, index: Any) -> Any:
+    """Some replicas, or one, of a tree with a leading replica axis."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def put(tree: Any, index: np.ndarray, new: Any) -> Any:
+    """The tree with some of its replicas replaced."""
+
+    def replaced(old: np.ndarray, values: np.ndarray) -> np.ndarray:
+        old = np.array(old)
+        old[index] = values
+        return old
+
+    return jax.tree.map(replaced, tree, new)

@@ -1,0 +1,34 @@
+"""What moves a configuration: one rule per file, each an (init, step) pair.
+
+``init(system, coordinates) -> state`` and ``step(words, system, coordinates, neighbors, state) -> displacement, state,
+info`` are pure functions for one system; the driver vmaps them. ``words`` are the step's random words, from the
+replica's key, the step and the particles' tags (:mod:`packing_jax.spheres.noise`); coordinates are fixed-point (dim, N)
+and the displacement is in quanta, or both are real where derivatives are followed
+(:mod:`packing_jax.spheres.fixed_point`). What is carried (state) and what is reported (info) are separate. State leaves
+of the shape of the coordinates travel with the particles when these are sorted.
+
+A rule is a pytree whose leaves are its hyperparameters, so replicas with different kicks or batch fractions are one
+batch and one compiled program. To write a new one, copy ``bro.py``: a frozen dataclass with these two methods.
+
+All moves of a step are computed from the same configuration, and every sum over neighbours is a sum of integers:
+the order of the row cannot matter.
+"""
+
+from packing_jax.spheres.rules.base import Info, Rule
+from packing_jax.spheres.rules.bro import BRO, bro
+from packing_jax.spheres.rules.langevin import Langevin, langevin
+from packing_jax.spheres.rules.random_organization import RandomOrganization, random_organization
+from packing_jax.spheres.rules.sgd import SGD, sgd
+
+__all__ = [
+    "BRO",
+    "SGD",
+    "Info",
+    "Langevin",
+    "RandomOrganization",
+    "Rule",
+    "bro",
+    "langevin",
+    "random_organization",
+    "sgd",
+]

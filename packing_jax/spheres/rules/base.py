@@ -1,0 +1,265 @@
+"""What the rules share: the protocol, the exact row sums, and the checks of their arguments."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from packing_jax.errors import PackingError
+from packing_jax.spheres import noise
+from packing_jax.spheres.energy import Pairs, pair_rows
+from packing_jax.spheres.fixed_point import Followed, known_length, reals, row_totals, with_derivative
+from packing_jax.spheres.geometry import Placed, sum_of_squares, take, to_quanta
+from packing_jax.spheres.neighbors import Neighbors
+from packing_jax.spheres.system import System
+
+#: Who shares a draw: the two partners of an overlap, or all overlaps of a particle.
+Coupling = Literal["pair", "particle", "particle-normalised"]
+
+
+class Info(NamedTuple):
+    """What a step reports and does not carry."""
+
+    active: Array  #: (M,) bool, particles with at least one overlap before the move
+    failed: Array  #: () bool, the move was not finite or longer than half the box
+    sums: Any = None  #: (dim, M) the row sums behind the move, which a derivative need not make again
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """The algebra of a stochastic update, after optax; see the package docstring.
+
+    A rule may have a third member, ``local = True``: a particle without overlap stays where it is, and no other's move
+    needs its row. Where few particles overlap, only these are then stepped. A fourth, ``reciprocal = True``: the terms
+    of its row sums are opposite for the two partners of a pair, but for draws that the sums are told, so that
+    derivatives need no scatter. A fifth, ``pathless``: hyperparameters that choose and do not move, with the sentence
+    that refuses their derivative. A sixth, ``check_derivative()``, refuses what has no derivative in a sentence. A step
+    that calls ``sum_of_kicks`` or ``exact_row_sum``, one of them and once, reports what that returned, or where it kept
+    it, as ``Info.sums``.
+    """
+
+    def init(self, system: System, coordinates: Any) -> Any:
+        """What the rule carries from step to step."""
+        ...
+
+    def step(
+        self, words: noise.Words, system: System, coordinates: Any, neighbors: Neighbors, state: Any
+    ) -> tuple[Array, Any, Info]:
+        """Displacement in quanta (dim, M) of the particles whose rows are listed, the next state, and diagnostics.
+
+        Coordinates are integers, or ``Followed`` ones where the step is differentiated; these bring the ``sums`` that
+        the step of the integers reported.
+        """
+        ...
+
+
+class Scene(NamedTuple):
+    """One configuration as every rule sees it: its pairs, its overlaps, and this step's random words."""
+
+    pairs: Pairs
+    hit: Array  #: (M, K) bool, r < sigma_ij
+    deep: Array  #: (M, K) bool, r < (1 - cut) sigma_ij
+    particle: Array  #: (M,) words of the particles themselves
+    own: Array  #: (M, 1) pair words of the particles
+    other: Array  #: (M, K) pair words of their neighbours
+    coordinates: Array | Followed
+    rows: Array | Placed  #: (M, K) slots of the neighbours
+
+    def of_both(self, draw: Callable[["Scene"], Array]) -> tuple[Array, Array]:
+        """What a draw (M, K) of a pair is for the particle and for its partner."""
+        return draw(self), draw(self._replace(own=self.other, other=self.own))
+
+
+def look(words: noise.Words, system: System, coordinates: Array | Followed, neighbors: Neighbors) -> Scene:
+    """Measure the pairs of a configuration."""
+    own = (words.pair if neighbors.own is None else take(words.pair, neighbors.own))[:, None]
+    other = take(words.pair, neighbors.rows)
+    pairs = pair_rows(system, coordinates, neighbors.rows, neighbors.own, (own, other))
+    hit = pairs.overlapping()
+    deep = pairs.overlapping(system.cut) if system.cut else hit
+    return Scene(pairs, hit, deep, words.particle, own, other, coordinates, neighbors.rows)
+
+
+def row_sums(terms: Sequence[Array], deep: Array) -> tuple[list[Array], Array]:
+    """Sums (M,) of integer terms (M, K) over the rows, and whether a row has an overlap.
+
+    All in one reduction: XLA then computes a pair once for all of them, and stores nothing per pair.
+    """
+    operands = (*terms, deep)
+    starts = tuple(np.zeros((), operand.dtype) for operand in operands)
+
+    def add(left: tuple[Array, ...], right: tuple[Array, ...]) -> tuple[Array, ...]:
+        return (*(a + b for a, b in zip(left[:-1], right[:-1], strict=True)), left[-1] | right[-1])
+
+    *sums, active = jax.lax.reduce(operands, starts, add, (1,))
+    return sums, active
+
+
+def as_move(displacement: Array, coordinates: Array | Followed) -> Array:
+    """A displacement (dim, M) in box sides as a step returns it: in quanta; real where derivatives are followed."""
+    return displacement if isinstance(coordinates, Followed) else to_quanta(displacement)
+
+
+def sum_of_kicks(
+    kicks: Callable[[Array, Array | float], Sequence[Array]],
+    size: Array,
+    draw: Callable[[Scene], Array],
+    shared: bool,
+    scene: Scene,
+) -> tuple[Array, Array]:
+    """Sum pair kicks in box sides, (M, K) per axis, to (dim, M) quanta; each is rounded alone: partners stay opposite.
+
+    ``kicks(size, draw(scene))`` is linear in the size and in the draw, which the partners may share. A derivative
+    multiplies the sum by the size instead, which takes a product for each particle and not for each pair, and where
+    partners have draws of their own it is told both.
+
+    Returns the sums, as :func:`as_move` has them, and the mask of active particles.
+    """
+    followed = scene.coordinates
+    if isinstance(followed, Followed):
+        known = reals(_known(followed)) / jax.lax.stop_gradient(size)
+        one = jnp.ones_like(size)
+        if shared:
+            totals = _real_sums(kicks(one, draw(scene)), scene, followed)
+        else:
+            totals = _real_sums(kicks(one, 1.0), scene, followed, scene.of_both(draw))
+        return size * with_derivative(known, totals), _active(scene)
+    sums, active = row_sums([to_quanta(kick) for kick in kicks(size, draw(scene))], scene.deep)
+    return jnp.stack(sums), active
+
+
+def _real_sums(
+    values: Sequence[Array], scene: Scene, followed: Followed, draws: tuple[Array, Array] | None = None
+) -> Array:
+    return jnp.stack(row_totals(values, scene.rows, followed.reciprocal, draws))
+
+
+def _known(followed: Followed) -> Array:
+    if followed.sums is None:
+        raise PackingError("the rule's step reports no row sums; it must return those that it used, Info(..., sums)")
+    sums: Array = followed.sums
+    return sums
+
+
+def _active(scene: Scene) -> Array:
+    return row_sums([], scene.deep)[1]
+
+
+def exact_row_sum(
+    values: Sequence[Array], bound: Array | float, scene: Scene, draws: tuple[Array, Array] | None = None
+) -> tuple[Array, Array]:
+    """Sum floats (M, K), one array per axis, over the rows exactly, in fixed point, whatever their order.
+
+    A derivative may be told the draws (M, K) of both partners, and is that of the sum of values times these.
+
+    Each value is at most ``bound``. The quantum is 2^-24 of the bound in float32, the resolution of the values
+    themselves, and 2^-56 in float64. Long rows are summed in high and low halves, so that 2^15 terms cannot overflow.
+    Sums are multiplied by the quantum: divided by its inverse, XLA does one or the other, and not the same in all
+    programs.
+
+    Returns the sums (dim, M) and the mask of active particles.
+    """
+    followed = scene.coordinates
+    if isinstance(followed, Followed):
+        return with_derivative(_known(followed), _real_sums(values, scene, followed, draws)), _active(scene)
+    return _exact_sums(values, bound, scene.deep)
+
+
+def _exact_sums(values: Sequence[Array], bound: Array | float, deep: Array) -> tuple[Array, Array]:
+    dtype = values[0].dtype
+    bits = 8 * dtype.itemsize
+    bound = jnp.asarray(bound, dtype)
+    scale, quantum = np.asarray(2.0 ** (bits - 8), dtype) / bound, np.asarray(2.0 ** (8 - bits), dtype) * bound
+    whole = [jnp.rint(value * scale).astype(np.dtype(f"int{bits}")) for value in values]
+    if values[0].shape[1] < 127:
+        sums, active = row_sums(whole, deep)
+        return jnp.stack([total.astype(dtype) for total in sums]) * quantum, active
+    half = np.asarray(bits // 2, whole[0].dtype)
+    lowest = np.asarray(2 ** (bits // 2) - 1, whole[0].dtype)
+    parts, active = row_sums([part for one in whole for part in (one >> half, one & lowest)], deep)
+    high, low = (jnp.stack(sums).astype(dtype) for sums in (parts[::2], parts[1::2]))
+    return (high * np.asarray(2.0 ** (bits // 2), dtype) + low) * quantum, active
+
+
+def length(vectors: Array) -> Array:
+    """Euclidean norm over the leading axis; its derivative is zero at zero."""
+    return known_length(vectors, jax.lax.stop_gradient(jnp.sqrt(sum_of_squares(vectors))))
+
+
+@jax.custom_jvp
+def bounded(slope: Array, bound: Array) -> Array:
+    """Slopes clipped to [-bound, bound]; one that the bound only rounds keeps its derivative, any other has none."""
+    return jnp.clip(slope, -bound, bound)
+
+
+@bounded.defjvp
+def _bounded_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    slope, bound = primals
+    return bounded(slope, bound), jnp.where(jnp.abs(slope) <= 1.0001 * bound, tangents[0], 0.0)
+
+
+def pair_uniforms(scene: Scene, correlation: float, dtype: np.dtype) -> Array:
+    """u_ij ~ U(0, 1) with correlation p between u_ij and u_ji, (M, K).
+
+    p = 1: one draw for both. p = 0: two. Between: a Gaussian copula, (z_ij, z_ji) bivariate normal with
+    rho = 2 sin(pi p/6), u = Phi(z), which gives exactly the correlation p of the uniforms.
+    """
+    if correlation == 1.0:
+        return noise.uniform(noise.pair_words(scene.own, scene.other), dtype)
+    if correlation == 0.0:
+        return noise.uniform(noise.directed_words(scene.own, scene.other), dtype)
+    return jax.scipy.special.ndtr(pair_normals(scene, 2.0 * np.sin(np.pi * correlation / 6.0), dtype))
+
+
+def pair_normals(scene: Scene, rho: float, dtype: np.dtype) -> Array:
+    """z_ij ~ N(0, 1) with correlation rho between z_ij and z_ji, (M, K)."""
+    if rho == 1.0:
+        return noise.normal(noise.pair_words(scene.own, scene.other), dtype)
+    alone = noise.normal(noise.directed_words(scene.own, scene.other), dtype)
+    if rho == 0.0:
+        return alone
+    shared = noise.normal(noise.pair_words(scene.own, scene.other), dtype)
+    return np.asarray(np.sqrt(rho), dtype) * shared + np.asarray(np.sqrt(1.0 - rho), dtype) * alone
+
+
+# --- checks at the edge ---------------------------------------------------------------------------------------
+
+
+def check_positive(name: str, values: Any) -> Array:
+    """A finite positive number, or one per replica, as an array; NaN where one is traced and is not positive."""
+    if isinstance(values, jax.core.Tracer):
+        return jnp.where(values > 0, values, jnp.nan)
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu" or not np.all(np.isfinite(array) & (array > 0)):
+        raise PackingError(f"{name} is {values}; it must be a finite positive number, in mean diameters")
+    return jnp.asarray(values, dtype=array.dtype if array.dtype == np.float64 and _x64() else np.float32)
+
+
+def check_fraction(name: str, values: Any) -> Array:
+    """A number in (0, 1], or one per replica, as an array; NaN where one is traced and is not."""
+    if isinstance(values, jax.core.Tracer):
+        return jnp.where((values > 0) & (values <= 1), values, jnp.nan)
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu" or not np.all((array > 0) & (array <= 1)):
+        raise PackingError(f"{name} is {values}; it must be above 0 and at most 1")
+    return jnp.asarray(values, dtype=array.dtype if array.dtype == np.float64 and _x64() else np.float32)
+
+
+def _x64() -> bool:
+    return bool(jax.config.read("jax_enable_x64"))
+
+
+def check_coupling(coupling: str, correlation: Any, allowed: tuple[str, ...] = get_args(Coupling)) -> float:
+    """The coupling must be one the rule knows; a correlation belongs to pairs only."""
+    if isinstance(correlation, jax.core.Tracer):
+        raise PackingError("the correlation is a constant of the compiled program: it is not traced or differentiated")
+    if coupling not in allowed:
+        raise PackingError(f"the coupling is {coupling!r}; this rule knows {', '.join(allowed)}")
+    if not 0.0 <= correlation <= 1.0:
+        raise PackingError(f"the correlation is {correlation}; it must be between 0 (independent) and 1 (shared)")
+    if coupling != "pair" and correlation != 1.0:
+        raise PackingError(f"a correlation of {correlation} needs coupling 'pair'; {coupling!r} has no partner draws")
+    return float(correlation)

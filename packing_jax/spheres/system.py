@@ -1,0 +1,258 @@
+"""What is simulated: a periodic box, diameters and a pair energy."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from packing_jax.errors import PackingError
+from packing_jax.spheres.energy import LINEAR, Overlap, PairEnergy, is_number
+from packing_jax.spheres.geometry import check_dim, packing_fraction, scale_to_phi
+
+#: An array in a pytree's field. Not annotated as one, because jax rebuilds trees with other leaves too: shapes, specs.
+Leaf = Any
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["box", "diameters", "unit", "energy"],
+    meta_fields=["particles", "dim", "cut"],
+)
+@dataclass(frozen=True)
+class System:
+    """Spheres in a periodic cubic box; a pytree, so that systems of different phi stack into one batch.
+
+    Build one with :meth:`create`; stack several with :func:`stack`, which puts a replica axis before every leaf.
+    """
+
+    box: Leaf  #: box side, ()
+    diameters: Leaf  #: () for equal spheres or (N,), in the unit of ``box``
+    unit: Leaf  #: mean diameter, (): the unit of kicks, learning rates and reported lengths
+    energy: Leaf  #: a pair energy, see packing_jax.spheres.energy
+    particles: int
+    dim: int
+    cut: float  #: a pair counts as overlapping when r < (1 - cut) sigma_ij
+
+    @classmethod
+    def create(
+        cls,
+        phi: float,
+        particles: int,
+        dim: int = 3,
+        *,
+        sizes: np.ndarray | None = None,
+        energy: Overlap | PairEnergy = LINEAR,
+        box: float = 1.0,
+        dtype: np.dtype | type = np.float32,
+    ) -> "System":
+        """A system at packing fraction phi = N v_d <R^d> / box^d.
+
+        Args:
+            phi: packing fraction, positive.
+            particles: N >= 2.
+            dim: 1 to 6.
+            sizes: (N,) relative diameters (any positive array); equal spheres when None.
+            energy: pair energy, see :mod:`packing_jax.spheres.energy`.
+            box: side of the box.
+            dtype: float32, or float64 where jax has 64-bit types enabled.
+
+        Raises:
+            PackingError: phi, N, sizes or box out of range, or spheres wider than half the box.
+        """
+        _check_box(particles, dim, box)
+        _refuse_traced("phi", phi, "at_phi")
+        if not (np.isfinite(phi) and phi > 0):
+            raise PackingError(f"the packing fraction phi is {phi}; it must be a positive number")
+        relative = np.asarray(1.0 if sizes is None else sizes, dtype=np.float64)
+        _check_diameters("sizes", relative, particles)
+        return cls.from_diameters(
+            scale_to_phi(relative, phi, particles, dim, box), particles, dim, energy=energy, box=box, dtype=dtype
+        )
+
+    @classmethod
+    def from_diameters(
+        cls,
+        diameters: np.ndarray | float,
+        particles: int,
+        dim: int = 3,
+        *,
+        energy: Overlap | PairEnergy = LINEAR,
+        box: float = 1.0,
+        dtype: np.dtype | type = np.float32,
+    ) -> "System":
+        """A system with the given diameters, a scalar or (N,), in the unit of ``box``.
+
+        Raises:
+            PackingError: N, diameters, box or precision out of range, or spheres wider than half the box.
+        """
+        _refuse_traced("the diameters", diameters, "with_diameters")
+        diameters = np.asarray(diameters, dtype=np.float64)
+        dtype = np.dtype(dtype)
+        _check_box(particles, dim, box)
+        _check_diameters("diameters", diameters, particles)
+        if dtype not in (np.float32, np.float64):
+            raise PackingError(f"the precision is {dtype}; it must be float32 or float64")
+        if dtype == np.float64 and not jax.config.read("jax_enable_x64"):
+            raise PackingError("float64 needs jax's 64-bit types; set jax.config.update('jax_enable_x64', True)")
+        _check_crowding(diameters, particles, dim, box)
+        return cls(
+            box=jnp.asarray(box, dtype=dtype),
+            diameters=jnp.asarray(diameters, dtype=dtype),
+            unit=jnp.asarray(np.mean(diameters), dtype=dtype),
+            energy=jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=dtype), energy),
+            particles=int(particles),
+            dim=int(dim),
+            cut=_default_cut(energy, dtype),
+        )
+
+    def with_diameters(self, diameters: Array | np.ndarray | float) -> "System":
+        """The system with other diameters, () or (N,), whose mean is the new unit; diameters may be traced.
+
+        Raises:
+            PackingError: as :meth:`from_diameters`, where the diameters are numbers.
+        """
+        diameters = jnp.asarray(diameters, self.box.dtype)
+        return _checked(replace(self, diameters=diameters, unit=jnp.mean(diameters)))
+
+    def with_energy(self, energy: Overlap | PairEnergy) -> "System":
+        """The system with another pair energy, whose exponent and amplitude may be traced, or be one per replica."""
+
+        def as_leaf(leaf: Array | float) -> Array:
+            return jnp.broadcast_to(jnp.asarray(leaf, self.box.dtype), self.box.shape)
+
+        return replace(self, energy=jax.tree.map(as_leaf, energy), cut=_default_cut(energy, self.box.dtype))
+
+    def at_phi(self, phi: Array | float) -> "System":
+        """The system swollen or shrunk to packing fraction phi, which may be traced: :meth:`create` is for numbers.
+
+        Raises:
+            PackingError: as :meth:`create`, where phi is a number.
+        """
+        if not isinstance(phi, jax.core.Tracer) and not np.all(np.isfinite(phi) & (np.asarray(phi) > 0)):
+            raise PackingError(f"the packing fraction phi is {phi}; it must be a positive number")
+        scale = ((phi / self.phi) ** (1.0 / self.dim)).astype(self.box.dtype)
+        return _checked(replace(self, diameters=scale * self.diameters, unit=scale * self.unit))
+
+    @property
+    def phi(self) -> Array | np.ndarray | np.floating | float:
+        """Packing fraction; one per replica of a stacked system."""
+        if self.diameters.ndim == self.box.ndim:
+            return packing_fraction(self.diameters[..., None], self.particles, self.dim, self.box)
+        return packing_fraction(self.diameters, self.particles, self.dim, self.box)
+
+    def to_jax_md(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """The (displacement_fn, shift_fn) pair of jax-md for this box."""
+        from jax_md import space  # imported here: it takes seconds
+
+        return space.periodic(float(self.box))
+
+
+def _refuse_traced(name: str, value: object, way: str) -> None:
+    if isinstance(value, jax.core.Tracer):
+        raise PackingError(
+            f"{name} cannot be traced here, where values are checked; make a system of numbers outside and call its "
+            f"{way}(...) with what is differentiated"
+        )
+
+
+def _check_box(particles: int, dim: int, box: float) -> None:
+    check_dim(dim)
+    if particles < 2:
+        raise PackingError(f"{particles} particles; at least 2 are needed for a pair")
+    if not (np.isfinite(box) and box > 0):
+        raise PackingError(f"the box side is {box}; it must be a positive number")
+
+
+def _check_diameters(name: str, values: np.ndarray, particles: int) -> None:
+    if values.ndim and values.shape != (particles,):
+        raise PackingError(f"{name} has shape {values.shape}; it must be ({particles},), one per particle")
+    if not np.all(np.isfinite(values) & (values > 0)):
+        raise PackingError(f"{name} has entries that are not positive numbers; every diameter must be")
+
+
+def _checked(system: System) -> System:
+    """Itself, after the checks that numbers allow: not those of traced or stacked systems."""
+    if system.box.ndim == 0 and not any(isinstance(leaf, jax.core.Tracer) for leaf in (system.box, system.diameters)):
+        diameters = np.asarray(system.diameters, np.float64)
+        _check_diameters("diameters", diameters, system.particles)
+        _check_crowding(diameters, system.particles, system.dim, float(system.box))
+    return system
+
+
+def _check_crowding(diameters: np.ndarray, particles: int, dim: int, box: float) -> None:
+    phi = float(packing_fraction(diameters, particles, dim, box))
+    if 2.0**dim * phi > 64:
+        raise PackingError(
+            f"phi = {phi:.4g} in {dim}D means about {2.0**dim * phi:.4g} overlaps per sphere; "
+            f"row sums are exact up to 64 on average, that is up to phi = {64 / 2.0**dim:.4g}"
+        )
+    if np.max(diameters) >= box / 2:
+        raise PackingError(
+            f"{particles} particles at phi = {phi:.4g} in {dim}D are {np.max(diameters) / box:.3f} box sides "
+            "wide; below half a side each pair meets only once: use more particles or a lower phi"
+        )
+
+
+def _default_cut(energy: Overlap | PairEnergy, dtype: np.dtype) -> float:
+    # Linear forces end an overlap in finite time. Smoother ones shrink it for ever, so a depth must be called zero:
+    # 1e-8 in float64. float32 resolves 1 - r/sigma to 6e-8 only and needs a cut well above that.
+    if isinstance(energy, Overlap) and is_number(energy.exponent) and energy.exponent == 1:
+        return 0.0
+    return 1e-8 if dtype == np.float64 else 1e-5
+
+
+def stack(systems: list[System]) -> System:
+    """One batch of systems of the same N, dim and energy family: every leaf gets a leading replica axis.
+
+    Raises:
+        PackingError: no system, or systems that differ in more than numbers.
+    """
+    if len({(jax.tree.structure(one), *map(np.shape, jax.tree.leaves(one))) for one in systems}) != 1:
+        raise PackingError(
+            f"{len(systems)} systems to stack; one or more are needed, alike in N, dim, energy and in having one "
+            "diameter or many"
+        )
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *systems)
+
+
+def box_of_jax_md(displacement_fn: Callable[..., Any], dim: int) -> float:
+    """The side of the periodic cubic box behind a jax-md ``displacement_fn``.
+
+    A periodic displacement d(x) = displacement_fn(x e_1, 0) grows with slope 1 and falls to -x at x = side/2, so the
+    side is twice the place of the fall, found by doubling and bisection.
+
+    Raises:
+        PackingError: the space is not periodic, or not cubic.
+    """
+
+    def along(x: float, axis: int) -> float:
+        there = np.zeros(dim)
+        there[axis] = x
+        return float(displacement_fn(jnp.asarray(there), jnp.zeros(dim))[axis])
+
+    def falls(x: float, axis: int) -> bool:
+        return along(x, axis) < 0.5 * x
+
+    sides = []
+    for axis in range(dim):
+        # From above: every x beyond half a side falls, while far below it float32 cannot tell d(x) from 0.
+        low = 2.0**40
+        if not falls(low, axis):
+            raise PackingError("this jax-md space is not periodic; packing_jax needs space.periodic(side)")
+        while falls(low, axis) and low > 2.0**-40:
+            low /= 2
+        high = 2 * low
+        if not 0.99 < along(0.75 * low, axis) / (0.75 * low) < 1.01:
+            raise PackingError("this jax-md space has fractional coordinates; packing_jax needs space.periodic(side)")
+        for _ in range(40):
+            middle = 0.5 * (low + high)
+            low, high = (low, middle) if falls(middle, axis) else (middle, high)
+        sides.append(2 * high)
+    if max(sides) - min(sides) > 1e-5 * max(sides):
+        raise PackingError(f"this jax-md space has sides {sides}; packing_jax needs a cubic box")
+    return sides[0]

@@ -1,0 +1,129 @@
+"""The shape of the next chunk's neighbour search, chosen from what the last chunk met.
+
+Rows as long as a Poisson pattern needs are twice as long as a relaxed packing needs, and the best skin depends on how
+far particles move; below some activity a list of the active particles is shorter than all rows. None of these changes a
+trajectory, so all follow the run. Each new plan compiles, so there are few of
+them: capacities in steps of 8, skins on a ladder, and a change must pay for its compilation.
+"""
+
+import os
+from dataclasses import replace
+
+import jax
+
+from packing_jax.drive.chunk import Needs
+from packing_jax.drive.devices import on_cpu
+from packing_jax.spheres.neighbors import Plan, plan_for
+from packing_jax.spheres.system import System
+
+#: Skins to choose from, in mean diameters.
+LADDER = (0.1, 0.14, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.1)
+
+#: Seconds that a plan must save to be worth its compilation, one and a half times what that takes.
+COMPILE = 3.0
+
+# Measured on two CPU cores in 3D at N = 1e4 and 1e5, phi 0.61 to 0.66, in units of the dense step's time per row entry.
+# On an H200 a rebuild takes 11 dense steps at 1024 x 4096 and 16 at N = 1e6; active-only steps gain nothing at N = 1e5.
+_REBUILD = 9.0  # dense steps that a rebuild takes
+_ACTIVE = 3.0  # an entry of a listed particle's row: two passes, gathered
+_OVERHEAD = 5e4  # fixed cost of an active-only step, in row entries
+_SPARE = 1  # entries beyond what was met, so that fluctuations seldom overflow
+
+
+def first_skin(dim: int) -> float:
+    """Where to start: rows lengthen as (1 + skin)^d, so high dimensions start lower."""
+    return 0.4 if dim <= 3 else 0.2
+
+
+def bytes_per_particle(dim: int) -> int:
+    """Memory that a chunk of a run takes, in bytes for each particle, from above; in float32.
+
+    The state, twice; rows as long as a Poisson pattern at phi = 0.7 needs them, twice, and a mask of them; and while
+    rows are made, eight numbers for each word of candidates, two words for each run of cells.
+    """
+    near = 0.7 * (2.0 * (1.0 + first_skin(dim))) ** dim
+    return round(56 * dim + 9 * (near + 4.5 * near**0.5 + 2) + 64 * 3 ** (dim - 1))
+
+
+def free_bytes(device: jax.Device) -> int:
+    """Memory that is free on a device: what its allocator has left, or the machine's where it keeps no count."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(stats["bytes_limit"] - stats["bytes_in_use"])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # a system that does not say
+        return 2**32
+
+
+def fitted(plan: Plan, row: int, slots: int) -> Plan:
+    """The plan with capacities for what was met and a little more, never above the plan's own.
+
+    On a CPU in multiples of 8, the width of a vector: a row of 20 takes longer than one of 24.
+    """
+    slots = _up(slots + _SPARE, 8 if slots < 32 else 32)
+    if plan.cells == 1:
+        slots = plan.slots
+    row = _up(row + _SPARE, 8 if on_cpu() else 2)
+    return replace(plan, capacity=min(plan.capacity, row), slots=min(plan.slots, slots))
+
+
+def next_plan(
+    plan: Plan, system: System, needs: Needs, steps: int, seconds_left: float, local: bool = False, batch: int = 1
+) -> tuple[Plan, float]:
+    """The best plan for the next chunk, and the seconds that it would save.
+
+    Args:
+        plan: of the chunk that ended.
+        system: what it searched.
+        needs: what it met.
+        steps: that it made.
+        seconds_left: of this run at its present speed.
+        local: the rule moves nothing but what overlaps, so that steps may be active-only.
+        batch: replicas that move at a time.
+    """
+    row, slots = int(needs.row), int(needs.slots)
+    # a chunk begins with a rebuild, whatever the rows before it; of the last rows, half the time is taken as over
+    rebuilds = int(needs.rebuilds)
+    interval = steps / max(rebuilds - 0.5, 0.5)
+    # Smooth energies never quite end an overlap, so that the cut calls few active while all of them still move.
+    lists = {0, _list_for(int(needs.active), system.particles)} if local and system.cut == 0 else {0}
+
+    def cost(wanted: Plan, interval: float) -> float:
+        """Relative time per step: a gather proportional to the row, and a rebuild spread over the interval."""
+        step = float(wanted.capacity)
+        if wanted.active:
+            step = _ACTIVE * wanted.active / system.particles * wanted.capacity + _OVERHEAD / (system.particles * batch)
+        return step + wanted.capacity * _REBUILD / interval
+
+    now = cost(plan, interval)
+    plans = {replace(fitted(plan, row, slots), active=some): interval for some in lists}
+    # where no rows ran out, how long they last is known from below, which is enough to tell that shorter ones would do
+    widest = 1.7 * plan.skin if rebuilds > 1 else plan.skin
+    for skin in LADDER:
+        if not 0.6 * plan.skin < skin < widest or skin == plan.skin:
+            continue
+        # Rows lengthen with the volume within reach, the longest of them less. The time to leave half a skin grows
+        # faster than diffusively (squared), because the first of many particles to leave makes a few large moves:
+        # 4 steps at skin 0.28 and 21 at 0.4 for kick 0.05. The cube is a cautious middle.
+        longer = ((1.0 + skin) / (1.0 + plan.skin)) ** (system.dim if skin > plan.skin else max(system.dim - 1, 1))
+        wanted = fitted(plan_for(system, skin), round(row * longer), round(slots * longer))
+        plans |= {replace(wanted, active=some): max(1.0, interval * (skin / plan.skin) ** 3) for some in lists}
+    # another skin is a guess, and must promise more than one that was met
+    best = min(plans, key=lambda one: cost(one, plans[one]) / (1.0 if one.skin == plan.skin else 0.85))
+    return best, (1.0 - cost(best, plans[best]) / now) * seconds_left
+
+
+def _list_for(active: int, particles: int) -> int:
+    """The length of a list of active particles: 2^k or 3 2^k with room, or 0 where they are too many for any.
+
+    Near the transition their number wanders by half within a few hundred steps: ``active`` is the most of a chunk.
+    """
+    room = 4 * active // 3
+    upper = 1 << room.bit_length()
+    wanted = max(64, upper * 3 // 4 if room < upper * 3 // 4 else upper)
+    return wanted if 4 * wanted <= particles else 0
+
+
+def _up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple

@@ -1,0 +1,1 @@
+"""Sweeps: what to run, cell by cell, and the store that keeps it whatever happens."""

@@ -1,0 +1,319 @@
+"""A sweep on many machines, by Dask: groups of cells are tasks, and one process owns the store.
+
+A worker writes the files of a finished cell into a folder of its own and announces it; the owner moves them into the
+dataset, appends to the manifest and marks the cell. So no worker ever touches the dataset, and one that was given up
+for lost and comes back late cannot harm anything: what it announces again is thrown away, and after the session its
+folder has no place to be made in. What a lost worker had under way goes on elsewhere from its checkpoints, which all
+processes read.
+"""
+
+import contextlib
+import queue
+import shutil
+import signal
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from packing_jax.errors import PackingError
+from packing_jax.simulate import Progress, Result, Snapshot, default_batch
+from packing_jax.sweeps import files
+from packing_jax.sweeps.cells import Finished, Index, cell_arrays, chunk_file, encoded, entry_of, provenance, scratch
+from packing_jax.sweeps.checkpoint import Checkpoints
+from packing_jax.sweeps.manifest import Entry, digest_of
+from packing_jax.sweeps.progress import Stop
+from packing_jax.sweeps.run import Report, Stopped, finished_cell, made_by, run_cells, state_to_keep
+from packing_jax.sweeps.spheres import Sweep, layout_of
+from packing_jax.sweeps.store import Store, cannot_write
+
+_SAY_EVERY = 2.0  # seconds between two messages of a worker that finished nothing
+_LOOK_EVERY = 0.2  # seconds between two looks of the owner at its signals
+
+
+class Group(NamedTuple):
+    """What a worker is asked to do."""
+
+    spec: Sweep
+    cells: tuple[Index, ...]
+    directory: str  #: of the sweep, the same on every machine
+    session: str  #: name of the session's folder there, and of its messages
+    batch: int | None
+    chunk_steps: int | None
+    checkpoint_seconds: float
+
+
+class Ended(NamedTuple):
+    """What a worker says when it has no more to do for a group."""
+
+    arrived: list[tuple[str, list[dict[str, Any]]]]  #: folders and the entries of the cells in them
+    versions: dict[str, str]
+    notes: list[str]
+    seen: bool  #: whether the worker sees the directory
+
+
+# --- the worker -----------------------------------------------------------------------------------------------
+
+
+def dask_setup(_: Any) -> None:
+    """Let a local worker survive the Ctrl-C that its terminal sends to all: the owner stops it after a chunk."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def work(group: Group) -> Ended:
+    """Run the cells of a group on this worker's devices, until they are finished or the session ends."""
+    from distributed import get_worker
+
+    directory, arrived = Path(group.directory), list[tuple[str, list[dict[str, Any]]]]()
+    session, worker, versions = scratch(directory) / group.session, get_worker(), provenance()
+    if not session.is_dir():
+        return Ended(arrived, versions, [], seen=False)
+    layout = layout_of(group.spec, "")
+    names = [layout.name(cell) for cell in group.cells]
+    checkpoints = Checkpoints(directory, made_by(layout, digest_of(versions)), group.checkpoint_seconds)
+    finished: list[tuple[int, Result]] = []
+    attempt, clock, said, longest = uuid.uuid4().hex, time.monotonic(), 0.0, 0.0
+
+    def keep(progress: Progress) -> None:
+        nonlocal clock, said, longest
+        now = time.monotonic()
+        longest, clock = max(longest, now - clock), now
+        if not session.is_dir():
+            raise Stopped
+        entries: list[dict[str, Any]] = []
+        folder = session / uuid.uuid4().hex
+        if finished:
+            checkpoints.save_final({names[i]: state_to_keep(result) for i, result in finished})
+            cells = [finished_cell(layout, group.cells[i], result) for i, result in finished]
+            parts = {folder / _flat(name): data for one in cells for name, data in encoded(one).items()}
+            files.write_all(folder, parts)
+            entries = [asdict(entry_of(layout, one, digest_of(versions))) for one in cells]
+            arrived.append((folder.name, entries))
+            finished.clear()
+        if entries or now - said > _SAY_EVERY:
+            said = now
+            message = {
+                "folder": folder.name,
+                "entries": entries,
+                "first": group.cells[0],
+                "attempt": attempt,
+                "share": progress.share * len(group.cells),
+                "steps": progress.particle_steps,
+                "longest": longest,
+            }
+            worker.log_event(group.session, message)
+
+    def look(snapshot: Snapshot) -> None:
+        def states() -> dict[Any, Any]:
+            return {names[i]: state for i, state in snapshot().items()}
+
+        if (session / "stop").exists():
+            checkpoints.save(states())
+            raise Stopped
+        checkpoints.save_if_due(states)
+
+    with contextlib.suppress(Stopped):
+        for index, result in run_cells(group.spec, names, checkpoints, group.batch, group.chunk_steps, keep, look):
+            finished.append((index, result))
+        checkpoints.drop()
+    return Ended(arrived, versions, checkpoints.notes, seen=True)
+
+
+def _flat(name: str) -> str:
+    return name.replace("/", " ")
+
+
+# --- the owner ------------------------------------------------------------------------------------------------
+
+
+class Cluster:
+    """The owner's side of a session."""
+
+    def __init__(self, client: Any, store: Store, stop: Stop, report: Report) -> None:
+        self.client, self.store, self.stop, self.report = client, store, stop, report
+        self.notes: list[str] = []
+        self._folder = scratch(store.directory) / f"session-{uuid.uuid4().hex}"
+        self._messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._shares: dict[Any, float] = {}
+        self._steps: dict[str, int] = {}
+        self._kinds: set[str] = set()
+        self._places = store.layout.places()
+        self._total = 0
+        self._patience = 30.0  # seconds for workers to stop; a first chunk compiles
+
+    def run(
+        self, spec: Sweep, todo: Sequence[Index], batch: int | None, chunk_steps: int | None, seconds: float
+    ) -> None:
+        """Finish cells on the workers of the cluster.
+
+        Raises:
+            PackingError: a worker does not see the directory, has no packing_jax, or failed.
+            Stopped: the session is to end; what was under way is in the checkpoints.
+        """
+        width = default_batch(spec.particles, spec.dim) if batch is None else batch
+        self._total = len(todo)
+        groups = max(-(-len(todo) // width), min(len(todo), len(self.client.nthreads())))
+        # dealt like cards, so that each group has its share of dense cells, which take longest
+        dealt = [tuple(todo[first::groups]) for first in range(groups)]
+        directory = str(self.store.directory.resolve())
+        self._folder.mkdir(parents=True)
+        self.client.subscribe_topic(self._folder.name, lambda event: self._messages.put(event[1]))
+        waiting: dict[Any, Group] = {}
+
+        def submit(cells: tuple[Index, ...]) -> None:
+            group = Group(spec, cells, directory, self._folder.name, batch, chunk_steps, seconds)
+            # a name of its own: a task of the same words in another session is another task
+            key = f"packing_jax-{uuid.uuid4().hex}"
+            waiting[self.client.submit(work, group, key=key, pure=False)] = group
+
+        try:
+            for cells in dealt:
+                submit(cells)
+            while waiting:
+                self._look(waiting)
+                for future in [one for one in waiting if one.done()]:
+                    group = waiting.pop(future)
+                    for cells in self._end(future, group):
+                        submit(cells)
+                if reason := self.stop.reason():
+                    self._end_session(waiting)
+                    raise Stopped(reason)
+        finally:
+            with contextlib.suppress(OSError):
+                (self._folder / "stop").touch()
+            self.client.cancel(list(waiting))
+            self.client.unsubscribe_topic(self._folder.name)
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _look(self, waiting: dict[Any, Group]) -> None:
+        """Take what workers announced, or wait a moment for it."""
+        with contextlib.suppress(queue.Empty):
+            message = self._messages.get(timeout=_LOOK_EVERY)
+            while True:
+                self._take(message["folder"], message["entries"])
+                self._shares[tuple(message["first"])] = message["share"]
+                self._steps[message["attempt"]] = message["steps"]
+                self.stop.took(message["longest"])
+                self._patience = max(self._patience, 3 * message["longest"])
+                going = [cell for group in waiting.values() for cell in group.cells if not self.store.ended[cell]]
+                share = sum(self._shares.values()) / self._total
+                self.report(going, share, sum(self._steps.values()), self._total)
+                message = self._messages.get_nowait()
+
+    def _take(self, folder: str, entries: Sequence[dict[str, Any]]) -> None:
+        """Move what a worker wrote into the dataset; what is there already is as good."""
+        new, moved = [], set()
+        for value in entries:
+            entry = Entry(**{**value, "cell": tuple(value["cell"])})
+            cell = self._places[entry.cell]
+            if self.store.ended[cell]:
+                continue
+            for name in (chunk_file(variable, cell) for variable in cell_arrays(self.store.layout)):
+                target = self.store.path / name
+                (self._folder / folder / _flat(name)).replace(target)
+                moved.add(target.parent)
+            new.append(entry)
+        for parent in moved:
+            files.flush(parent)
+        if new:
+            self.store.accept(new)
+        shutil.rmtree(self._folder / folder, ignore_errors=True)
+
+    def _end(self, future: Any, group: Group) -> list[tuple[Index, ...]]:
+        """Close a group; groups of cells that have to be tried again."""
+        from distributed import KilledWorker
+
+        error = future.exception()
+        if isinstance(error, KilledWorker):
+            left = [cell for cell in group.cells if not self.store.ended[cell]]
+            if len(group.cells) > 1:  # one of them may be what no worker survives: each alone
+                return [(cell,) for cell in left]
+            reason = "was under way on several workers that were lost one after the other"
+            self.store.write([_lost(self.store, cell, reason) for cell in left])
+            return []
+        if isinstance(error, OSError):
+            raise cannot_write(self.store.directory, error) from error
+        if isinstance(error, ModuleNotFoundError) or (error is not None and "packing_jax" in str(error.__cause__)):
+            raise PackingError("the workers cannot import packing_jax: install the same version there") from error
+        if error is not None:
+            raise error
+        ended: Ended = future.result()
+        if not ended.seen:
+            raise PackingError(
+                f"a worker does not see {self.store.directory}: the scheduler's machine and the workers need one file "
+                "system, with the directory at the same place"
+            )
+        for folder, entries in ended.arrived:
+            self._take(folder, entries)
+        self.notes += ended.notes
+        kind = digest_of(ended.versions)
+        if self._kinds and kind not in self._kinds:
+            self.notes.append("workers have different versions or devices: replicas may round differently on them")
+        self._kinds.add(kind)
+        return []
+
+    def _end_session(self, waiting: dict[Any, Group]) -> None:
+        """Let workers write where they stand, as long as they are not too slow about it."""
+        (self._folder / "stop").touch()
+        deadline = time.monotonic() + self._patience
+        while time.monotonic() < deadline and any(one.status == "pending" for one in waiting):
+            # what waits for a worker has nothing to write
+            running = {key for keys in self.client.processing().values() for key in keys}
+            if not any(one.key in running and one.status == "pending" for one in waiting):
+                break
+            self._look(waiting)
+        for future, group in waiting.items():
+            if future.done() and future.status == "finished":
+                self._end(future, group)
+
+
+def _lost(store: Store, cell: Index, reason: str) -> Finished:
+    layout = store.layout
+    times, particles = len(layout.coordinates["time"]), layout.diameters.shape[1]
+    records = {name: np.full(times, np.nan, np.float32) for name in layout.record}
+    positions = np.full((particles, int(layout.attributes["dim"])), np.nan, np.float32)
+    return Finished(cell, records, positions, "failed", 0, -1, reason)
+
+
+@contextlib.contextmanager
+def connected(scheduler: str | None, local_workers: int | None) -> Iterator[Any]:
+    """A client of a running scheduler, or of so many worker processes on this machine, or None for neither.
+
+    Raises:
+        PackingError: `distributed` is not installed, nobody answers, or both were asked for.
+    """
+    if scheduler is None and local_workers is None:
+        yield None
+        return
+    if scheduler is not None and local_workers is not None:
+        raise PackingError("--scheduler and --local-workers exclude each other: workers of a scheduler are its own")
+    if local_workers is not None and local_workers < 1:
+        raise PackingError(f"{local_workers} local workers; at least 1 is needed")
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise PackingError('sweeps on many machines need Dask: pip install "packing_jax[cluster]"') from error
+    with contextlib.ExitStack() as stack:
+        if local_workers is not None:
+            config: Any = jax.config
+            cache = config.jax_compilation_cache_dir
+            cluster = LocalCluster(
+                n_workers=local_workers,
+                threads_per_worker=1,
+                dashboard_address=":0",
+                silence_logs=50,
+                preload=["packing_jax.sweeps.cluster"],
+                env={"JAX_COMPILATION_CACHE_DIR": cache} if cache else None,
+            )
+            yield stack.enter_context(Client(stack.enter_context(cluster)))
+            return
+        try:
+            client = stack.enter_context(Client(scheduler, timeout=20))
+        except (OSError, ValueError) as error:
+            raise PackingError(f"no Dask scheduler answers at {scheduler}: {str(error).splitlines()[0]}") from error
+        yield client

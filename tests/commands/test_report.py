@@ -1,0 +1,209 @@
+"""report: store in, summary, table and figures out; anything else is one clear sentence."""
+
+import json
+import shutil
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from synthetic import sweep, true_phi_c, without
+
+from packing_jax.commands.report import METHODS, _doubts, format_summary, open_results, report
+from packing_jax.criticality import estimate_phi_c
+from packing_jax.errors import PackingError
+
+
+def stored(directory, results):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some zarr versions call their own format unstable
+        results.to_zarr(directory / "results.zarr", consolidated=False)
+    return directory
+
+
+def strictly(path):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def main(summary):
+    """The estimates that every sweep is made for."""
+    return [row for row in summary["phi_c"] if row["method"] in METHODS]
+
+
+def figures(directory):
+    return sorted(path.name for path in (directory / "figures").iterdir())
+
+
+def test_a_sweep_of_kicks_and_batch_fractions(tmp_path):
+    kicks, phi = (0.01, 0.03, 0.05), np.linspace(0.585, 0.67, 18)
+    stored(tmp_path, sweep(kicks=kicks, fractions=(0.5, 1.0), phi=phi, rule="sgd"))
+    summary = report(tmp_path)
+    assert summary == strictly(tmp_path / "summary.json")
+    assert len(main(summary)) == 12
+    for row in summary["phi_c"]:
+        assert {"kick", "batch_fraction", "value", "stderr", "method"} <= set(row)
+        if row["method"] == "power_law":
+            assert abs(row["value"] - true_phi_c(row["kick"])) < 3 * row["stderr"]
+            assert row["dof"] == row["points"] - 3
+    assert len(summary["verdicts"]) == 6
+    assert all("Manna in 2D is" in row["text"] for row in summary["verdicts"])
+    limit = summary["zero_kick_limit"]
+    assert limit["method"] == "power_law"
+    assert limit["batch_fraction"] is None  # the mean over both
+    assert abs(limit["value"] - true_phi_c(0)) < 3 * limit["stderr"]
+    assert len(summary["zero_kick_limits"]) == 4
+    assert (summary["rule"], summary["missing"], summary["runs"]) == ("sgd", 0, 648)
+    assert "packing.png" in figures(tmp_path)
+    assert "phi_c_vs_kick.png" in figures(tmp_path)
+    assert "activity_vs_time_kick_0.03_batch_0.5.png" in figures(tmp_path)
+    assert len(figures(tmp_path)) == 9
+    assert all((tmp_path / "figures" / name).stat().st_size > 5000 for name in figures(tmp_path))
+    assert not list(tmp_path.glob(".summary*"))
+
+
+def test_one_kick_has_no_limit_and_no_note_about_it(tmp_path):
+    summary = report(stored(tmp_path, sweep()))
+    assert summary["zero_kick_limit"] is None
+    assert summary["notes"] == []
+    assert [row["method"] for row in summary["phi_c"]][:2] == ["power_law", "threshold"]
+    methods = {row["method"] for row in summary["phi_c"] + summary["refusals"]}
+    methods |= {"fluctuations"} if any(one["name"] == "gamma_prime" for one in summary["exponents"]) else set()
+    assert methods == {"power_law", "threshold", "decay", "relaxation", "half_absorbed", "fluctuations"}
+    assert figures(tmp_path) == ["activity_vs_phi.png", "activity_vs_time.png", "packing.png"]
+    assert report(tmp_path) == summary  # again, over what is there
+
+
+def test_the_threshold_stands_in_for_a_refused_power_law(tmp_path):
+    coarse = np.linspace(0.60, 0.66, 5)
+    summary = report(stored(tmp_path, sweep(kicks=(0.01, 0.02, 0.03), phi=coarse)))
+    assert {row["method"] for row in main(summary)} == {"threshold"}
+    assert summary["zero_kick_limit"]["method"] == "threshold"
+    assert sum("no power law" in note for note in summary["notes"]) == 3
+    assert "known at 0" in summary["notes"][-2]
+    assert "three kicks carry a straight line only" in summary["notes"][-1]
+
+
+def test_an_unfinished_sweep(tmp_path):
+    partial = without(without(sweep(dim=3), replica=[4, 5]), phi=[0, 1])
+    summary = report(stored(tmp_path, partial))
+    assert summary["missing"] == 26 + 8
+    assert summary["notes"][0] == "34 of 78 runs are not done: this report uses the others."
+    assert len(main(summary)) == 2
+
+
+def test_failed_runs_are_left_out_and_said(tmp_path):
+    results = sweep()
+    results["failed"] = (results["steps_done"].dims, np.zeros(results["steps_done"].shape, np.int32))
+    results["failed"][3, 0, 0, 1] = 1
+    results["activity"][3, 0, 0, 1] = np.nan
+    summary = report(stored(tmp_path, results))
+    assert (summary["missing"], summary["failed"]) == (0, 1)
+    assert summary["notes"] == ["1 of 78 runs failed: this report leaves them out."]
+
+
+def test_a_store_in_the_older_zarr_format(tmp_path):
+    results = sweep()
+    results.to_zarr(tmp_path / "two" / "results.zarr", zarr_format=2, consolidated=True)
+    assert report(tmp_path / "two") == report(stored(tmp_path, results))
+
+
+def test_nothing_run_yet(tmp_path):
+    summary = report(stored(tmp_path, without(sweep())))
+    assert summary["phi_c"] == []
+    assert summary["zero_kick_limit"] is None
+    assert any("nothing to draw" in note for note in summary["notes"])
+    assert "no estimate of phi_c" in format_summary(summary)
+
+
+@pytest.mark.parametrize("dim", [1, 4])
+def test_other_dimensions(tmp_path, dim):
+    summary = report(stored(tmp_path, sweep(dim=dim)))
+    assert ("packing.png" in figures(tmp_path)) == (dim > 1)
+    assert len(summary["notes"]) == (dim == 1)
+
+
+def test_a_single_run(tmp_path):
+    summary = report(stored(tmp_path, sweep(phi=[0.63], replicas=1)))
+    assert summary["phi_c"] == []
+    assert all("scan a range of phi" in note for note in summary["notes"])
+    assert "activity_vs_time.png" in figures(tmp_path)
+
+
+def test_methods_that_disagree_are_told(tmp_path):
+    results = sweep(phi=np.linspace(0.585, 0.66, 16))
+    (estimate,) = estimate_phi_c(results)
+    assert not [note for note in _doubts([estimate]) if "joint errors" in note]
+    half = replace(estimate.half_absorbed, value=estimate.power_law.value - 0.02, stderr=0.001)
+    (note,) = [note for note in _doubts([replace(estimate, half_absorbed=half)]) if "joint errors" in note]
+    assert "power law" in note or "half absorbed" in note
+    assert "larger systems" in note
+
+
+def test_the_table_fits_a_terminal(tmp_path):
+    results = sweep(kicks=(0.012345678, 0.03, 0.05), phi=np.linspace(0.60, 0.67, 8))
+    results["kick"] = results["kick"] / 1000
+    table = format_summary(report(stored(tmp_path, results)))
+    assert max(len(line) for line in table.splitlines()) <= 80
+    assert "phi_c at zero kick: 0." in table
+    assert "threshold" in table
+
+
+class TestStoresThatAreNone:
+    def test_no_directory(self, tmp_path):
+        with pytest.raises(PackingError, match="nowhere is not a directory: give the directory"):
+            report(tmp_path / "nowhere")
+
+    def test_no_store(self, tmp_path):
+        with pytest.raises(PackingError, match=r"has no results\.zarr: give the directory"):
+            report(tmp_path)
+
+    def test_an_empty_store(self, tmp_path):
+        (tmp_path / "results.zarr").mkdir()
+        with pytest.raises(PackingError, match="damaged and cannot be read"):
+            report(tmp_path)
+
+    def test_garbled_metadata(self, tmp_path):
+        stored(tmp_path, sweep())
+        (tmp_path / "results.zarr" / "zarr.json").write_text('{"zarr_format": 3, "node')
+        with pytest.raises(PackingError, match="damaged and cannot be read"):
+            report(tmp_path)
+
+    def test_a_garbled_chunk(self, tmp_path):
+        stored(tmp_path, sweep())
+        for chunk in (tmp_path / "results.zarr" / "activity" / "c").rglob("*"):
+            if chunk.is_file():
+                chunk.write_bytes(b"not what was written")
+        with pytest.raises(PackingError, match="damaged and cannot be read") as caught:
+            report(tmp_path)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "summary.json").exists()
+
+    def test_a_lost_variable(self, tmp_path):
+        stored(tmp_path, sweep())
+        shutil.rmtree(tmp_path / "results.zarr" / "absorbed_at")
+        with pytest.raises(PackingError, match=r"is not a sweep: .* variable 'absorbed_at'"):
+            open_results(tmp_path)
+
+    def test_impossible_values(self, tmp_path):
+        results = sweep()
+        results["activity"][...] = 7.0
+        with pytest.raises(PackingError, match="between 0 and 1"):
+            report(stored(tmp_path, results))
+
+    def test_damaged_positions_cost_the_picture_alone(self, tmp_path):
+        stored(tmp_path, sweep())
+        for chunk in (tmp_path / "results.zarr" / "positions" / "c").rglob("*"):
+            if chunk.is_file():
+                chunk.write_bytes(b"not what was written")
+        summary = report(tmp_path)
+        assert len(main(summary)) == 2
+        assert "positions cannot be read" in summary["notes"][-1]
+
+    def test_a_directory_that_cannot_be_written(self, tmp_path):
+        stored(tmp_path, sweep())
+        (tmp_path / "figures").write_text("in the way")
+        with pytest.raises(PackingError, match="cannot be written"):
+            report(tmp_path)

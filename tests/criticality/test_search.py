@@ -1,0 +1,127 @@
+"""The adaptive search: phi_c of made-up dynamics with an honest error, a small real run, and every refusal."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from pretend import Pretend, plan
+
+from packing_jax.commands import critical as critical_command
+from packing_jax.commands.main import main
+from packing_jax.criticality.search import Answer, intercept, refine, scaling
+from packing_jax.errors import PackingError
+from packing_jax.sweeps import adaptive as critical
+
+COARSE = {"dim": 2, "rule": "ro", "kick": 1.0, "tolerance": 0.05, "budget": 10**8, "seed": 3}
+
+
+def quietly(_):
+    pass
+
+
+def test_replicas_are_where_the_transition_is():
+    pretend = Pretend(0)
+    found = refine(plan(), pretend, quietly)
+    first = found.rounds[0].particles
+    later = [phi for n, phi, _ in found.outcomes if n > first]
+    assert np.abs(np.array(later) - 0.555).max() < 0.03
+    assert found.particle_steps == sum(one.particle_steps for one in found.rounds) <= found.budget
+    assert [one.particles for one in found.rounds] == [first * 2**k for k in range(len(found.rounds))]
+
+
+def test_a_budget_that_ends_is_no_answer_within_the_tolerance():
+    found = refine(plan(budget=5 * 10**7), Pretend(0), quietly)
+    assert not found.reached
+    assert found.particle_steps <= 5 * 10**7
+    with pytest.raises(PackingError, match=r"takes .* or more"):
+        refine(plan(budget=1000), Pretend(0), quietly)
+    # a round that ends without an answer has been paid for
+    pretend = Pretend(13, a=-0.05, width=0.0015)
+    unlucky = refine(plan(tolerance=0.002, budget=42 * 10**6), pretend, quietly)
+    assert unlucky.particle_steps > sum(one.particle_steps for one in unlucky.rounds)
+    assert unlucky.particle_steps == sum(
+        Pretend(13, a=-0.05, width=0.0015)(ask).particle_steps for ask in pretend.asked
+    )
+    told = critical_command.format_result(found)
+    assert ("not extrapolated" in told) == (not math.isfinite(found.stderr))
+
+
+def test_a_line_in_the_smearing_is_found_exactly():
+    omega = scaling(3)[0]
+    n = np.array([256, 512, 1024, 2048])
+    fit = intercept(n, np.full(4, 0.6), [1e-3] * 4, omega)
+    assert fit.value == pytest.approx(0.6, abs=1e-9)
+    bent = intercept(n, 0.6 - 0.01 * (n / 256) ** -omega, [1e-3] * 4, omega)
+    assert abs(bent.value - 0.6) < 2 * bent.stderr
+    with pytest.raises(PackingError, match="2 sizes"):
+        intercept(n[:2], np.full(2, 0.6), [1e-3] * 2, omega)
+
+
+def test_no_transition_in_the_bracket():
+    with pytest.raises(PackingError, match=r"absorbed, up to phi = 0\.5: there is no transition"):
+        refine(plan(bracket=(0.1, 0.5)), Pretend(0), quietly)
+
+
+def test_a_transition_below_the_bracket_is_found():
+    # random organization at kick 1 in 5D and 6D: a sixteenth of random close packing
+    found = refine(plan(bracket=(0.6, 0.7)), Pretend(0, 0.04), quietly)
+    assert abs(found.value - 0.04) < 3 * found.stderr
+    assert found.reached
+    first = found.rounds[0].particles
+    assert max(phi for n, phi, _ in found.outcomes if n > first) < 0.1  # found once
+    few = refine(plan(bracket=(0.6, 0.7), budget=5 * 10**7), Pretend(0, 0.04), quietly)
+    assert few.interval[0] <= few.value <= few.interval[1]
+    with pytest.raises(PackingError, match=r"every replica is active, down to phi = .*: there is no transition"):
+        refine(plan(budget=10**12), lambda ask: Answer((-1,) * len(ask.replicas), 1), quietly)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ({"tolerance": 0.0}, "the tolerance is 0"),
+        ({"tolerance": math.nan}, "the tolerance is nan"),
+        ({"budget": 10}, "the budget is 10"),
+        ({"kick": 0.0}, "the kick is 0"),
+        ({"kick": -1.0}, "the kick is -1"),
+        ({"seed": -1}, "the seed is -1"),
+        ({"dim": 7}, "dimension"),
+        ({"batch_fraction": 0.5}, "belongs to the rule sgd"),
+    ],
+)
+def test_refusals(words, sentence):
+    with pytest.raises(PackingError, match=sentence):
+        critical.search(**{**COARSE, **words})
+
+
+@pytest.mark.validation  # compiles for every size: a minute of CPU
+def test_a_real_search():
+    assert 0.25 < critical.search(**COARSE).value < 0.45
+
+
+def test_a_search_that_is_cut_goes_on_to_the_same_numbers(tmp_path, capsys, monkeypatch):
+    pretend = Pretend(0, 0.34, dim=2)
+    monkeypatch.setattr(critical._Recorded, "_run", lambda _, ask: pretend(ask))
+    words = ["critical", "--dim=2", "--rule=ro", "--kick=1", "--tolerance=0.05", "--budget=1e8", "--seed=3"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main([*words, f"--out={whole}"]) == 0
+    said = capsys.readouterr()
+    assert max(map(len, said.out.splitlines()[:-2])) <= 80
+    assert "phi_c = 0." in said.out
+    assert said.err == ""
+    facts = json.loads((whole / "critical.json").read_bytes())
+    assert 0.25 < facts["result"]["value"] < 0.45
+    assert (whole / "critical.png").stat().st_size > 10_000
+
+    # what a process that was killed after three batches left
+    cut.mkdir()
+    (cut / "critical.json").write_text(json.dumps({**facts, "result": None, "batches": facts["batches"][:3]}))
+    again = critical.search(**COARSE, out=cut)
+    assert (cut / "critical.json").read_bytes() == (whole / "critical.json").read_bytes()
+    assert critical.summary(again)["value"] == facts["result"]["value"]
+
+    with pytest.raises(PackingError, match="another system"):
+        critical.search(**{**COARSE, "seed": 4}, out=cut)
+    (cut / "critical.json").write_text("{")
+    with pytest.raises(PackingError, match="damaged"):
+        critical.search(**COARSE, out=cut)

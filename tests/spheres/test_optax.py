@@ -1,0 +1,140 @@
+"""SGD moved by the driver against optax driven by hand on float64 gradients, and hyperparameters per replica."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.tree_util import Partial
+
+import packing_jax as pj
+from packing_jax.spheres.neighbors import plan_for
+from packing_jax.spheres.system import System
+
+pytestmark = pytest.mark.usefixtures("usual_promotion")  # optax mixes dtypes
+
+# A two-dimensional mixture with smooth forces (a linear force jumps at contact), on a cell grid. With so thin a skin
+# the particles are sorted again every few steps, so momentum that did not follow them would show at once.
+N = 200
+STEPS = 30
+SKIN = 0.05
+
+
+def _system(dtype: type, energy: Any = pj.HARMONIC) -> System:
+    return System.create(0.8, N, 2, sizes=pj.mixture_1_to_1_4(N), energy=energy, dtype=dtype)
+
+
+def _start() -> np.ndarray:
+    return np.random.default_rng(11).random((N, 2), np.float32).astype(np.float64)
+
+
+def _by_hand(optimizer: optax.GradientTransformation, steps: int, energy: Any = pj.HARMONIC) -> np.ndarray:
+    """Positions in box sides after ``steps`` optax updates of x in mean diameters; all pairs, float64, no wrapping."""
+    system = _system(np.float64, energy)
+    unit = system.unit
+
+    @jax.jit
+    def update(x: jax.Array, state: Any) -> tuple[jax.Array, Any]:
+        gradient = jax.grad(lambda y: pj.total_energy(system, y * unit) / unit)(x)
+        updates, state = optimizer.update(gradient, state, x)
+        return optax.apply_updates(x, updates), state
+
+    x = jnp.asarray(_start()) / unit
+    state = optimizer.init(x)
+    for _ in range(steps):
+        x, state = update(x, state)
+    return np.asarray(x * unit)
+
+
+def _driven(optimizer: Any, dtype: type, steps: int, energy: Any = pj.HARMONIC, **options: Any) -> pj.Trajectory:
+    return pj.simulate(
+        _system(dtype, energy),
+        pj.sgd(optimizer),
+        steps,
+        jax.random.key(0),
+        start=_start(),
+        record={},
+        times=np.array([steps]),
+        skin=SKIN,
+        **options,
+    )
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest distance along an axis, in box sides."""
+    return float(np.max(np.abs(a - b - np.round(a - b))))
+
+
+OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
+    "momentum": lambda: optax.sgd(0.1, momentum=0.8),
+    "nesterov": lambda: optax.sgd(0.1, momentum=0.8, nesterov=True),
+    "adam": lambda: optax.adam(0.02),
+    "schedule": lambda: optax.sgd(optax.exponential_decay(0.3, transition_steps=5, decay_rate=0.7)),
+    "clipped": lambda: optax.chain(optax.clip(0.1), optax.clip_by_global_norm(0.8), optax.sgd(0.2)),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_driver_moves_as_optax_by_hand(name: str) -> None:
+    with jax.enable_x64(True):
+        assert plan_for(_system(np.float64), SKIN).cells >= 3
+        by_hand = _by_hand(OPTIMIZERS[name](), STEPS)
+        driven = _driven(OPTIMIZERS[name](), np.float64, STEPS).positions
+    assert driven.dtype == np.float64
+    assert _difference(by_hand, driven) < 1e-9
+    assert np.max(np.abs(by_hand - _start())) > 0.01
+
+
+def test_float32_stays_close_to_optax_by_hand() -> None:
+    with jax.enable_x64(True):
+        by_hand = _by_hand(OPTIMIZERS["adam"](), STEPS)
+    assert _difference(by_hand, _driven(OPTIMIZERS["adam"](), np.float32, STEPS).positions) < 2e-5
+
+
+def test_plain_descent_on_the_linear_energy() -> None:
+    """The default energy, whose force jumps at contact: equal as long as rounding flips no contact."""
+    with jax.enable_x64(True):
+        by_hand = _by_hand(optax.sgd(0.1), STEPS, pj.LINEAR)
+        assert _difference(by_hand, _driven(optax.sgd(0.1), np.float64, STEPS, pj.LINEAR).positions) < 1e-9
+
+
+def _mean_of_three(rate: float) -> optax.GradientTransformation:
+    """Descent along the mean of the last three gradients, which are kept in one array (3, ...), as L-BFGS keeps its."""
+
+    def init(x: jax.Array) -> jax.Array:
+        return jnp.zeros((3, *x.shape), x.dtype)
+
+    def update(gradient: jax.Array, memory: jax.Array, x: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        memory = jnp.concatenate([memory[1:], gradient[None]])
+        return -rate * jnp.mean(memory, axis=0), memory
+
+    return optax.GradientTransformation(init, update)
+
+
+def test_state_with_more_axes_follows_the_particles() -> None:
+    with jax.enable_x64(True):
+        by_hand = _by_hand(_mean_of_three(0.2), STEPS)
+        driven = _driven(_mean_of_three(0.2), np.float64, STEPS).positions
+    assert _difference(by_hand, driven) < 1e-9
+
+
+def test_switches_in_a_partial() -> None:
+    """``nesterov`` is a Python bool that optax tests: it must not become a traced array."""
+    rule = Partial(optax.sgd, learning_rate=0.1, momentum=0.8, nesterov=True)
+    with jax.enable_x64(True):
+        by_hand = _by_hand(OPTIMIZERS["nesterov"](), STEPS)
+    assert _difference(by_hand, _driven(rule, np.float32, STEPS).positions) < 2e-5
+
+
+def test_learning_rates_per_replica_are_separate_runs() -> None:
+    rates = np.array([0.02, 0.05, 0.1], np.float32)
+    rule = Partial(optax.sgd, learning_rate=jnp.asarray(rates), momentum=0.7)
+    together = _driven(rule, np.float32, STEPS)
+    assert together.positions.shape == (3, N, 2)
+    for rate, positions in zip(rates, together.positions, strict=True):
+        alone = _driven(Partial(optax.sgd, learning_rate=jnp.asarray(rate), momentum=0.7), np.float32, STEPS)
+        np.testing.assert_array_equal(positions, alone.positions)
+    assert _difference(together.positions[0], together.positions[2]) > 0.01
