@@ -24,16 +24,18 @@ from packing_jax.commands.bench import (
     tiled,
     usable_cores,
 )
-from packing_jax.drive.batch import canonical
-from packing_jax.drive.chunk import Needs, chunk, overflowed
+from packing_jax.drive.batch import take as pick
+from packing_jax.drive.chunk import chunk
+from packing_jax.drive.kind import Pace
+from packing_jax.drive.run import begin
 from packing_jax.errors import PackingError
 from packing_jax.observables import activity
-from packing_jax.simulate import _begin
 from packing_jax.spheres import neighbors as nb
 from packing_jax.spheres.geometry import take, to_fixed
+from packing_jax.spheres.particles import Particles, particles_of
 from packing_jax.spheres.start import gather_replicas
 from packing_jax.spheres.system import System
-from packing_jax.spheres.tuning import first_skin, fitted, next_plan
+from packing_jax.spheres.tuning import Needs, fitted
 
 REBUILD_SKIN = 0.4
 
@@ -198,37 +200,40 @@ def near_transition(
     system = work.system(None)
     replicas, _ = gather_replicas(system, bro(work.kick), jax.random.key(5), positions)
     times, record = np.array([0, steps], np.int32), {"activity": activity}
-    start, schedule = _begin(replicas, times, record), jnp.asarray(times)
-    plan, took = nb.plan_for(system, first_skin(work.dim)), dict[nb.Plan, float]()
+    kind, took = particles_of(replicas, dense=dense), dict[Particles, float]()
+    start, schedule = begin(kind, replicas, times, record), jnp.asarray(times)
 
     def stretch(most: int = steps) -> tuple[Any, Needs]:
-        end, needs = chunk(plan, tuple(record.items()), replicas, start, schedule, jnp.asarray(most, jnp.int32))
+        end, needs = chunk(kind, tuple(record.items()), replicas, start, schedule, jnp.asarray(most, jnp.int32))
         return jax.block_until_ready(end), Needs(*map(np.max, jax.device_get(needs)))
 
-    while plan not in took:
+    while kind not in took:
         end, needs = stretch()  # compiles
-        if overflowed(plan, needs):
-            plan = plan.grown(int(needs.row), int(needs.slots))
+        if kind.void(needs):
+            grown = kind.grown(needs, replicas)
+            assert isinstance(grown, Particles)
+            kind = grown
             continue
         clock = time.perf_counter()
         stretch()
-        took[plan] = time.perf_counter() - clock
+        took[kind] = time.perf_counter() - clock
         # the next stretch begins where this one did, with as many active as there
         began = round(float(end.records["activity"][0, 0]) * work.particles)
         needs = needs._replace(active=max(int(needs.active), began))
-        plan, _ = next_plan(plan, system, needs, steps, np.inf, not dense)
-    plan = min(took, key=lambda one: took[one])
+        kind, _ = kind.tuned(needs, Pace(steps, np.inf, 1), replicas)
+    kind = min(took, key=lambda one: took[one])
     end, needs = stretch(steps + 1)  # one more than there is, at which the last record is taken
-    if overflowed(plan, needs):
+    if kind.void(needs):
         raise Failed("the neighbour rows of the run near the transition overflowed")
-    one = canonical(jax.device_get(end), 0)
-    outcome = {"coordinates": one.coordinates, "activity": one.records["activity"]}
+    one = pick(jax.device_get(end), 0)
+    place, _ = kind.canonical(pick(replicas, 0), one.place, one.rule)
+    outcome = {"coordinates": place.coordinates, "activity": one.records["activity"]}
 
     def advance(times: int) -> None:
         for _ in range(times):
             stretch()
 
-    note = f"skin {plan.skin}" + (f", lists of {plan.active}" if plan.active else "")
+    note = f"skin {kind.plan.skin}" + (f", lists of {kind.plan.active}" if kind.plan.active else "")
     channel.serve(advance, work.particles * steps, meta(work, note) | {"activity": float(outcome["activity"].mean())})
     return outcome
 

@@ -21,7 +21,9 @@ from unittest import mock
 import numpy as np
 import tyro
 
-from packing_jax.simulate import run
+from packing_jax.drive.run import run
+from packing_jax.simulate import DEFAULT_RECORD
+from packing_jax.spheres.particles import particles_of
 from packing_jax.sweeps.cells import provenance
 from packing_jax.sweeps.checkpoint import Checkpoints
 from packing_jax.sweeps.run import run_sweep
@@ -49,7 +51,8 @@ def without(spec: Sweep) -> float:
     cells = sorted(itertools.product(*(range(len(axis)) for axis in (spec.phi, spec.kick, spec.batch_fraction or ()))))
     names = [layout.name((*cell, r)) for cell in reversed(cells) for r in range(spec.replicas)]
     clock = time.perf_counter()
-    ended = sum(1 for _ in run(replicas_of(spec, names), record_times(spec)))
+    replicas = replicas_of(spec, names)
+    ended = sum(1 for _ in run(particles_of(replicas), replicas, record_times(spec), DEFAULT_RECORD))
     assert ended == len(names)
     return time.perf_counter() - clock
 

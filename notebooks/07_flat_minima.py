@@ -41,9 +41,9 @@ import optax
 from jax.tree_util import Partial
 
 from packing_jax import HARMONIC, LINEAR, System, sgd, simulate, stack
+from packing_jax.drive.schedule import linear_times
 from packing_jax.landscape.flatness import packing_curvature, packing_flatness
 from packing_jax.landscape.minima import minimise
-from packing_jax.simulate import linear_times
 
 SMOKE = os.environ.get("PACKING_JAX_SMOKE") == "1"
 PARTICLES = 100 if SMOKE else 500

@@ -1,7 +1,8 @@
 """Stochastic gradient descent as statistical physics: packings, absorbing states, phase diagrams, in JAX."""
 
+from packing_jax.drive.schedule import linear_times, log_times
 from packing_jax.errors import PackingError
-from packing_jax.simulate import Trajectory, linear_times, log_times, simulate
+from packing_jax.simulate import Trajectory, simulate
 from packing_jax.spheres.energy import HARMONIC, HERTZIAN, LINEAR, PairEnergy, overlap, total_energy
 from packing_jax.spheres.geometry import ball_volume, mixture_1_to_1_4, packing_fraction
 from packing_jax.spheres.rules import bro, langevin, random_organization, sgd

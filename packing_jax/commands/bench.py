@@ -25,8 +25,10 @@ import optax
 from jax import Array
 
 from packing_jax.drive.devices import on_cpu
+from packing_jax.drive.run import Progress
+from packing_jax.drive.schedule import STEP_LIMIT
 from packing_jax.errors import PackingError
-from packing_jax.simulate import STEP_LIMIT, Progress, simulate
+from packing_jax.simulate import simulate
 from packing_jax.spheres.geometry import mixture_1_to_1_4
 from packing_jax.spheres.rules import Rule, bro, langevin, sgd
 from packing_jax.spheres.system import System
@@ -144,11 +146,11 @@ def steady_rates(
         seconds = order(rate)
         if seconds is None:
             raise _Enough
-        began, at_begin = time.perf_counter(), progress.particle_steps
+        began, at_begin = time.perf_counter(), progress.unit_steps
 
     def on_progress(progress: Progress) -> None:
         nonlocal began, at_begin, compiled
-        now, made = time.perf_counter(), progress.particle_steps
+        now, made = time.perf_counter(), progress.unit_steps
         if progress.done == progress.total:
             raise PackingError("every replica was absorbed while its steps were timed; use a higher phi")
         if compiled != compilations.count:

@@ -20,6 +20,8 @@ from jax.custom_batching import sequential_vmap
 from jax.custom_derivatives import SymbolicZero
 from jax.flatten_util import ravel_pytree
 
+from packing_jax.drive.chunk import settle
+from packing_jax.drive.kind import Clock
 from packing_jax.errors import PackingError
 from packing_jax.spheres import neighbors as nb
 from packing_jax.spheres import noise
@@ -148,17 +150,15 @@ def _forward(varied: Varied, constant: _Constant) -> tuple[tuple[Array, Any, Car
 
         nothing, _, idle = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(move_all))
         move, state, info = jax.lax.cond(going, move_all, lambda: (nothing, carry.state, idle))
-        still = ~jnp.any(info.active)
-        absorbed = going & still
-        failed = going & info.failed & ~still & (number < run.count)
-        moves = going & ~still & ~failed & (number < run.count)
+        clock = Clock(number, going, carry.failed, carry.absorbed_at, made=number, event=going)
+        moves, clock = settle(clock, ~jnp.any(info.active), info.failed, last=run.count, due_at=-1)
         after = Carry(
             fixed=jnp.where(moves, carry.fixed + move, carry.fixed),
             real=jnp.where(moves, carry.real + reals(move), carry.real),
             state=jax.tree.map(lambda new, old: jnp.where(moves, new, old), state, carry.state),
             going=moves,
-            failed=carry.failed | failed,
-            absorbed_at=jnp.where(absorbed, number, carry.absorbed_at),
+            failed=clock.failed,
+            absorbed_at=clock.absorbed_at,
             row=jnp.maximum(carry.row, listed.needed_row),
             slots=jnp.maximum(carry.slots, listed.needed_slots),
         )

@@ -1,4 +1,10 @@
-"""The replicas of a run on the host's side: which of them move now, and who comes next."""
+"""The replicas of a run on the host's side: which of them move now, and who comes next.
+
+A kind whose arithmetic is exact may move in a batch of any width, which shrinks as replicas end. A kind of floats may
+not: the compiler rounds a batched product differently for different widths. There every device computes blocks of one
+width, filled up with dead copies, from the first chunk to the last: the same width gives the same bits alone, in a
+refilled batch, resumed, and on any number of devices.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from packing_jax.drive.chunk import Replicas, State
-from packing_jax.drive.devices import local_devices, padded, spread
+from packing_jax.drive.chunk import State
+from packing_jax.drive.devices import Spread, local_devices
+from packing_jax.drive.kind import Kind, Replicas
 
 
 class Batch:
@@ -16,41 +23,45 @@ class Batch:
 
     def __init__(
         self,
+        kind: Kind,
         replicas: Replicas,
         width: int,
         begin: Callable[[Replicas], State],
         restore: Callable[[int], State | None],
     ) -> None:
-        """Put the first ``width`` of them on the devices.
+        """Put the first of them on the devices.
 
         Args:
+            kind: what they are.
             replicas: all of them.
-            width: how many move at a time.
+            width: how many move at a time; of a kind that is not exact, on each device, no more and no fewer.
             begin: their states before the first step.
             restore: the state that one goes on from, None to begin at its start.
         """
-        self._all = jax.device_get(replicas)
+        self._kind = kind
+        self._all = jax.device_get(replicas._replace(shared=()))
         self._begin, self._restore = begin, restore
-        self.total = len(self._all.start)
+        self._spread = Spread(replicas.shared, block=None if kind.exact else width)
+        self.total = len(self._all.key)
         self.ended = np.zeros(self.total, bool)
         self.made = np.zeros(self.total, np.int64)  #: moves
         self.found = np.zeros(self.total, np.int64)  #: of them, made before this run
-        self._width = min(width, self.total)
+        self._width = min(width if kind.exact else width * len(local_devices()), self.total)
         self._waiting = list(range(self._width, self.total))
         self._parked: dict[int, State] = {}  # taken out of a batch that does not fit in memory
-        self._failing: tuple[int, str] | None = None
+        self._failing: tuple[set[int], str] | None = None
         self._left = False  # somebody, since the last refill
         first = np.arange(self._width)
         self._load(first, self._enter(first))
 
     def _load(self, slots: np.ndarray, state: State) -> None:
         self.slots = slots  # which replica each place of the batch holds
-        width = padded(len(slots))
+        width = self._spread.places(len(slots))
         if width > len(slots):  # dead copies of the last one, which nobody but the devices sees
             slots = np.append(slots, np.repeat(slots[-1:], width - len(slots)))
             state = take(state, np.minimum(np.arange(width), len(self.slots) - 1))
             state = state._replace(alive=jnp.asarray(state.alive & (np.arange(width) < len(self.slots))))
-        self.here, self.state = spread((take(self._all, slots), state))
+        self.here, self.state = self._spread(take(self._all, slots), state)
 
     def _host(self) -> State:
         """The state of every place."""
@@ -64,21 +75,31 @@ class Batch:
         """Width of the arrays on the devices."""
         return len(self.state.step)
 
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of all arrays on the devices: what else a program depends on."""
+        return tuple(leaf.shape for leaf in jax.tree.leaves((self.here, self.state)))
+
     def _enter(self, who: np.ndarray) -> State:
         old = {row: self._parked.pop(int(index)) for row, index in enumerate(who) if int(index) in self._parked}
         for row in set(range(len(who))) - set(old):
             if (one := self._restore(int(who[row]))) is not None:
                 old[row] = one._replace(alive=jnp.ones_like(one.alive))
                 self.found[who[row]] = one.step
-        state = jax.device_get(self._begin(take(self._all, who)))
+        state = jax.device_get(self._begin(self._spread.with_shared(take(self._all, who))))
         if old:
             state = put(state, np.array(list(old)), jax.tree.map(lambda *leaves: np.stack(leaves), *old.values()))
         self.made[who] = state.step
         return state
 
     def one(self, index: int) -> Replicas:
-        """A replica, without the replica axis."""
+        """A replica, without the replica axis and without what is shared."""
         return take(self._all, index)
+
+    def _canonical(self, host: State, place: int | np.integer) -> State:
+        """One replica of a batch, in the form that any batch leads to."""
+        one = take(host, place)
+        where, rule = self._kind.canonical(self.one(int(self.slots[place])), one.place, one.rule)
+        return one._replace(place=where, rule=rule)
 
     def accept(self, after: State) -> np.ndarray:
         """Take over the end of a chunk; the moves that each place made in it."""
@@ -91,16 +112,17 @@ class Batch:
     def give_up(self, reason: str) -> bool:
         """A chunk cannot run: halve the batch, or fail the one replica that is left; whether it was the last one.
 
-        Which of the replicas it is, and whether each of them fits in memory, shows with half of them.
+        Which of the replicas it is, and whether each of them fits in memory, shows with half of them. Blocks of fixed
+        width cannot be halved: all of them fail.
         """
         going = np.flatnonzero(~self.ended[self.slots])
         host = self._host()
-        if len(going) == 1:
-            self._failing = (int(self.slots[going[0]]), reason)
+        if len(going) == 1 or not self._kind.exact:
+            self._failing = (set(map(int, self.slots[going])), reason)
             self.state = host._replace(alive=jnp.zeros_like(host.alive))
             return True
         stay, leave = np.array_split(going, 2)
-        self._parked |= {int(self.slots[place]): canonical(host, place) for place in leave}
+        self._parked |= {int(self.slots[place]): self._canonical(host, place) for place in leave}
         self._waiting = [*map(int, self.slots[leave]), *self._waiting]
         self._load(self.slots[stay], take(host, stay))
         return False
@@ -111,7 +133,7 @@ class Batch:
         if len(places):
             host = self._host()
             for place in places:
-                on_stop(int(self.slots[place]), canonical(host, place))
+                on_stop(int(self.slots[place]), self._canonical(host, place))
 
     def until(self, stops: np.ndarray) -> int:
         """Moves that all replicas under way can make before one of them reaches one of these steps."""
@@ -125,11 +147,11 @@ class Batch:
         if not len(leaving):
             return
         host = self._host()
+        failing, reason = self._failing or (set(), "")
         for place in leaving:
             index = int(self.slots[place])
             self.ended[index] = True
-            failing, reason = self._failing or (-1, "")
-            yield index, canonical(host, place), reason if failing == index else ""
+            yield index, self._canonical(host, place), reason if index in failing else ""
         self._left = True
 
     def refill(self) -> None:
@@ -150,7 +172,7 @@ class Batch:
             slots = slots.copy()
             slots[places] = [self._waiting.pop(0) for _ in places]
             host = put(host, places, self._enter(slots[places]))
-        elif alive.sum() <= len(slots) // 4 and self.places > len(local_devices()):
+        elif alive.sum() <= len(slots) // 4 and self._spread.places(max(1, len(slots) // 4)) < self.places:
             # A quarter is left: move these alone. Each width compiles once, hence not for every replica that leaves.
             # Where each device has one replica, nothing would be gained.
             stay = np.concatenate([np.flatnonzero(alive), free])[: max(1, len(slots) // 4)]
@@ -162,24 +184,7 @@ class Batch:
         """The state of every replica under way, by its index."""
         host = self._host()
         going = np.flatnonzero(np.asarray(host.alive))
-        return self._parked | {int(self.slots[place]): canonical(host, place) for place in going}
-
-
-def canonical(state: State, place: int | np.integer) -> State:
-    """One replica of a batch, its particles in their original order: the state that any batch leads to."""
-    one = take(state, place)
-    order = np.argsort(one.tags)
-    shape = one.coordinates.shape
-
-    def sort(leaf: Any) -> Any:  # a count is a number without axes
-        return leaf[..., order] if leaf.shape[-2:] == shape else leaf
-
-    return one._replace(
-        coordinates=one.coordinates[:, order],
-        images=one.images[:, order],
-        tags=one.tags[order],
-        rule=jax.tree.map(sort, one.rule),
-    )
+        return self._parked | {int(self.slots[place]): self._canonical(host, place) for place in going}
 
 
 def take(tree: Any, index: Any) -> Any:

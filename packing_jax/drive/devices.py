@@ -26,25 +26,49 @@ def on_cpu() -> bool:
     return local_devices()[0].platform == "cpu"
 
 
-def padded(width: int) -> int:
-    """Places of a batch of so many replicas: as many on each device, and no device without a replica to start with."""
-    share = min(width, len(local_devices()))
-    return -(-width // share) * share
+class Spread:
+    """How the batches of a run lie on the devices: in pieces of one size, and one copy of what is shared."""
 
+    def __init__(self, shared: Any, block: int | None) -> None:
+        """Keep what all replicas share.
 
-def spread(tree: Any) -> Any:
-    """Put a batch on the devices.
+        Args:
+            shared: arrays without a replica axis.
+            block: replicas that a device computes, no more and no fewer; None: as many as there are.
+        """
+        self._shared, self._block = shared, block
+        self._copies: dict[int, Any] = {}  # devices -> what is shared, on each of them
 
-    Args:
-        tree: numpy arrays with a leading replica axis, whose length :func:`padded` returns.
-    """
-    devices = local_devices()
-    if len(devices) == 1:
-        return jax.device_put(tree)
-    share = min(len(jax.tree.leaves(tree)[0]), len(devices))
-    if share == 1:
-        return jax.device_put(tree, devices[0])
-    return jax.device_put(tree, NamedSharding(Mesh(np.array(devices[:share]), ("replica",)), BY_REPLICA))
+    def _devices(self, width: int) -> int:
+        return min(width if self._block is None else -(-width // self._block), len(local_devices()))
+
+    def places(self, width: int) -> int:
+        """Places of a batch of so many replicas: as many on each device, and none without a replica to start with."""
+        share = self._devices(width)
+        return share * (-(-width // share) if self._block is None else self._block)
+
+    def __call__(self, replicas: Any, state: Any) -> tuple[Any, Any]:
+        """Put a batch on the devices.
+
+        Args:
+            replicas: numpy arrays with a leading replica axis, whose length :meth:`places` returns.
+            state: likewise.
+        """
+        devices = local_devices()
+        share = self._devices(len(replicas.key))
+        if share == 1:
+            where = everywhere = devices[0]
+        else:
+            mesh = Mesh(np.array(devices[:share]), ("replica",))
+            where, everywhere = NamedSharding(mesh, BY_REPLICA), NamedSharding(mesh, PartitionSpec())
+        if share not in self._copies:
+            self._copies = {share: jax.device_put(self._shared, everywhere)}
+        replicas, state = jax.device_put((replicas, state), where)
+        return replicas._replace(shared=self._copies[share]), state
+
+    def with_shared(self, replicas: Any) -> Any:
+        """Replicas of a batch with what they share."""
+        return replicas._replace(shared=self._shared)
 
 
 def mesh_of(array: Array) -> Mesh | None:

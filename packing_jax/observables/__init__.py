@@ -10,7 +10,6 @@ and every run imports these modules, few of them for a tree.
 """
 
 from packing_jax.observables.activity import (
-    Configuration,
     Observable,
     activity,
     displacement,
@@ -38,6 +37,7 @@ from packing_jax.observables.structure import (
     structure_factor,
     wave_vectors,
 )
+from packing_jax.spheres.configuration import Configuration
 
 __all__ = [
     "Configuration",

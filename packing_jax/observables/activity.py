@@ -5,26 +5,15 @@ reproducible. Counts are integers, and means go through :func:`exact_mean`.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from packing_jax.spheres.configuration import Configuration
 from packing_jax.spheres.energy import pair_rows
 from packing_jax.spheres.geometry import sum_of_squares, unwrapped
 from packing_jax.spheres.system import System
-
-
-class Configuration(NamedTuple):
-    """One system at one time, particles in the order of the neighbour rows."""
-
-    coordinates: Array  #: (dim, N) fixed point
-    images: Array  #: (dim, N) int32, boxes crossed since the start
-    start: Array  #: (dim, N) fixed point, where each particle started
-    rows: Array  #: (N, K) neighbour slots
-    tags: Array  #: (N,) int32, which particle each is; the order changes whenever rows are rebuilt
-
 
 Observable = Callable[[System, Configuration], Array]
 

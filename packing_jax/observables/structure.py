@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from packing_jax.drive.devices import on_cpu
 from packing_jax.errors import PackingError
-from packing_jax.observables.activity import Configuration, Observable, exact_mean
+from packing_jax.observables.activity import Observable, exact_mean
 from packing_jax.observables.periodic import Float, wrapped
+from packing_jax.spheres.configuration import Configuration
 from packing_jax.spheres.geometry import ball_volume, check_dim, float_of, quanta
 from packing_jax.spheres.system import System
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from packing_jax.drive.chunk import Replicas
+from packing_jax.drive.kind import Replicas
 from packing_jax.errors import PackingError
 from packing_jax.spheres.geometry import to_fixed
 from packing_jax.spheres.system import System

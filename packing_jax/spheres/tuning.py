@@ -8,10 +8,11 @@ them: capacities in steps of 8, skins on a ladder, and a change must pay for its
 
 import os
 from dataclasses import replace
+from typing import NamedTuple
 
 import jax
+from jax import Array
 
-from packing_jax.drive.chunk import Needs
 from packing_jax.drive.devices import on_cpu
 from packing_jax.spheres.neighbors import Plan, plan_for
 from packing_jax.spheres.system import System
@@ -28,6 +29,20 @@ _REBUILD = 9.0  # dense steps that a rebuild takes
 _ACTIVE = 3.0  # an entry of a listed particle's row: two passes, gathered
 _OVERHEAD = 5e4  # fixed cost of an active-only step, in row entries
 _SPARE = 1  # entries beyond what was met, so that fluctuations seldom overflow
+
+
+class Needs(NamedTuple):
+    """What the neighbour search of a chunk met; above the plan's capacity the chunk is void.
+
+    Beside a batch on several devices, each has one entry a device.
+    """
+
+    row: Array  #: () int32, longest row
+    slots: Array  #: () int32, longest run of cells
+    rebuilds: Array  #: () int32
+    active: (
+        Array  #: () int32, the most active particles of a replica: at any step if lists are in use, else at the last
+    )
 
 
 def first_skin(dim: int) -> float:

@@ -1,7 +1,7 @@
 """phi_c of a system by the adaptive search: `packing-jax critical`, and the same in Python.
 
 :mod:`packing_jax.criticality.search` decides what to run; here it is run, by the one driver
-:func:`packing_jax.simulate.run`, recorded, and told.
+:func:`packing_jax.drive.run.run`, recorded, and told.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from packing_jax.criticality.search import Answer, Ask, Plan, Round, SearchResult, check_plan, refine
+from packing_jax.drive.run import Progress, run
 from packing_jax.errors import PackingError
-from packing_jax.simulate import Progress, run
 from packing_jax.spheres.geometry import ball_volume, check_dim
+from packing_jax.spheres.particles import particles_of
 from packing_jax.sweeps.cells import provenance
 from packing_jax.sweeps.files import write_all
 from packing_jax.sweeps.manifest import digest_of
@@ -142,10 +143,12 @@ class _Recorded:
         absorbed_at, moves = [-1] * len(ask.replicas), 0
 
         def progress(now: Progress) -> None:
-            spent = self._spent + now.particle_steps
+            spent = self._spent + now.unit_steps
             self._on_progress(SearchProgress(self._rounds, ask.particles, spent, self._plan.budget))
 
-        for index, one in run(replicas, np.array([ask.steps], np.int32), {}, on_progress=progress):
+        for index, one in run(
+            particles_of(replicas), replicas, np.array([ask.steps], np.int32), {}, on_progress=progress
+        ):
             if one.failed:
                 raise PackingError(f"a replica at phi = {ask.replicas[index][0]:g} {one.reason}")
             absorbed_at[index] = one.absorbed_at

@@ -21,8 +21,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from packing_jax.drive.devices import local_devices
+from packing_jax.drive.run import Progress, Result, Snapshot
 from packing_jax.errors import PackingError
-from packing_jax.simulate import Progress, Result, Snapshot, default_batch
+from packing_jax.spheres.particles import device_width
 from packing_jax.sweeps import files
 from packing_jax.sweeps.cells import Finished, Index, cell_arrays, chunk_file, encoded, entry_of, provenance, scratch
 from packing_jax.sweeps.checkpoint import Checkpoints
@@ -103,7 +105,7 @@ def work(group: Group) -> Ended:
                 "first": group.cells[0],
                 "attempt": attempt,
                 "share": progress.share * len(group.cells),
-                "steps": progress.particle_steps,
+                "steps": progress.unit_steps,
                 "longest": longest,
             }
             worker.log_event(group.session, message)
@@ -155,7 +157,7 @@ class Cluster:
             PackingError: a worker does not see the directory, has no packing_jax, or failed.
             Stopped: the session is to end; what was under way is in the checkpoints.
         """
-        width = default_batch(spec.particles, spec.dim) if batch is None else batch
+        width = device_width(spec.particles, spec.dim) * len(local_devices()) if batch is None else batch
         self._total = len(todo)
         groups = max(-(-len(todo) // width), min(len(todo), len(self.client.nthreads())))
         # dealt like cards, so that each group has its share of dense cells, which take longest

@@ -14,8 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from packing_jax.drive.chunk import State
+from packing_jax.drive.devices import local_devices
+from packing_jax.drive.run import Progress, Result, Snapshot, run, state_like
 from packing_jax.errors import PackingError
-from packing_jax.simulate import Progress, Result, Snapshot, default_batch, run, state_like
+from packing_jax.simulate import DEFAULT_RECORD
+from packing_jax.spheres.particles import device_width, particles_of
 from packing_jax.sweeps.cells import Finished, Index, Layout, description
 from packing_jax.sweeps.checkpoint import Checkpoints
 from packing_jax.sweeps.manifest import Name, digest_of
@@ -204,7 +207,7 @@ class _Session:
         self, todo: Sequence[Index], checkpoints: Checkpoints, batch: int | None, chunk_steps: int | None
     ) -> None:
         names = [self.store.layout.name(cell) for cell in todo]
-        width = default_batch(self.spec.particles, self.spec.dim) if batch is None else batch
+        width = device_width(self.spec.particles, self.spec.dim) * len(local_devices()) if batch is None else batch
         finished: list[tuple[int, Result]] = []
         over = 0
 
@@ -216,7 +219,7 @@ class _Session:
                 self.store.write([finished_cell(self.store.layout, todo[i], result) for i, result in finished])
                 finished.clear()
             under_way = [cell for cell in todo[: width + over] if not self.store.ended[cell]]
-            self.report(under_way, progress.share, progress.particle_steps, progress.total)
+            self.report(under_way, progress.share, progress.unit_steps, progress.total)
 
         def look(snapshot: Snapshot) -> None:
             def states() -> dict[Name, Any]:
@@ -317,9 +320,18 @@ def run_cells(
     """
     replicas = replicas_of(spec, names)
     times = record_times(spec)
-    like = state_like(replicas, times)
+    kind = particles_of(replicas)
+    like = state_like(kind, replicas, times, DEFAULT_RECORD)
     start = partial(
-        run, replicas, times, batch=batch, chunk_steps=chunk_steps, on_progress=on_progress, on_chunk=on_chunk
+        run,
+        kind,
+        replicas,
+        times,
+        DEFAULT_RECORD,
+        batch=batch,
+        chunk_steps=chunk_steps,
+        on_progress=on_progress,
+        on_chunk=on_chunk,
     )
 
     def found(index: int) -> State | None:
@@ -352,7 +364,7 @@ def finished_cell(layout: Layout, cell: Index, result: Result) -> Finished:
     return Finished(
         cell=cell,
         records=result.records,
-        positions=result.positions,
+        positions=result.final["positions"],
         state=state,
         steps=result.steps if result.failed else int(layout.coordinates["time"][-1]),
         absorbed_at=result.absorbed_at,

@@ -15,9 +15,10 @@ import optax
 from jax import Array
 from jax.tree_util import Partial
 
-from packing_jax.drive.chunk import Replicas
+from packing_jax.drive.kind import Replicas
+from packing_jax.drive.schedule import STEP_LIMIT, linear_times, log_times
 from packing_jax.errors import PackingError
-from packing_jax.simulate import DEFAULT_RECORD, STEP_LIMIT, linear_times, log_times
+from packing_jax.simulate import DEFAULT_RECORD
 from packing_jax.spheres.energy import overlap
 from packing_jax.spheres.geometry import MAX_DIM, mixture_1_to_1_4
 from packing_jax.spheres.rules import Rule, bro, langevin, random_organization, sgd

@@ -24,8 +24,8 @@ from jax import Array
 
 from packing_jax.drive import batch
 from packing_jax.drive.chunk import State
+from packing_jax.drive.run import Result
 from packing_jax.errors import PackingError
-from packing_jax.simulate import Result
 from packing_jax.spheres import neighbors as nb
 from packing_jax.spheres.energy import pair_rows
 from packing_jax.spheres.geometry import take
@@ -218,7 +218,7 @@ class Recorder:
             return
         system = batch.take(self._systems, index)
         side = 1.0 / float(system.unit)
-        places = np.asarray(state.coordinates)
+        places = np.asarray(state.place.coordinates)
         positions = np.ldexp(places.T.astype(np.float64), -8 * places.dtype.itemsize) * side
         frame = Frame(step, positions.astype(np.float32), self._active(system, places))
         with self._part(index).open("ab") as file:

@@ -21,11 +21,9 @@ from synthetic import sweep as synthetic_sweep
 
 import packing_jax
 from packing_jax.commands.main import free_directory, main, numbers
+from packing_jax.drive import run as driver
 from packing_jax.errors import PackingError
 from packing_jax.sweeps import files as files_module
-
-# `packing_jax.simulate` is the function as well; the module is what a test patches
-driver = sys.modules["packing_jax.simulate"]
 
 # Small and quick, and of one shape, so that the runs below share their compiled programs.
 SYSTEM = ["--dim", "2", "--particles", "64", "--steps", "300", "--record-every", "10"]

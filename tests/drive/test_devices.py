@@ -20,7 +20,10 @@ from packing_jax.drive.batch import Batch
 from packing_jax.drive.chunk import on_devices
 from packing_jax.drive.devices import mesh_of
 from packing_jax.spheres.neighbors import plan_for
-from packing_jax.simulate import DEFAULT_RECORD, _begin, gather_replicas
+from packing_jax.drive.run import begin
+from packing_jax.simulate import DEFAULT_RECORD
+from packing_jax.spheres.particles import Particles
+from packing_jax.spheres.start import gather_replicas
 
 systems = pj.stack([pj.System.create(phi, 32, 2) for phi in np.linspace(0.1, 0.95, 65)])
 rule, times = pj.bro(0.2), np.array([0, 1, 10, 60, 100], np.int32)
@@ -37,9 +40,10 @@ for batch, chunk_steps in json.loads(sys.argv[1]):
     digests.append(rows)
     absorbed = absorbed or int((run.absorbed_at >= 0).sum())
 replicas, _ = gather_replicas(systems, rule, jax.random.key(3), None)
-group = Batch(replicas, 13, lambda who: _begin(who, times, DEFAULT_RECORD), lambda _: None)
-plan, mesh = plan_for(systems, 0.4), mesh_of(group.here.key)
-args = (plan, tuple(DEFAULT_RECORD.items()), mesh, group.here, group.state, jnp.asarray(times), jnp.int32(10))
+kind = Particles(plan_for(systems, 0.4))
+group = Batch(kind, replicas, 13, lambda who: begin(kind, who, times, DEFAULT_RECORD), lambda _: None)
+mesh = mesh_of(group.here.key)
+args = (kind, tuple(DEFAULT_RECORD.items()), mesh, group.here, group.state, jnp.asarray(times), jnp.int32(10))
 print(json.dumps({
     "devices": jax.local_device_count(), "mesh": 1 if mesh is None else mesh.size, "places": group.places,
     "digests": digests, "absorbed": absorbed, "program": on_devices.lower(*args).compile().as_text(),

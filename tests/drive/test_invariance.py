@@ -96,7 +96,7 @@ def test_the_width_of_the_batch_changes_nothing() -> None:
 @pytest.mark.parametrize("case", [pytest.param("langevin", marks=pytest.mark.validation), "mixture, sgd particle"])
 def test_rows_that_lie_across_as_on_a_gpu_change_nothing(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = _alone(case, 3, skin=0.3)
-    monkeypatch.setattr("packing_jax.drive.chunk.on_cpu", lambda: False)
+    monkeypatch.setattr("packing_jax.spheres.particles.on_cpu", lambda: False)
     # with another skin, because a program that is compiled already is not made again
     _same(_together(case, skin=0.21), usual, 3)
 

@@ -1,8 +1,6 @@
 """The driver against slow references: every step of a run, absorption, schedules, overflow, divergence, bad input."""
 
-import importlib
 import inspect
-import sys
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -15,16 +13,15 @@ import pytest
 
 import packing_jax as pj
 from packing_jax.drive.chunk import on_devices
+from packing_jax.drive.run import Progress, begin, default_batch
 from packing_jax.errors import PackingError
-from packing_jax.simulate import Progress
 from packing_jax.spheres import neighbors as nb
 from packing_jax.spheres import noise, tuning
 from packing_jax.spheres.geometry import quanta
+from packing_jax.spheres.particles import device_width, particles_of
 from packing_jax.spheres.start import gather_replicas
 from packing_jax.spheres.system import System
 
-# `packing_jax.simulate` is the function as well; the module is what a test patches
-driver = sys.modules["packing_jax.simulate"]
 simulate = inspect.unwrap(pj.simulate)  # without the annotation checks of the test suite: for bad input
 
 N, STEPS = 200, 40
@@ -129,12 +126,14 @@ def test_overflow_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan far too small gives the same bits: the chunk that overflowed is void."""
     plans: list[nb.Plan] = []
 
+    plan_for = nb.plan_for
+
     def first_tiny(system: System, skin: float) -> nb.Plan:
-        plan = nb.plan_for(system, skin)
+        plan = plan_for(system, skin)
         plans.append(plan if plans else replace(plan, capacity=2, slots=4))
         return plans[-1]
 
-    monkeypatch.setattr(driver, "plan_for", first_tiny)
+    monkeypatch.setattr(nb, "plan_for", first_tiny)
     run = _run(record={}, times=np.array([STEPS]), chunk_steps=7)
     assert plans[0].cells >= 3
     np.testing.assert_array_equal(run.positions, _every_step().positions)
@@ -143,7 +142,7 @@ def test_overflow_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_plan_that_changes_on_the_way_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver tunes skins and capacities while it runs."""
     skins = iter([0.2, 0.4] * 20)
-    monkeypatch.setattr(driver.tuning, "next_plan", lambda _, system, *__: (nb.plan_for(system, next(skins)), np.inf))
+    monkeypatch.setattr(tuning, "next_plan", lambda _, system, *__: (nb.plan_for(system, next(skins)), np.inf))
     run = _run(record={}, times=np.array([STEPS]), chunk_steps=5)
     assert next(skins, None) is not None
     np.testing.assert_array_equal(run.positions, _every_step().positions)
@@ -152,7 +151,7 @@ def test_a_plan_that_changes_on_the_way_changes_nothing(monkeypatch: pytest.Monk
 def test_progress_reaches_the_end() -> None:
     seen: list[Progress] = []
     _run(on_progress=seen.append, chunk_steps=15)
-    assert [one.particle_steps for one in seen] == [15 * N, 30 * N, 40 * N]
+    assert [one.unit_steps for one in seen] == [15 * N, 30 * N, 40 * N]
     assert [one.done for one in seen] == [0, 0, 1]
     np.testing.assert_allclose([one.share for one in seen], [15 / 40, 30 / 40, 1])
 
@@ -350,26 +349,27 @@ def test_hyperparameters_have_one_axis() -> None:
 
 
 def test_the_batch_takes_at_most_half_of_the_free_memory(monkeypatch) -> None:
-    driver = importlib.import_module("packing_jax.simulate")
     devices = len(jax.local_devices())
-    assert driver.default_batch(1000, 3) == 2**15 // 1000 * devices
+    replicas, _ = gather_replicas(_crowd(), RULE, KEY, None)
+    kind = particles_of(replicas)
+    assert default_batch(kind, replicas) == device_width(N, _crowd().dim) * devices
+    assert device_width(1000, 3) == 2**15 // 1000
     room = 2 * 5000 * devices * tuning.bytes_per_particle(3)  # half of it holds 5,000 particles a device
     monkeypatch.setattr(tuning, "free_bytes", lambda _: room)
-    assert driver.default_batch(1000, 3) == 5 * devices
-    assert driver.default_batch(10_000, 3) == devices
+    assert device_width(1000, 3) == 5
+    assert device_width(10_000, 3) == 1
 
 
 @pytest.mark.parametrize(("dim", "phi", "particles"), [(3, 0.66, 2000), (5, 0.2, 5000)])
 def test_a_chunk_takes_no_more_memory_than_is_said(dim, phi, particles) -> None:
     """On the grid and where all pairs are searched, as the compiler counts it."""
-    driver = importlib.import_module("packing_jax.simulate")
     replicas, _ = gather_replicas(System.create(phi, particles, dim), pj.bro(0.05), jax.random.key(0), None)
     times = np.array([0, 10], np.int32)
-    state = driver._begin(replicas, times, {})
-    plan = nb.plan_for(replicas.system, tuning.first_skin(dim))
-    assert (plan.cells == 1) == (dim == 5)
+    kind = particles_of(replicas)
+    state = begin(kind, replicas, times, {})
+    assert (kind.plan.cells == 1) == (dim == 5)
     arguments = (jax.device_put(replicas), state, jnp.asarray(times), jnp.int32(5))
-    program = on_devices.lower(plan, (), None, *arguments).compile()
+    program = on_devices.lower(kind, (), None, *arguments).compile()
     memory = program.memory_analysis()
     taken = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     assert 0.25 < taken / (particles * tuning.bytes_per_particle(dim)) < 1

@@ -1,6 +1,5 @@
 """The active-only step is the dense step: the same bits over whole runs that cross the threshold both ways."""
 
-import importlib
 from dataclasses import replace
 from typing import Any
 
@@ -12,15 +11,16 @@ import pytest
 from jax.tree_util import Partial
 
 import packing_jax as pj
-from packing_jax.drive.chunk import Needs, chunk
+from packing_jax.drive.chunk import chunk
+from packing_jax.drive.run import begin
 from packing_jax.simulate import DEFAULT_RECORD
 from packing_jax.spheres import active, tuning
 from packing_jax.spheres import neighbors as nb
+from packing_jax.spheres.particles import Particles
 from packing_jax.spheres.rules.sgd import _is_local
 from packing_jax.spheres.start import gather_replicas
 from packing_jax.spheres.system import System
-
-driver = importlib.import_module("packing_jax.simulate")  # the package's `simulate` is the function
+from packing_jax.spheres.tuning import Needs
 
 N = 300
 KEY = jax.random.key(7)
@@ -39,17 +39,17 @@ def _followed(rule: Any, system: System, capacity: int, steps: int, most: int) -
     """A run in chunks of ``most`` steps."""
     replicas, _ = gather_replicas(system, rule, KEY, None)
     times = np.unique(np.rint(np.geomspace(1, steps, 25))).astype(np.int32)
-    plan = replace(nb.plan_for(system, 0.5), active=capacity)
-    state = driver._begin(replicas, times, DEFAULT_RECORD)
+    kind = Particles(replace(nb.plan_for(system, 0.5), active=capacity))
+    state = begin(kind, replicas, times, DEFAULT_RECORD)
     while np.any(state.alive):
-        state, needs = chunk(plan, tuple(DEFAULT_RECORD.items()), replicas, state, jnp.asarray(times), jnp.int32(most))
-        assert needs.row <= plan.capacity
-        assert needs.slots <= plan.slots
+        state, needs = chunk(kind, tuple(DEFAULT_RECORD.items()), replicas, state, jnp.asarray(times), jnp.int32(most))
+        assert not kind.void(needs)
     return state
 
 
 def _by_tag(state: Any) -> np.ndarray:
-    return np.take_along_axis(np.asarray(state.coordinates), np.argsort(state.tags, axis=1)[:, None], axis=2)
+    order = np.argsort(state.place.tags, axis=1)
+    return np.take_along_axis(np.asarray(state.place.coordinates), order[:, None], axis=2)
 
 
 # as the others, and each takes a quarter of a minute to compile
@@ -115,7 +115,7 @@ def test_the_driver_takes_up_lists_when_activity_falls(monkeypatch: pytest.Monke
         plans.append(plan)
         return plan, np.inf
 
-    monkeypatch.setattr(driver.tuning, "next_plan", always_worth_it)
+    monkeypatch.setattr(tuning, "next_plan", always_worth_it)
     monkeypatch.setattr(tuning, "_OVERHEAD", 0.0)
     monkeypatch.setattr(tuning, "LADDER", ())
     system, rule = System.create(0.52, 1000), pj.bro(0.1)

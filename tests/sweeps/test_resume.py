@@ -22,7 +22,11 @@ from jax.tree_util import Partial
 
 import packing_jax
 from packing_jax.commands.report import report
+from packing_jax.drive import run as driver
+from packing_jax.drive.run import run, state_like
 from packing_jax.errors import PackingError
+from packing_jax.simulate import DEFAULT_RECORD
+from packing_jax.spheres.particles import particles_of
 from packing_jax.spheres.start import gather_replicas
 from packing_jax.sweeps import cells as layout
 from packing_jax.sweeps import files, store
@@ -32,9 +36,6 @@ from packing_jax.sweeps.progress import Stop
 from packing_jax.sweeps.run import Stopped, run_sweep
 from packing_jax.sweeps.spheres import Sweep, checked, extended, recorded
 from packing_jax.sweeps.status import rerun, status
-
-# `packing_jax.simulate` is the function as well; the module is what a test patches
-driver = sys.modules["packing_jax.simulate"]
 
 TINY = Sweep(dim=2, particles=64, phi=(0.1, 0.3, 0.9), kick=(0.3,), steps=300, record_every=10, replicas=2, seed=5)
 
@@ -121,23 +122,30 @@ def test_momentum_goes_on(tmp_path):
     rule = packing_jax.sgd(Partial(optax.sgd, learning_rate=0.2, momentum=0.5), 0.75)
     replicas, _ = gather_replicas(packing_jax.System.create(0.9, 64, 2), rule, jax.random.key(1), None)
     times, name = np.array([0, 100, 150], np.int32), (0.9, 0.2, 0.75, 0)
-    ((_, whole),) = driver.run(replicas, times, chunk_steps=50)
+    kind = particles_of(replicas)
+    ((_, whole),) = run(kind, replicas, times, DEFAULT_RECORD, chunk_steps=50)
 
     def save(snapshot):
         Checkpoints(tmp_path, "me", 0.0).save({name: snapshot()[0]})
         raise Stopped
 
     with pytest.raises(Stopped):
-        list(driver.run(replicas, times, chunk_steps=50, on_chunk=save))
+        list(run(kind, replicas, times, DEFAULT_RECORD, chunk_steps=50, on_chunk=save))
     states = Checkpoints(tmp_path, "me", 0.0)
-    like_this = driver.state_like(replicas, times)
+    like_this = state_like(kind, replicas, times, DEFAULT_RECORD)
     assert any(leaf.shape == (2, 64) and leaf.dtype == np.float32 for leaf in jax.tree.leaves(like_this.rule))
     seen = []
-    ((_, again),) = driver.run(
-        replicas, times, chunk_steps=50, on_progress=seen.append, restore=lambda _: states.restore(name, like_this)
+    ((_, again),) = run(
+        kind,
+        replicas,
+        times,
+        DEFAULT_RECORD,
+        chunk_steps=50,
+        on_progress=seen.append,
+        restore=lambda _: states.restore(name, like_this),
     )
-    assert seen[-1].particle_steps == 100 * 64
-    np.testing.assert_array_equal(again.positions, whole.positions)
+    assert seen[-1].unit_steps == 100 * 64
+    np.testing.assert_array_equal(again.final["positions"], whole.final["positions"])
     for record in whole.records:
         np.testing.assert_array_equal(again.records[record], whole.records[record])
 
@@ -429,11 +437,11 @@ def test_a_cell_beyond_memory_is_recorded_and_the_rest_goes_on(whole, tmp_path, 
         jax.random.fold_in(packing_jax.sweeps.spheres.replica_key(5, 0.9, 0.3, 1.0, 1), 1)
     )  # the noise key of one replica
 
-    def small_memory(plan, record, here, state, schedule, most):
+    def small_memory(kind, record, here, state, schedule, most):
         there = np.asarray(state.alive) & np.all(np.asarray(here.key) == np.asarray(culprit), axis=1)
         if there.any():
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.")
-        return chunk(plan, record, here, state, schedule, most)
+        return chunk(kind, record, here, state, schedule, most)
 
     with monkeypatch.context() as patch:
         patch.setattr(driver, "chunk", small_memory)
@@ -498,14 +506,13 @@ def test_a_description_from_elsewhere(whole, change, words):
 
 def test_a_checkpoint_from_elsewhere(tmp_path):
     """States of absurd sizes, and bytes that are no checkpoint."""
-    like_this = driver.state_like(
-        packing_jax.sweeps.spheres.replicas_of(checked(TINY), [(0.9, 0.3, 1.0, 0)]), np.array([0, 5])
-    )
+    replicas = packing_jax.sweeps.spheres.replicas_of(checked(TINY), [(0.9, 0.3, 1.0, 0)])
+    like_this = state_like(particles_of(replicas), replicas, np.array([0, 5]), DEFAULT_RECORD)
     name = (0.9, 0.3, 1.0, 0)
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like_this)
     Checkpoints(tmp_path, "me", 0.0).save({name: state})
     assert jax.tree.all(jax.tree.map(np.array_equal, Checkpoints(tmp_path, "me", 0.0).restore(name, like_this), state))
-    larger = state._replace(coordinates=np.zeros((2, 65), np.int32))
+    larger = state._replace(place=state.place._replace(coordinates=np.zeros((2, 65), np.int32)))
     Checkpoints(tmp_path, "me", 0.0).save({name: larger._replace(step=np.int32(7))})
     reader = Checkpoints(tmp_path, "me", 0.0)
     assert reader.restore(name, like_this) is None

@@ -8,8 +8,10 @@ import pytest
 import xarray as xr
 
 import packing_jax as pj
+from packing_jax.drive.run import state_like
 from packing_jax.errors import PackingError
-from packing_jax.simulate import state_like
+from packing_jax.simulate import DEFAULT_RECORD
+from packing_jax.spheres.particles import particles_of
 from packing_jax.sweeps.cells import sealed
 from packing_jax.sweeps.run import run_sweep
 from packing_jax.sweeps.spheres import (
@@ -257,9 +259,8 @@ def test_what_is_stored_does_not_grow_with_steps(tmp_path):
         results(spec, tmp_path / str(steps))
         files = [path for path in (tmp_path / str(steps)).rglob("*") if path.is_file()]
         replicas = replicas_of(checked(spec), [(0.95, KICK, 1.0, 0)])
-        states = sum(
-            leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state_like(replicas, record_times(spec)))
-        )
+        state = state_like(particles_of(replicas), replicas, record_times(spec), DEFAULT_RECORD)
+        states = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
         sizes[steps] = len(files), states, sum(path.stat().st_size for path in files)
     assert sizes[STEPS][:2] == sizes[10 * STEPS][:2]
     assert sizes[10 * STEPS][2] < 1.1 * sizes[STEPS][2]

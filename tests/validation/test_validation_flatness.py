@@ -23,10 +23,10 @@ from scipy.interpolate import CubicSpline
 from scipy.spatial import cKDTree
 
 from packing_jax import HARMONIC, LINEAR, System, sgd, simulate, stack
+from packing_jax.drive.schedule import linear_times
 from packing_jax.landscape.flatness import PAPER_SCALE, packing_flatness
 from packing_jax.landscape.minima import minimise
 from packing_jax.observables import displacement, energy, steinhardt_order
-from packing_jax.simulate import linear_times
 
 pytestmark = pytest.mark.validation
 
