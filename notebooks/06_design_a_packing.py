@@ -41,8 +41,8 @@ import numpy as np
 import optax
 
 from packing_jax import HARMONIC, System, observables
-from packing_jax.landscape.contacts import force_network, pressure
 from packing_jax.landscape.equilibrium import equilibrium
+from packing_jax.landscape.forces import force_network, pressure
 from packing_jax.landscape.jamming import jam
 from packing_jax.landscape.minima import minimise
 

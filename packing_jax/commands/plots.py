@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from packing_jax.criticality import KickEstimate, SearchResult, ZeroKickLimit, check_results, was_run
 from packing_jax.criticality.stationarity import final_activity
 from packing_jax.errors import PackingError
+from packing_jax.observables.periodic import wrapped
+from packing_jax.spheres.geometry import minimum_image
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -287,8 +289,7 @@ def _configuration(positions: ArrayLike, diameters: ArrayLike) -> tuple[Array, A
         raise PackingError("a picture needs two dimensions or more, and this packing has one")
     if not (np.isfinite(x).all() and np.isfinite(sigma).all() and (sigma > 0).all()):
         raise PackingError("positions and diameters must be finite, and diameters positive")
-    x = x % 1.0
-    return np.where(x < 1.0, x, 0.0), sigma  # a tiny negative coordinate rounds up to 1
+    return wrapped(x, 1.0), sigma
 
 
 def _largest_overlap(x: Array, sigma: Array) -> Array:
@@ -296,8 +297,7 @@ def _largest_overlap(x: Array, sigma: Array) -> Array:
     from scipy.spatial import cKDTree
 
     i, j = cKDTree(x, boxsize=1.0).query_pairs(sigma.max(), output_type="ndarray").T
-    apart = x[i] - x[j]
-    r = np.linalg.norm(apart - np.round(apart), axis=1)
+    r = np.linalg.norm(minimum_image(x[i] - x[j], 1.0), axis=1)
     depth = 1.0 - r / ((sigma[i] + sigma[j]) / 2)
     largest = np.zeros(len(x))
     np.maximum.at(largest, i, depth)

@@ -22,9 +22,9 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from packing_jax.errors import PackingError
-from packing_jax.landscape.contacts import net_forces, require_jammed
 from packing_jax.landscape.curvature import largest_eigenvalues
-from packing_jax.landscape.minima import Minimum, check_differentiable_force, energy_function
+from packing_jax.landscape.forces import net_forces, require_jammed
+from packing_jax.landscape.minima import Minimum, check_differentiable_force, energy_function, rows_of
 from packing_jax.spheres.system import Leaf, System
 
 
@@ -111,13 +111,14 @@ def equilibrium(minimum: Minimum) -> Equilibrium:
             "minimise with a smaller force"
         )
     network = require_jammed(minimum)
-    lowest, highest = _curvatures(minimum.system, minimum.positions, network.rows)
+    rows = rows_of(network.pairs[network.backbone], minimum.system.particles)
+    lowest, highest = _curvatures(minimum.system, minimum.positions, rows)
     if lowest < -_SADDLE * highest:
         raise PackingError(
             f"this is a saddle and not a minimum: forces balance, but the lowest curvature is {float(lowest):.3g} (the "
             f"largest {float(highest):.3g}); shake the positions a little and minimise again"
         )
-    return Equilibrium(minimum.system, minimum.positions, network.rows)
+    return Equilibrium(minimum.system, minimum.positions, rows)
 
 
 @jax.jit

@@ -19,8 +19,8 @@ from jax import Array
 from jaxtyping import Float
 
 from packing_jax.errors import PackingError
-from packing_jax.landscape.contacts import deformed_energy, force_network, pressure
 from packing_jax.landscape.equilibrium import Equilibrium, equilibrium
+from packing_jax.landscape.forces import deformed_energy, force_network, pressure
 from packing_jax.landscape.minima import FIRE, Minimum, minimise
 from packing_jax.spheres.system import System
 
@@ -183,7 +183,7 @@ class Mechanics:
     shear_modulus: float  #: G, averaged over all shears without change of volume
     contact_number: float  #: Z, rattlers left out
     excess_contacts: int  #: N_c - [d (N_0 - 1) + 1]
-    rattlers: float  #: fraction of the particles
+    rattler_fraction: float  #: of the particles
 
 
 def mechanics(minimum: Minimum) -> Mechanics:
@@ -202,9 +202,9 @@ def mechanics(minimum: Minimum) -> Mechanics:
         pressure=float(jax.jit(pressure)(system, minimum.positions, at.rows, jnp.eye(system.dim))),
         bulk_modulus=float(bulk),
         shear_modulus=float(shear),
-        contact_number=network.number,
-        excess_contacts=network.excess,
-        rattlers=float(np.mean(network.rattlers)),
+        contact_number=network.contact_number,
+        excess_contacts=network.excess_contacts,
+        rattler_fraction=float(np.mean(network.rattlers)),
     )
 
 

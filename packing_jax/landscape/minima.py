@@ -24,8 +24,9 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
 from packing_jax.errors import PackingError
+from packing_jax.observables.periodic import wrapped
 from packing_jax.spheres.energy import Overlap, total_energy
-from packing_jax.spheres.geometry import wrap
+from packing_jax.spheres.geometry import minimum_image, wrap
 from packing_jax.spheres.system import System
 
 #: Largest net force on a particle at a minimum, dimensionless.
@@ -109,26 +110,29 @@ def neighbour_rows(system: System, positions: np.ndarray | Array, skin: float = 
     """Rows (N, K) of every pair closer than sigma_ij + skin, a particle's own index as padding.
 
     Complete while no particle has moved by more than half the skin, which is in mean diameters. Built on the host from
-    a periodic k-d tree; K is a multiple of 8, so that compiled programs are used again.
+    a periodic k-d tree.
     """
     n, box = system.particles, float(system.box)
-    x = np.asarray(positions, np.float64) / box
-    x = x - np.floor(x)
-    x[x >= 1.0] = 0.0  # a tiny negative coordinate rounds up to a full side
+    x = wrapped(np.asarray(positions, np.float64) / box, 1.0)
     sigma = np.broadcast_to(np.asarray(system.diameters, np.float64), (n,)) / box
     margin = skin * float(system.unit) / box * (1.0 + 1e-9)
     pairs = cKDTree(x, boxsize=1.0).query_pairs(float(sigma.max()) + margin, output_type="ndarray")
-    delta = x[pairs[:, 0]] - x[pairs[:, 1]]
-    delta -= np.round(delta)
+    delta = minimum_image(x[pairs[:, 0]] - x[pairs[:, 1]], 1.0)
     reach = 0.5 * (sigma[pairs[:, 0]] + sigma[pairs[:, 1]]) + margin
-    pairs = pairs[np.sum(delta * delta, axis=1) < reach * reach]
+    return rows_of(pairs[np.sum(delta * delta, axis=1) < reach * reach], n)
 
+
+def rows_of(pairs: np.ndarray, particles: int) -> Int[Array, "n k"]:
+    """Rows (N, K) of pairs (C, 2), each pair in the rows of both, a particle's own index as padding.
+
+    K is a multiple of 8, so that compiled programs are used again.
+    """
     me, other = np.concatenate([pairs, pairs[:, ::-1]]).T
     order = np.lexsort((other, me))
     me, other = me[order], other[order]
-    count = np.bincount(me, minlength=n)
+    count = np.bincount(me, minlength=particles)
     place = np.arange(me.size) - np.repeat(np.cumsum(count) - count, count)
-    rows = np.tile(np.arange(n, dtype=np.int32)[:, None], (1, max(8, -(-int(count.max()) // 8) * 8)))
+    rows = np.tile(np.arange(particles, dtype=np.int32)[:, None], (1, max(8, -(-int(count.max()) // 8) * 8)))
     rows[me, place] = other
     return jnp.asarray(rows)
 

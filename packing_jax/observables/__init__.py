@@ -17,7 +17,7 @@ from packing_jax.observables.activity import (
     exact_mean,
     mean_squared_displacement,
 )
-from packing_jax.observables.contacts import Contacts, find_contacts, force_distribution, gap_distribution
+from packing_jax.observables.contacts import ContactNetwork, find_contacts, force_distribution, gap_distribution
 from packing_jax.observables.correlators import (
     average_over_origins,
     chi_4,
@@ -41,7 +41,7 @@ from packing_jax.spheres.configuration import Configuration
 
 __all__ = [
     "Configuration",
-    "Contacts",
+    "ContactNetwork",
     "Observable",
     "Spectrum",
     "activity",

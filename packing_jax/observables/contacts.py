@@ -1,12 +1,13 @@
 r"""Contacts of a packing: their number without rattlers, isostaticity, forces and gaps.
 
-A contact is a pair whose gap h = r / sigma_ij - 1 is at most a tolerance: 0 counts overlaps, as in a jammed packing;
-an absorbed packing has none, and its near contacts are counted at a tolerance of the order of the kick.
+:func:`find_contacts` counts pairs whose gap h = r / sigma_ij - 1 is at most a tolerance: 0 counts overlaps, as in a
+jammed packing; an absorbed packing has none, and its near contacts are counted at a tolerance of the order of the kick.
+:func:`packing_jax.landscape.forces.force_network` counts pairs that carry a force at a minimum of the energy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,41 +17,37 @@ from jax import Array
 from numpy.typing import NDArray
 
 from packing_jax.errors import PackingError
-from packing_jax.observables.periodic import Float, minimum_image, one_configuration
+from packing_jax.observables.periodic import Float, one_configuration
+from packing_jax.spheres.geometry import minimum_image
 from packing_jax.spheres.system import System
 
 
 @dataclass(frozen=True)
-class Contacts:
-    """The pairs of one configuration up to some gap, and the contact network among them."""
+class ContactNetwork:
+    """The contacts of one configuration, those that hold a particle, and the pairs that nearly touch."""
 
     pairs: NDArray[np.int64]  #: (C, 2) particles i < j
     gap: Float  #: (C,) h = r / sigma_ij - 1, negative for overlaps
     direction: Float  #: (C, dim) unit vector from j to i; zero for coincident centres
     force: Float  #: (C,) -dV/dr, positive when repulsive, dimensionless: energies and lengths in mean diameters
-    touching: NDArray[np.bool_]  #: (C,) the gap is at most the tolerance: the pair is a contact
-    rattler: NDArray[np.bool_]  #: (N,) particles with fewer than dim + 1 contacts, removed again and again
-    reach: float  #: pairs with a gap up to here are listed
+    touching: NDArray[np.bool_]  #: (C,) the pair is a contact
+    rattlers: NDArray[np.bool_]  #: (N,) particles with fewer than dim + 1 contacts, taken out again and again
+    reach: float  #: every pair with a gap up to here is listed
 
     @property
     def backbone(self) -> NDArray[np.bool_]:
         """Mask (C,) of the contacts between particles that are not rattlers."""
-        return self.touching & ~self.rattler[self.pairs].any(axis=1)
+        return self.touching & ~self.rattlers[self.pairs].any(axis=1)
 
     @property
-    def forces(self) -> Float:
-        """(c,) forces of the contacts between particles that are not rattlers."""
-        return self.force[self.backbone]
-
-    @property
-    def number(self) -> float:
-        """Z = 2 N_c / N_0: contacts per particle, rattlers removed. NaN when every particle is a rattler."""
-        kept = int(np.sum(~self.rattler))
+    def contact_number(self) -> float:
+        """Z = 2 N_c / N_0: contacts per particle, rattlers left out. NaN when every particle is a rattler."""
+        kept = int(np.sum(~self.rattlers))
         return 2.0 * int(np.sum(self.backbone)) / kept if kept else float("nan")
 
     @property
-    def excess(self) -> int:
-        """N_c - (dim (N_0 - 1) + 1): contacts beyond isostaticity, rattlers removed.
+    def excess_contacts(self) -> int:
+        """N_c - [dim (N_0 - 1) + 1]: contacts beyond isostaticity, rattlers left out.
 
         Zero is the fewest with which a packing in a periodic box can be rigid and bear a pressure: dim (N_0 - 1)
         constraints fix the positions, one more the density. Source: Goodrich, Liu and Nagel, PRL 109, 095704 (2012).
@@ -58,20 +55,11 @@ class Contacts:
         Raises:
             PackingError: every particle is a rattler, so that nothing is left to count.
         """
-        kept = int(np.sum(~self.rattler))
+        kept = int(np.sum(~self.rattlers))
         if not kept:
             raise PackingError("every particle is a rattler: there is no packing whose contacts could be counted")
         dim = self.direction.shape[1]
         return int(np.sum(self.backbone)) - (dim * (kept - 1) + 1)
-
-
-@runtime_checkable
-class HasForces(Protocol):
-    """A packing of which the contact forces are known."""
-
-    @property
-    def forces(self) -> Float:
-        """(c,) each pair once, rattlers left out."""
 
 
 class Histogram(NamedTuple):
@@ -84,8 +72,8 @@ class Histogram(NamedTuple):
 
 def find_contacts(
     system: System, positions: np.ndarray | Array, tolerance: float = 0.0, reach: float = 0.0
-) -> Contacts:
-    """The pairs with r <= (1 + tolerance) sigma_ij: their gaps, directions and forces, and who is a rattler.
+) -> ContactNetwork:
+    """The contact network of a configuration, whose contacts are the pairs with r <= (1 + tolerance) sigma_ij.
 
     Distances and forces are computed in float64 from positions and diameters as they are stored.
 
@@ -98,46 +86,74 @@ def find_contacts(
     Raises:
         PackingError: positions that do not fit the system, a tolerance of -1 or less, or a reach past half the box.
     """
-    if np.ndim(system.box):
-        raise PackingError("this is a stack of systems; contacts are found in one system at a time")
-    box = float(system.box)
-    diameters = np.broadcast_to(np.asarray(system.diameters, dtype=np.float64), (system.particles,))
-    array = one_configuration(positions, box)
-    if array.shape != (system.particles, system.dim):
-        raise PackingError(f"positions have shape {array.shape}; this system's are ({system.particles}, {system.dim})")
-    farthest = (1.0 + max(tolerance, reach)) * float(diameters.max())
-    if not (tolerance > -1 and np.isfinite(reach) and farthest < box / 2):
+    array, box = _checked(system, positions)
+    longest = (1.0 + max(tolerance, reach)) * float(np.max(np.asarray(system.diameters, np.float64)))
+    if not (tolerance > -1 and np.isfinite(reach) and longest < box / 2):
         raise PackingError(
             f"a tolerance of {tolerance} and a reach of {reach} diameters; the first must be above -1, and the longest "
-            f"contact, {farthest:.3g}, below half the box, {box / 2:.3g}"
+            f"contact, {longest:.3g}, below half the box, {box / 2:.3g}"
         )
-    pairs = scipy.spatial.KDTree(array, boxsize=box).query_pairs(farthest, output_type="ndarray").astype(np.int64)
+    pairs = scipy.spatial.KDTree(array, boxsize=box).query_pairs(longest, output_type="ndarray").astype(np.int64)
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    return contact_network(system, array, pairs, lambda gap, _: gap <= tolerance, max(tolerance, reach))
+
+
+def contact_network(
+    system: System,
+    positions: np.ndarray | Array,
+    pairs: NDArray[np.int64],
+    touches: Callable[[Float, Float], NDArray[np.bool_]],
+    reach: float = 0.0,
+) -> ContactNetwork:
+    """The network among given pairs of particles, by any rule that says which of them are contacts.
+
+    Args:
+        system: box, diameters and pair energy; one system, not a stack.
+        positions: (N, dim), any periodic image, in the unit of the box side.
+        pairs: (C, 2) particles i < j, among them all with a gap up to ``reach`` and all contacts.
+        touches: (gap (C,), force (C,)) -> (C,) whether a pair is a contact.
+        reach: pairs with a larger gap are kept only where they are contacts.
+
+    Raises:
+        PackingError: positions that do not fit the system.
+    """
+    array, box = _checked(system, positions)
+    diameters = np.broadcast_to(np.asarray(system.diameters, dtype=np.float64), (system.particles,))
     i, j = pairs.T
     bond = minimum_image(array[i] - array[j], box)
     distance = np.linalg.norm(bond, axis=1)
-    contact = 0.5 * (diameters[i] + diameters[j])
-    gap = distance / contact - 1.0
-    near = gap <= max(tolerance, reach)
-    pairs, bond, distance, contact, gap = pairs[near], bond[near], distance[near], contact[near], gap[near]
-    touching = gap <= tolerance
-    return Contacts(
-        pairs=pairs,
-        gap=gap,
-        direction=bond / np.where(distance > 0, distance, 1.0)[:, None],
-        force=_forces(system, distance, contact),
-        touching=touching,
-        rattler=_rattlers(pairs[touching], system.particles, system.dim),
-        reach=max(tolerance, reach),
+    sigma = 0.5 * (diameters[i] + diameters[j])
+    gap, force = distance / sigma - 1.0, _forces(system, distance, sigma)
+    touching = touches(gap, force)
+    kept = touching | (gap <= reach)
+    return ContactNetwork(
+        pairs=pairs[kept],
+        gap=gap[kept],
+        direction=(bond / np.where(distance > 0, distance, 1.0)[:, None])[kept],
+        force=force[kept],
+        touching=touching[kept],
+        rattlers=_rattlers(pairs[touching], system.particles, system.dim),
+        reach=reach,
     )
 
 
-def _forces(system: System, distance: Float, contact: Float) -> Float:
+def _checked(system: System, positions: np.ndarray | Array) -> tuple[Float, float]:
+    """Wrapped positions of one system, and its box side."""
+    if np.ndim(system.box):
+        raise PackingError("this is a stack of systems; contacts are found in one system at a time")
+    box = float(system.box)
+    array = one_configuration(positions, box)
+    if array.shape != (system.particles, system.dim):
+        raise PackingError(f"positions have shape {array.shape}; this system's are ({system.particles}, {system.dim})")
+    return array, box
+
+
+def _forces(system: System, distance: Float, sigma: Float) -> Float:
     """-dV/dr in float64: in float32 1 - r / sigma would lose the small overlaps of a jammed packing."""
     with jax.enable_x64(True):
         energy, unit = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (system.energy, system.unit))
-        r, sigma = jnp.asarray(distance), jnp.asarray(contact)
-        slope = jax.jvp(lambda x: energy(x, sigma, unit), (r,), (jnp.ones_like(r),))[1]
+        r, contact = jnp.asarray(distance), jnp.asarray(sigma)
+        slope = jax.jvp(lambda x: energy(x, contact, unit), (r,), (jnp.ones_like(r),))[1]
         return -np.asarray(slope)
 
 
@@ -152,11 +168,11 @@ def _rattlers(contacts: NDArray[np.int64], particles: int, dim: int) -> NDArray[
         loose = now
 
 
-def force_distribution(packings: Sequence[HasForces], edges: np.ndarray) -> Histogram:
+def force_distribution(packings: Sequence[ContactNetwork], edges: np.ndarray) -> Histogram:
     """P(f / <f>): density of contact forces over the mean of their own packing, rattlers left out.
 
     Args:
-        packings: from :func:`find_contacts`, or from :func:`packing_jax.landscape.contacts.force_network`.
+        packings: from :func:`find_contacts`, or of minima from :func:`packing_jax.landscape.forces.force_network`.
         edges: (bins + 1,) increasing.
 
     Raises:
@@ -164,7 +180,7 @@ def force_distribution(packings: Sequence[HasForces], edges: np.ndarray) -> Hist
     """
     scaled = []
     for packing in packings:
-        force = packing.forces
+        force = packing.force[packing.backbone]
         if not (len(force) and force.mean() > 0):
             raise PackingError("a packing has no contact that bears a force; compress it, or leave it out")
         scaled.append(force / force.mean())
@@ -172,7 +188,7 @@ def force_distribution(packings: Sequence[HasForces], edges: np.ndarray) -> Hist
     return _histogram(values, edges, float(len(values)))
 
 
-def gap_distribution(packings: Sequence[Contacts], edges: np.ndarray) -> Histogram:
+def gap_distribution(packings: Sequence[ContactNetwork], edges: np.ndarray) -> Histogram:
     """Density of neighbours with a gap h: how many a particle has per unit of h, rattlers left out.
 
     Its integral from the tolerance to h is the number of neighbours that nearly touch. In a jammed packing the density
@@ -185,7 +201,7 @@ def gap_distribution(packings: Sequence[Contacts], edges: np.ndarray) -> Histogr
     Raises:
         PackingError: nothing but rattlers, edges that do not increase, or edges beyond a packing's ``reach``.
     """
-    kept = sum(int(np.sum(~packing.rattler)) for packing in packings)
+    kept = sum(int(np.sum(~packing.rattlers)) for packing in packings)
     if not kept:
         raise PackingError("every particle is a rattler: no gaps are left to count; use a larger tolerance")
     reach, last = min(packing.reach for packing in packings), float(np.max(edges, initial=-np.inf))
@@ -194,7 +210,7 @@ def gap_distribution(packings: Sequence[Contacts], edges: np.ndarray) -> Histogr
             f"the bins end at a gap of {last:.9g}, and pairs are listed up to {reach:.9g}: call find_contacts with "
             f"reach={last:.9g}"
         )
-    gaps = [packing.gap[~packing.rattler[packing.pairs].any(axis=1)] for packing in packings]
+    gaps = [packing.gap[~packing.rattlers[packing.pairs].any(axis=1)] for packing in packings]
     return _histogram(np.concatenate(gaps), edges, 0.5 * kept)  # both particles of a pair see its gap
 
 

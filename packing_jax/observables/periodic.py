@@ -6,7 +6,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from packing_jax.errors import PackingError
-from packing_jax.spheres.geometry import check_dim
+from packing_jax.spheres.geometry import check_dim, minimum_image
 
 Float = NDArray[np.float64]
 
@@ -35,11 +35,6 @@ def one_configuration(positions: np.ndarray | Array, box: float) -> Float:
     if array.ndim != 2:
         raise PackingError(f"positions have shape {array.shape}; this takes one configuration, (particles, dimension)")
     return array
-
-
-def minimum_image(displacement: Float, box: float) -> Float:
-    """The shortest periodic image, in float64 whatever jax's precision."""
-    return displacement - box * np.round(displacement / box)
 
 
 def nearest(positions: Float, box: float, count: int) -> tuple[NDArray[np.intp], Float]:

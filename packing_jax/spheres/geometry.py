@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,8 @@ from jaxtyping import Float, Int
 from packing_jax.errors import PackingError
 
 MAX_DIM = 6
+
+_Real = TypeVar("_Real", Array, np.ndarray)  # on the device, or on the host in float64 whatever jax's precision
 
 
 def check_dim(dim: int) -> None:
@@ -232,9 +234,9 @@ def wrap(positions: Array, box: Array) -> Array:
     return positions - box * jnp.floor(positions / box)
 
 
-def minimum_image(displacement: Array, box: Array) -> Array:
-    """The shortest periodic image of a displacement, each component in [-box/2, box/2]."""
-    return displacement - box * jnp.round(displacement / box)
+def minimum_image(displacement: _Real, box: Array | float) -> _Real:
+    """The shortest periodic image of a displacement, each component in [-box/2, box/2]; numpy in, numpy out."""
+    return displacement - box * (displacement / box).round()
 
 
 # --- balls ----------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from packing_jax import HARMONIC, LINEAR, PackingError, System, mixture_1_to_1_4, overlap
-from packing_jax.landscape.contacts import contact_forces, deformed_energy, force_network, pressure
 from packing_jax.landscape.equilibrium import equilibrium
+from packing_jax.landscape.forces import contact_forces, deformed_energy, force_network, pressure
 from packing_jax.landscape.minima import Minimum, minimise
 
 N = 16

@@ -1,4 +1,4 @@
-"""Contacts, rattlers, isostaticity, forces and gaps against brute force, lattices and a jammed packing."""
+"""ContactNetwork, rattlers, isostaticity, forces and gaps against brute force, lattices and a jammed packing."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from packing_jax import (
     stack,
     total_energy,
 )
-from packing_jax.observables import Contacts, find_contacts, force_distribution, gap_distribution
+from packing_jax.observables import ContactNetwork, find_contacts, force_distribution, gap_distribution
 from packing_jax.spheres.energy import Overlap
 
 
@@ -56,11 +56,11 @@ def test_contacts_equal_brute_force(dim: int, energy: Overlap) -> None:
     assert found.gap == pytest.approx((r / sigma - 1)[i, j], abs=1e-12)
     assert np.array_equal(found.touching, touching[i, j])
     loose = peeled(touching, dim)
-    assert np.array_equal(found.rattler, loose)
+    assert np.array_equal(found.rattlers, loose)
     assert 0 < loose.sum() < n
     backbone = upper & touching & ~loose[:, None] & ~loose[None]
-    assert found.number == pytest.approx(2 * backbone.sum() / (~loose).sum())
-    assert found.excess == backbone.sum() - (dim * ((~loose).sum() - 1) + 1)
+    assert found.contact_number == pytest.approx(2 * backbone.sum() / (~loose).sum())
+    assert found.excess_contacts == backbone.sum() - (dim * ((~loose).sum() - 1) + 1)
     a = float(energy.exponent)
     depth = np.maximum(1 - r / sigma, 0)[i, j]
     force = np.where(depth > 0, float(system.unit) / 2 / sigma[i, j] * depth ** (a - 1), 0)
@@ -109,32 +109,32 @@ def test_crystals(kind: str, dim: int, number: int) -> None:
     n = len(x)
     system = System.from_diameters(bond, n, dim, box=side)
     found = find_contacts(system, x, tolerance=0.01)
-    assert found.number == number
-    assert not found.rattler.any()
-    assert found.excess == n * number // 2 - (dim * (n - 1) + 1)
+    assert found.contact_number == number
+    assert not found.rattlers.any()
+    assert found.excess_contacts == n * number // 2 - (dim * (n - 1) + 1)
     # the particles next to a vacancy hold with one contact less; a small one inside it does not
     smaller = np.full(n, bond)
     smaller[0] *= 0.8
     found = find_contacts(System.from_diameters(smaller, n, dim, box=side), x, tolerance=0.01)
-    assert np.flatnonzero(found.rattler).tolist() == [0]
-    assert found.number == pytest.approx((n * number - 2 * number) / (n - 1))
+    assert np.flatnonzero(found.rattlers).tolist() == [0]
+    assert found.contact_number == pytest.approx((n * number - 2 * number) / (n - 1))
 
 
 def test_a_ring_is_isostatic_and_falls_apart_without_one_link() -> None:
     system = System.from_diameters(1.0, 20, 1, box=20.0)
     ring = find_contacts(system, np.arange(20.0)[:, None], tolerance=1e-6)
-    assert (ring.number, ring.excess) == (2.0, 0)
+    assert (ring.contact_number, ring.excess_contacts) == (2.0, 0)
     open_chain = np.arange(20.0)[:, None] * (1 - 1e-4)
     chain = find_contacts(system, open_chain, tolerance=1e-6)
     assert chain.touching.sum() == 19
-    assert chain.rattler.all()  # peeled from both ends
-    assert np.isnan(chain.number)
+    assert chain.rattlers.all()  # peeled from both ends
+    assert np.isnan(chain.contact_number)
     with pytest.raises(PackingError, match="every particle is a rattler"):
-        _ = chain.excess
+        _ = chain.excess_contacts
 
 
 @pytest.fixture(scope="module")
-def jammed() -> tuple[System, list[Contacts]]:
+def jammed() -> tuple[System, list[ContactNetwork]]:
     """Harmonic disks 1:1.4 at phi = 0.9, quenched to a minimum in float64."""
     n = 64
     system = System.create(0.9, n, 2, sizes=mixture_1_to_1_4(n), energy=HARMONIC)
@@ -157,21 +157,21 @@ def jammed() -> tuple[System, list[Contacts]]:
     return system, packings
 
 
-def test_a_jammed_packing_is_rigid_and_in_balance(jammed: tuple[System, list[Contacts]]) -> None:
+def test_a_jammed_packing_is_rigid_and_in_balance(jammed: tuple[System, list[ContactNetwork]]) -> None:
     system, packings = jammed
     for packing in packings:
         net = np.zeros((system.particles, 2))
         pushes = packing.force[:, None] * packing.direction
         np.add.at(net, packing.pairs[:, 0], pushes)
         np.add.at(net, packing.pairs[:, 1], -pushes)
-        assert np.abs(net[~packing.rattler]).max() < 1e-6 * packing.force[packing.backbone].mean()
+        assert np.abs(net[~packing.rattlers]).max() < 1e-6 * packing.force[packing.backbone].mean()
         # fewer contacts than isostaticity cannot balance at a pressure; 0.06 above phi_J makes Z of about 4.8
-        assert packing.excess >= 0
-        assert 4.2 < packing.number < 5.6
-        assert packing.rattler.mean() < 0.2
+        assert packing.excess_contacts >= 0
+        assert 4.2 < packing.contact_number < 5.6
+        assert packing.rattlers.mean() < 0.2
 
 
-def test_force_and_gap_distributions(jammed: tuple[System, list[Contacts]]) -> None:
+def test_force_and_gap_distributions(jammed: tuple[System, list[ContactNetwork]]) -> None:
     _, packings = jammed
     edges = np.linspace(0, 6, 13)
     forces = force_distribution(packings, edges)
@@ -184,15 +184,15 @@ def test_force_and_gap_distributions(jammed: tuple[System, list[Contacts]]) -> N
     assert forces.stderr[count > 0] == pytest.approx((forces.density / np.sqrt(np.maximum(count, 1)))[count > 0])
     # twice the pairs over the particles: neighbours per particle, up to Z at a gap of 0
     gaps = gap_distribution(packings, np.array([-1.0, 0.0, 0.1, 0.3]))
-    z = sum(p.number * np.sum(~p.rattler) for p in packings) / sum(np.sum(~p.rattler) for p in packings)
+    z = sum(p.contact_number * np.sum(~p.rattlers) for p in packings) / sum(np.sum(~p.rattlers) for p in packings)
     assert gaps.density[0] == pytest.approx(z)
     with pytest.raises(PackingError, match=r"listed up to 0\.3: call find_contacts with reach=0\.5"):
         gap_distribution(packings, np.array([0.0, 0.5]))
     assert len(gap_distribution(packings, np.arange(0, 0.31, 0.1)).density) == 3  # its end rounds to above 0.3
     with pytest.raises(PackingError, match="edges"):
         gap_distribution(packings, np.zeros(0))
-    near = sum(2 * np.sum((p.gap > 0) & (p.gap <= 0.1) & ~p.rattler[p.pairs].any(axis=1)) for p in packings)
-    assert gaps.density[1] * 0.1 == pytest.approx(near / sum(np.sum(~p.rattler) for p in packings))
+    near = sum(2 * np.sum((p.gap > 0) & (p.gap <= 0.1) & ~p.rattlers[p.pairs].any(axis=1)) for p in packings)
+    assert gaps.density[1] * 0.1 == pytest.approx(near / sum(np.sum(~p.rattlers) for p in packings))
 
 
 def test_bad_input_is_refused() -> None:

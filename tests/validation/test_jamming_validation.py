@@ -10,7 +10,7 @@ import pytest
 from results import keep
 
 from packing_jax import HARMONIC, System, mixture_1_to_1_4
-from packing_jax.landscape.contacts import force_network
+from packing_jax.landscape.forces import force_network
 from packing_jax.landscape.jamming import Jamming, bisect, follow, jam, mechanics
 from packing_jax.landscape.minima import minimise
 from packing_jax.observables import force_distribution
@@ -130,7 +130,7 @@ def test_scaling_above_phi_j(dim):
         numbers = [mechanics(minimum) for minimum in minima]
         networks.append(force_network(minima[-1]))
         above = np.log(np.array([one.phi for one in numbers]) - phi_j)
-        n0 = PARTICLES * (1 - np.array([one.rattlers for one in numbers]))
+        n0 = PARTICLES * (1 - np.array([one.rattler_fraction for one in numbers]))
         columns = {
             "energy": np.array([one.energy for one in numbers]),
             "pressure": np.array([one.pressure for one in numbers]),

@@ -9,8 +9,8 @@ import pytest
 from results import keep
 
 from packing_jax import HARMONIC, System, mixture_1_to_1_4
-from packing_jax.landscape.contacts import force_network
 from packing_jax.landscape.curvature import density_of_states, exact_spectrum, participation_ratio
+from packing_jax.landscape.forces import force_network
 from packing_jax.landscape.minima import energy_function, minimise
 
 pytestmark = pytest.mark.validation

@@ -209,11 +209,11 @@ def test_contacts_at_phi_c(name, kicks, tolerance):
             x = at.positions.transpose("replica", "particle", "axis").values[gone]
             if len(x) >= 3:
                 found = [find_contacts(system, one, 2 * kick) for one in x]
-                held = [one for one in found if not one.rattler.all()]  # in others nothing holds at this reach
-                each = np.array([one.number for one in held])
+                held = [one for one in found if not one.rattlers.all()]  # in others nothing holds at this reach
+                each = np.array([one.contact_number for one in held])
                 if len(each) < 3:
                     continue
-                loose = float(np.mean([one.rattler.mean() for one in held]))
+                loose = float(np.mean([one.rattlers.mean() for one in held]))
                 numbers[float(phi)] = [each.mean(), each.std(ddof=1) / len(each) ** 0.5, len(each), loose]
         assert numbers, f"no three replicas were absorbed at kick {kick}"
         phi = max(numbers)

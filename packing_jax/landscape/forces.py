@@ -1,21 +1,20 @@
-r"""Contacts, forces and stress of a packing, in a box that may be deformed.
+r"""Forces and stress of a packing, in a box that may be deformed, and the contacts that carry force at a minimum.
 
 A deformation F (dim, dim) maps every minimum-image separation, u_ij = F (x_i - x_j): positions stay in the undeformed
-cube, and F carries strain and shear. Everything here is a pure function that can be differentiated in the system, the
-positions and F, and sums each particle's own row. Stress, pressure and forces are in mean diameters: an energy a0 in
-mean diameters over a volume in mean diameters^d.
+cube, and F carries strain and shear. Energy, forces and stress are pure functions that can be differentiated in the
+system, the positions and F. Each particle sums over its own row of neighbours. Forces are dimensionless; stress and
+pressure are in mean diameters: an energy a0 in mean diameters over a volume in mean diameters^d.
 """
-
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from packing_jax.errors import PackingError
 from packing_jax.landscape.minima import Minimum
+from packing_jax.observables.contacts import ContactNetwork, contact_network
 from packing_jax.spheres.geometry import minimum_image
 from packing_jax.spheres.system import System
 
@@ -75,71 +74,32 @@ def pressure(
     return -jnp.trace(stress(system, positions, rows, deformation)) / system.dim
 
 
-_contact_forces = jax.jit(contact_forces)
-
-
-@dataclass(frozen=True)
-class ForceNetwork:
-    """The force network of a minimum: rattlers, and contacts that only they make, left out."""
-
-    rows: Int[Array, "n k"]  #: force-bearing contacts, a particle's own index as padding
-    rattlers: Bool[np.ndarray, "n"]  #: particles with fewer than d + 1 contacts, found recursively
-    forces: Float[np.ndarray, "c"]  #: contact forces, each pair once, dimensionless
-    dim: int
-
-    @property
-    def backbone(self) -> int:
-        """N_0, the number of particles that are not rattlers."""
-        return int(np.sum(~self.rattlers))
-
-    @property
-    def number(self) -> float:
-        """Z = 2 N_c / N_0, contacts per particle without rattlers; 0 where nothing touches."""
-        return 2.0 * self.forces.size / self.backbone if self.backbone else 0.0
-
-    @property
-    def excess(self) -> int:
-        """N_c - [d (N_0 - 1) + 1], contacts beyond the isostatic count of a packing with one state of self stress."""
-        return self.forces.size - (self.dim * (self.backbone - 1) + 1)
-
-
-def force_network(minimum: Minimum) -> ForceNetwork:
+def force_network(minimum: Minimum) -> ContactNetwork:
     """The contacts that carry force at a minimum.
 
     A pair is in contact when its force is above ten times the minimum's force tolerance: below that, forces are the
-    noise of the minimisation. A particle with fewer than d + 1 contacts cannot be held; it is taken out with its
-    contacts, and again until every one left has d + 1.
+    noise of the minimisation. A particle with fewer than d + 1 contacts cannot be held; it is a rattler and is taken
+    out with its contacts, and again until every one left has d + 1.
 
     Raises:
         PackingError: the minimisation did not converge.
     """
     minimum.require_converged()
-    dim, rows = minimum.system.dim, np.array(minimum.rows)
-    force = np.array(_contact_forces(minimum.system, minimum.positions, minimum.rows, jnp.eye(dim)))
-    touching = force > 10 * minimum.tolerance
-    while True:
-        loose = touching.sum(axis=1) < dim + 1
-        kept = touching & ~loose[:, None] & ~loose[rows]
-        if np.array_equal(kept, touching):
-            break
-        touching = kept
-    me = np.arange(len(rows), dtype=rows.dtype)[:, None]
-    return ForceNetwork(
-        rows=jnp.asarray(np.where(touching, rows, me)),
-        rattlers=np.asarray(~touching.any(axis=1)),
-        forces=force[touching & (rows > me)],
-        dim=dim,
-    )
+    rows = np.asarray(minimum.rows)
+    i, k = np.nonzero(rows > np.arange(len(rows))[:, None])
+    pairs = np.stack([i, rows[i, k]], axis=1).astype(np.int64)
+    least = 10 * minimum.tolerance
+    return contact_network(minimum.system, minimum.positions, pairs, lambda _, force: force > least)
 
 
-def require_jammed(minimum: Minimum) -> ForceNetwork:
+def require_jammed(minimum: Minimum) -> ContactNetwork:
     """The force network of a minimum that has one.
 
     Raises:
         PackingError: the minimisation did not converge, or it ended without force-bearing contacts.
     """
     network = force_network(minimum)
-    if not network.backbone:
+    if network.rattlers.all():
         raise PackingError(
             f"no two spheres of this packing (phi = {float(minimum.system.phi):.4g}) press on each other: it is an "
             "absorbing state, its energy is zero all around and so is every derivative; compress it above jamming first"
