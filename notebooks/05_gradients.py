@@ -164,7 +164,7 @@ axes[1].errorbar(
 axes[1].errorbar(
     some / 1.01,
     [one.value for one in by_difference],
-    [one.error for one in by_difference],
+    [one.stderr for one in by_difference],
     color=COLOURS["constant"],
     marker="o",
     ms=4,

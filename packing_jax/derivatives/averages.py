@@ -1,36 +1,33 @@
 """Derivatives of averages over runs, in what a single run has no derivative in."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from packing_jax.errors import PackingError
+from packing_jax.estimate import Estimate
 from packing_jax.spheres.start import check_key
 
 
-class Estimate(NamedTuple):
-    """A derivative of an average over runs."""
-
-    value: float
-    error: float  #: standard error of ``value``, from the runs' differences
-
-
-def common_random_numbers(measure: Callable[[Array, Array], Any], at: float, width: float, keys: Array) -> Estimate:
+def common_random_numbers(
+    measure: Callable[[Array, Array], Any], at: float, width: float, keys: Array
+) -> Estimate[float]:
     """d<f>/dtheta = <f(theta + h) - f(theta - h)>/2h, both with the draws of the same key, for any hyperparameter.
 
     For what has no path derivative (the batch fraction), and for what has one that misses the contacts. Draws are the
     same, so that two runs differ only where a draw falls between the two values of theta: at small h the variance of
     one difference is of order 1/h, against 1/h^2 of independent runs, and chaos carries it there in long runs. The bias
-    is h^2/6 times the third derivative. The variance is measured: ``error`` comes from the runs.
+    is h^2/6 times the third derivative. The variance is measured: ``stderr`` comes from the scatter
+    between runs.
 
     Example:
         >>> def final(fractions, keys):
         ...     run = simulate(system, sgd(optax.sgd(0.5), fractions), 100, keys)
         ...     return run["energy"][:, -1]
-        >>> slope, error = common_random_numbers(final, at=0.5, width=0.05, keys=jax.random.split(key, 64))
+        >>> slope, stderr = common_random_numbers(final, at=0.5, width=0.05, keys=jax.random.split(key, 64))
 
     Args:
         measure: (values (R,), keys (R,)) -> (R,): one number of each of R runs.

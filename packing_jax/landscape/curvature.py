@@ -18,19 +18,13 @@ from jaxtyping import Float
 from matfree import decomp, stochtrace
 
 from packing_jax.errors import PackingError
+from packing_jax.estimate import Estimate
 
 #: Anything that turns a configuration, a pytree of real arrays, into a scalar.
 Function = Callable[[Any], Array]
 
 #: Coordinates up to which the matrix is assembled: N = 2000 in three dimensions.
 LARGEST_EXACT = 6000
-
-
-class Estimate(NamedTuple):
-    """A Monte Carlo mean and its standard error."""
-
-    value: Float[Array, "..."]
-    stderr: Float[Array, "..."]
 
 
 class Spectrum(NamedTuple):
@@ -53,19 +47,19 @@ class DensityOfStates(NamedTuple):
     nodes: Float[Array, "probes m"]
     weights: Float[Array, "probes m"]
 
-    def broadened(self, at: Float[Array, "g"], width: float | Array) -> Estimate:
+    def broadened(self, at: Float[Array, "g"], width: float | Array) -> Estimate[Array]:
         """D at the eigenvalues ``at`` with each delta a Gaussian of standard deviation ``width``."""
         z = (at[:, None, None] - self.nodes[None]) / width
         density = jnp.exp(-0.5 * z * z) / (width * (2 * np.pi) ** 0.5)
         return _mean(jnp.sum(density * self.weights[None], axis=-1))
 
-    def cumulative(self, at: Float[Array, "g"]) -> Estimate:
+    def cumulative(self, at: Float[Array, "g"]) -> Estimate[Array]:
         """Fraction of the eigenvalues at or below ``at``."""
         below = self.nodes[None] <= at[:, None, None]
         return _mean(jnp.sum(jnp.where(below, self.weights[None], 0.0), axis=-1))
 
 
-def _mean(samples: Array) -> Estimate:
+def _mean(samples: Array) -> Estimate[Array]:
     count = samples.shape[-1]
     return Estimate(jnp.mean(samples, axis=-1), jnp.std(samples, axis=-1, ddof=1) / count**0.5)
 
@@ -101,7 +95,7 @@ def exact_spectrum(function: Function, configuration: Any) -> Spectrum:
     return Spectrum(eigenvalues, modes.T)
 
 
-def hessian_trace(function: Function, configuration: Any, key: Array, probes: int = 100) -> Estimate:
+def hessian_trace(function: Function, configuration: Any, key: Array, probes: int = 100) -> Estimate[Array]:
     """Tr H by Hutchinson's estimator: the mean of z.Hz over random signs z, exact for a diagonal H.
 
     Source: Hutchinson, Commun. Stat. Simul. Comput. 18, 1059 (1989).

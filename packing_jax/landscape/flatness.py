@@ -18,7 +18,8 @@ from jax import Array
 from jaxtyping import Float
 
 from packing_jax.errors import PackingError
-from packing_jax.landscape.curvature import Estimate, Function, hessian_trace, largest_eigenvalues
+from packing_jax.estimate import Estimate
+from packing_jax.landscape.curvature import Function, hessian_trace, largest_eigenvalues
 from packing_jax.landscape.minima import check_differentiable_force, energy_function, neighbour_rows
 from packing_jax.spheres.system import System
 
@@ -28,7 +29,7 @@ PAPER_SCALE = 0.015
 
 def flatness(
     function: Function, configuration: Any, key: Array, *, scale: float | Array, per: int, samples: int = 4000
-) -> Estimate:
+) -> Estimate[Array]:
     """dV = <f(x + delta) - f(x)> / (per scale^2) over Gaussian delta of standard deviation ``scale``.
 
     Args:
@@ -68,14 +69,14 @@ def flatness(
 class PackingCurvature(NamedTuple):
     """Curvature of packings in mean diameters; leading replica axes as given."""
 
-    half_trace: Estimate  #: Tr H / (2N), what dV becomes for small perturbations
+    half_trace: Estimate[Array]  #: Tr H / (2N), what dV becomes for small perturbations
     largest: Float[Array, "..."]  #: largest eigenvalue of H
     bound: Float[Array, "..."]  #: an eigenvalue lies within this distance of it
 
 
 @partial(jax.jit, static_argnames=("samples",))
-def _flatness(system: System, y: Array, rows: Array, keys: Array, scale: Array, samples: int) -> Estimate:
-    def one(system: System, y: Array, rows: Array, key: Array) -> Estimate:
+def _flatness(system: System, y: Array, rows: Array, keys: Array, scale: Array, samples: int) -> Estimate[Array]:
+    def one(system: System, y: Array, rows: Array, key: Array) -> Estimate[Array]:
         return flatness(energy_function(system, rows), y, key, scale=scale, per=system.particles, samples=samples)
 
     return jax.vmap(one)(system, y, rows, keys)
@@ -100,7 +101,7 @@ def packing_flatness(
     *,
     scale: float = PAPER_SCALE,
     samples: int = 4000,
-) -> Estimate:
+) -> Estimate[Array]:
     """dV of packings in mean diameters, all replicas in one call.
 
     Args:

@@ -29,7 +29,7 @@ from packing_jax.observables.correlators import (
 from packing_jax.observables.hyperuniformity import fit_hyperuniformity, fit_zero_limit, number_variance
 from packing_jax.observables.order import hexatic_order, steinhardt_order
 from packing_jax.observables.structure import (
-    Spectrum,
+    ShellAverage,
     isotropic_average,
     pair_correlation,
     recorded_structure_factor,
@@ -43,7 +43,7 @@ __all__ = [
     "Configuration",
     "ContactNetwork",
     "Observable",
-    "Spectrum",
+    "ShellAverage",
     "activity",
     "average_over_origins",
     "chi_4",

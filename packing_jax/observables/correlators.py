@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from packing_jax.errors import PackingError
+from packing_jax.estimate import Estimate
 from packing_jax.observables.activity import exact_mean
 
 Float = NDArray[np.float64]
@@ -40,13 +41,6 @@ class LagAverage(NamedTuple):
     lag: NDArray[Any]  #: (lags,) increasing, in the unit of the times
     value: Float  #: (lags, ...) mean over origins
     origins: NDArray[np.int64]  #: (lags,) how many were averaged; overlapping ones are not independent
-
-
-class Estimate(NamedTuple):
-    """A value with its standard error."""
-
-    value: Float
-    stderr: Float
 
 
 def mean_squared_move(x: ArrayLike, start: ArrayLike, end: ArrayLike) -> Array:
@@ -104,7 +98,7 @@ def self_overlap(x: ArrayLike, reach: ArrayLike, start: ArrayLike, end: ArrayLik
     return _over_pairs(_within, (reach,), x, start, end)
 
 
-def chi_4(overlap: ArrayLike, units: int, axis: int = -1) -> Estimate:
+def chi_4(overlap: ArrayLike, units: int, axis: int = -1) -> Estimate[Float]:
     """chi_4 = units (<Q^2> - <Q>^2), the variance of the overlap between independent samples, and its jackknife error.
 
     It counts the units that move together: independent ones that stay with probability p give p (1 - p).

@@ -15,7 +15,7 @@ from jax import Array
 
 from packing_jax.errors import PackingError
 from packing_jax.observables.periodic import Float, wrapped
-from packing_jax.observables.structure import Spectrum
+from packing_jax.observables.structure import ShellAverage
 from packing_jax.spheres.geometry import ball_volume
 
 
@@ -54,21 +54,21 @@ class NumberVariance(NamedTuple):
 _Model = Callable[[Float], tuple[Float, Float]]  # parameters -> mu (shells,) and its derivatives (shells, parameters)
 
 
-def fit_hyperuniformity(spectrum: Spectrum, q_max: float, q_min: float = 0.0) -> HyperuniformityFit:
+def fit_hyperuniformity(shell_average: ShellAverage, q_max: float, q_min: float = 0.0) -> HyperuniformityFit:
     """The exponent alpha of S(q) = A q^alpha over q_min <= q <= q_max, by maximum likelihood.
 
     A pattern is hyperuniform when alpha > 0; a fit without a constant can say so only if its p-value is good. The
     errors are the inverse Fisher information, which assumes independent waves with Gaussian amplitudes.
 
     Args:
-        spectrum: shells of S(q) or chi(q), see :func:`packing_jax.observables.isotropic_average`.
-        q_max: upper end, in the unit of ``spectrum.q``; the law is an asymptote, so report how alpha depends on it.
+        shell_average: shells of S(q) or chi(q), see :func:`packing_jax.observables.isotropic_average`.
+        q_max: upper end, in the unit of ``shell_average.q``. The law is an asymptote: report how alpha depends on it.
         q_min: lower end.
 
     Raises:
         PackingError: fewer than three shells in the window, or a value that is not positive.
     """
-    q, s, count = _window(spectrum, q_min, q_max)
+    q, s, count = _window(shell_average, q_min, q_max)
     reference = float(np.exp(np.average(np.log(q), weights=count)))  # alpha and ln A are uncorrelated about here
     model = partial(_power_law, np.stack([np.ones_like(q), np.log(q / reference)], axis=1))
     start = np.array([np.log(np.average(s, weights=count)), 0.0])
@@ -85,7 +85,7 @@ def fit_hyperuniformity(spectrum: Spectrum, q_max: float, q_min: float = 0.0) ->
     )
 
 
-def fit_zero_limit(spectrum: Spectrum, q_max: float, q_min: float = 0.0, power: float = 2.0) -> ZeroLimit:
+def fit_zero_limit(shell_average: ShellAverage, q_max: float, q_min: float = 0.0, power: float = 2.0) -> ZeroLimit:
     """S(q -> 0) from S(q) = S_0 + B q^power over q_min <= q <= q_max, by maximum likelihood.
 
     A power of 2 is right wherever correlations are short-ranged: S is then analytic in q^2. S_0 may come out
@@ -96,7 +96,7 @@ def fit_zero_limit(spectrum: Spectrum, q_max: float, q_min: float = 0.0, power: 
     """
     if not (np.isfinite(power) and power > 0):
         raise PackingError(f"the power of q is {power}; it must be positive")
-    q, s, count = _window(spectrum, q_min, q_max)
+    q, s, count = _window(shell_average, q_min, q_max)
     scale = float(q.max())
     design = np.stack([np.ones_like(q), (q / scale) ** power], axis=1)
     model = partial(_line, np.zeros_like(q), design)
@@ -135,9 +135,9 @@ def _lost(value: float, theta: Float, best: float, x: Float, s: Float, count: Fl
     return 2 * (_cost(model(slope)[0], s, count) - best) - float(scipy.special.chdtri(1, 0.05))
 
 
-def _window(spectrum: Spectrum, q_min: float, q_max: float) -> tuple[Float, Float, Float]:
-    inside = (spectrum.q >= q_min) & (spectrum.q <= q_max)
-    q, s, count = spectrum.q[inside], spectrum.value[inside], spectrum.waves[inside].astype(np.float64)
+def _window(shell_average: ShellAverage, q_min: float, q_max: float) -> tuple[Float, Float, Float]:
+    inside = (shell_average.q >= q_min) & (shell_average.q <= q_max)
+    q, s, count = shell_average.q[inside], shell_average.value[inside], shell_average.waves[inside].astype(np.float64)
     if len(q) < 3:
         raise PackingError(
             f"{len(q)} shells between q = {q_min:g} and {q_max:g}; two parameters need three or more: "

@@ -31,11 +31,11 @@ _WIDEST_GRID = 2**26  # wave vectors in one table
 _TOLERANCE = 1e-9  # of the fast transform, relative to the largest amplitude
 
 
-class Spectrum(NamedTuple):
-    """A function of |q|: averages over shells of wave vectors and over samples, each (shells,)."""
+class ShellAverage(NamedTuple):
+    """S(q), or a spectral density, averaged over shells of |q| and over samples; each (shells,)."""
 
     q: Float  #: mean |q| of the shell, in inverse units of the box side
-    value: Float  #: S(q), or a spectral density
+    value: Float  #: the average
     stderr: Float  #: standard error of ``value``
     waves: NDArray[np.int64]  #: independent waves averaged: pairs +-q times samples
 
@@ -277,7 +277,7 @@ def _ball_transform(q: Float, radius: Float, dim: int) -> Float:
 
 def isotropic_average(
     modes: np.ndarray | Array, values: np.ndarray | Array, box: float, width: float = 0.5
-) -> Spectrum:
+) -> ShellAverage:
     """Average of S(q) over shells of |q| and over independent samples, with standard errors.
 
     A wave is an independent number of mean S(q), exponentially distributed when density fluctuations are Gaussian.
@@ -314,7 +314,7 @@ def isotropic_average(
     law = mean**2 * count / (count + 1)  # without bias: the square of a mean of exponentials is too large
     variance = (squares + _PRIOR_MODES * law) / (count - 1 + _PRIOR_MODES)
     q = 2.0 * np.pi / box * np.bincount(shell, np.sqrt(square)) / size
-    return Spectrum(q, mean, np.sqrt(variance / count), count.astype(np.int64))
+    return ShellAverage(q, mean, np.sqrt(variance / count), count.astype(np.int64))
 
 
 # --- pair correlation -----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 
 from packing_jax import PackingError
 from packing_jax.observables import (
-    Spectrum,
+    ShellAverage,
     fit_hyperuniformity,
     fit_zero_limit,
     isotropic_average,
@@ -17,10 +17,10 @@ from packing_jax.observables import (
 )
 
 
-def spectrum(law: np.ndarray, q: np.ndarray, waves: np.ndarray, rng: np.random.Generator) -> Spectrum:
+def shell_average(law: np.ndarray, q: np.ndarray, waves: np.ndarray, rng: np.random.Generator) -> ShellAverage:
     """Averages of that many exponential waves of mean S(q)."""
     s = law * rng.gamma(waves, 1 / waves)
-    return Spectrum(q, s, s / np.sqrt(waves), waves.astype(np.int64))
+    return ShellAverage(q, s, s / np.sqrt(waves), waves.astype(np.int64))
 
 
 Q = np.arange(1, 13) * 0.1
@@ -31,7 +31,7 @@ WAVES = 2.0 * np.arange(1, 13)  # as in two dimensions, one sample
 def test_exponent_has_honest_errors(alpha: float) -> None:
     # 1000 draws: coverage of 95 % intervals is 0.95 +- 0.007, and a p-value below 0.05 as often as 0.05 +- 0.007
     rng = np.random.default_rng(1)
-    fits = [fit_hyperuniformity(spectrum(0.3 * Q**alpha, Q, WAVES, rng), 1.25) for _ in range(1000)]
+    fits = [fit_hyperuniformity(shell_average(0.3 * Q**alpha, Q, WAVES, rng), 1.25) for _ in range(1000)]
     exponent, error = (np.array([getattr(f, name) for f in fits]) for name in ("exponent", "exponent_stderr"))
     assert 0.93 <= np.mean(np.abs(exponent - alpha) < 1.96 * error) <= 0.97
     assert abs(exponent.mean() - alpha) < 4 * error.mean() / np.sqrt(1000)
@@ -45,7 +45,7 @@ def test_exponent_has_honest_errors(alpha: float) -> None:
 def test_zero_limit_has_honest_errors(zero: float, slope: float) -> None:
     # 400 draws: 0.95 +- 0.011, so that 0.917 and 0.983 are three deviations
     rng = np.random.default_rng(2)
-    fits = [fit_zero_limit(spectrum(zero + slope * Q**2, Q, 4 * WAVES, rng), 1.25) for _ in range(400)]
+    fits = [fit_zero_limit(shell_average(zero + slope * Q**2, Q, 4 * WAVES, rng), 1.25) for _ in range(400)]
     value, error = (np.array([getattr(f, name) for f in fits]) for name in ("value", "value_stderr"))
     assert 0.917 <= np.mean([f.interval[0] < zero < f.interval[1] for f in fits]) <= 0.983
     assert np.mean(error) == pytest.approx(value.std(), rel=0.2)
@@ -57,7 +57,7 @@ def test_zero_limit_has_honest_errors(zero: float, slope: float) -> None:
 
 def test_a_wrong_law_has_a_small_p_value() -> None:
     rng = np.random.default_rng(3)
-    flat = spectrum(0.05 + Q**4, Q, 50 * WAVES, rng)
+    flat = shell_average(0.05 + Q**4, Q, 50 * WAVES, rng)
     assert fit_hyperuniformity(flat, 1.25).p_value < 1e-6
     assert fit_zero_limit(flat, 1.25).p_value < 1e-6
     assert fit_zero_limit(flat, 1.25, power=4.0).p_value > 1e-3
@@ -65,7 +65,7 @@ def test_a_wrong_law_has_a_small_p_value() -> None:
 
 
 def test_window_and_units() -> None:
-    exact = Spectrum(Q, 0.3 * Q**1.5, Q, WAVES.astype(np.int64))
+    exact = ShellAverage(Q, 0.3 * Q**1.5, Q, WAVES.astype(np.int64))
     fit = fit_hyperuniformity(exact, 0.85, q_min=0.15)
     assert fit.shells == 7
     assert (fit.exponent, fit.amplitude) == pytest.approx((1.5, 0.3), rel=1e-6)
@@ -121,7 +121,7 @@ def test_poisson_pattern_is_not_hyperuniform() -> None:
 
 
 def test_fits_refuse_what_they_cannot_carry() -> None:
-    good = Spectrum(Q, Q, Q, WAVES.astype(np.int64))
+    good = ShellAverage(Q, Q, Q, WAVES.astype(np.int64))
     with pytest.raises(PackingError, match="2 shells"):
         fit_hyperuniformity(good, 0.25)
     with pytest.raises(PackingError, match="zero or not finite"):
