@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from packing_jax.criticality import half_absorbed_phi_c
-from packing_jax.criticality.search import Round, intercept, scaling, sobered
+from packing_jax.criticality.search import Round, intercept, size_exponents, with_least_stderrs
 from packing_jax.errors import PackingError
 
 RANGES = {"phi_c known to 0.02 beforehand": 0.02, "to 0.05": 0.05}
@@ -48,7 +48,7 @@ def drawn_grid(rng, sizes, reach, count, omega):
         telling = np.abs(away) <= max(FAR, 2.1 * (phis[1] - phis[0]) / size["width"])
         rounds.append(estimated(size, phis[telling], gone[telling], spent))
         outcomes += [(size["particles"], p, bool(f)) for p, row in zip(phis, gone, strict=True) for f in row]
-    rounds = sobered(rounds, outcomes, omega)
+    rounds = with_least_stderrs(rounds, outcomes, omega)
     fit = intercept(*zip(*[(r.particles, r.phi_h, r.stderr) for r in rounds], strict=True), omega)
     return fit.stderr, sum(one.particle_steps for one in rounds)
 
@@ -60,7 +60,7 @@ def main():
     words = parser.parse_args()
     facts = json.loads((words.directory / "critical.json").read_text())
     result, search = facts["result"], facts["search"]
-    omega = scaling(search["dim"])[0]
+    omega = size_exponents(search["dim"])[0]
     # widths as the search finds them are minimal where few replicas disagree: one law for all sizes
     base = result["rounds"][0]["particles"]
     smear = [(one["particles"] / base) ** -omega for one in result["rounds"]]

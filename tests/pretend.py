@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from packing_jax.criticality.search import Answer, Plan, scaling
+from packing_jax.criticality.search import Answer, SearchSettings, size_exponents
 
 
 class Pretend:
@@ -13,7 +13,7 @@ class Pretend:
 
     def __init__(self, seed, phi_c=0.555, dim=3, a=-0.004, b=0.0, width=0.004):
         self.seed, self.phi_c, self.a, self.b, self.width = seed, phi_c, a, b, width
-        self.omega = scaling(dim)[0]
+        self.omega = size_exponents(dim)[0]
         self.asked = []
 
     def __call__(self, ask):
@@ -31,5 +31,5 @@ class Pretend:
         return Answer(tuple(absorbed_at), spent)
 
 
-def plan(tolerance=0.003, budget=10**9, dim=3, bracket=(0.1, 0.7)):
-    return Plan(dim, bracket, 256, 2000, tolerance, budget)
+def settings(tolerance=0.003, budget=10**9, dim=3, bracket=(0.1, 0.7)):
+    return SearchSettings(dim, bracket, 256, 2000, tolerance, budget)

@@ -61,7 +61,7 @@ def activity_vs_phi(results: xr.Dataset, phi_c: Sequence[KickEstimate] = ()) -> 
         index = fractions.index(cell[1]) if len(fractions) > 1 else kicks.index(cell[0])
         phi, activity, absorbed = _records(results, *cell)
         final = final_activity(results["time"].values, activity, absorbed)
-        mean, error = _mean_and_error(final)
+        mean, stderr = _mean_and_stderr(final)
         label = _cell_label(results, *cell)
         estimate = estimates.get(cell)
         best = (estimate.power_law or estimate.threshold) if estimate else None
@@ -76,7 +76,7 @@ def activity_vs_phi(results: xr.Dataset, phi_c: Sequence[KickEstimate] = ()) -> 
             fine = law.value + np.linspace(0, 1, 300) ** 2 * (law.window[1] - law.value)
             axes.plot(fine, law.activity(fine), color="black", lw=0.7, zorder=2.5)
             fitted = True
-        axes.fill_between(phi, mean - error, mean + error, color=colour, alpha=0.3, lw=0)
+        axes.fill_between(phi, mean - stderr, mean + stderr, color=colour, alpha=0.3, lw=0)
         marker, line = _MARKERS[index % len(_MARKERS)], _LINES[index % len(_LINES)]
         axes.plot(phi, mean, color=colour, marker=marker, ls=line, label=label, **_POINTS)
     axes.set(xlabel=r"Packing fraction $\phi$", ylabel=r"Final activity $f_a$", ylim=(-0.03, None))
@@ -173,7 +173,7 @@ def phi_c_vs_kick(
             "lw": 1.0,
         }
         kicks = np.array([kick for kick, _ in found])
-        values, errors = np.array([(phi_c.value, phi_c.stderr) for _, phi_c in found]).T
+        values, stderrs = np.array([(phi_c.value, phi_c.stderr) for _, phi_c in found]).T
         if limit:
             label += rf": $\phi_c(0) = {limit.value:.4f} \pm {limit.stderr:.4f}$"
             ends = np.linspace(0.0, kicks.max() * 1.05, 50)
@@ -181,7 +181,7 @@ def phi_c_vs_kick(
             axes.plot(ends, limit.form.at(ends), color=colour, ls=line, lw=1.0)
             intercept = {**style, "marker": "*", "ms": 11, "mec": "black", "mew": 0.6}
             axes.errorbar([0.0], [limit.value], [limit.stderr], **intercept, zorder=4)
-        axes.errorbar(kicks, values, errors, label=label, **style)
+        axes.errorbar(kicks, values, stderrs, label=label, **style)
     if not drawn:
         raise PackingError("no phi_c was estimated at any kick: there is nothing to draw")
     axes.set(xlabel=_kick_name(rule), ylabel=r"Critical packing fraction $\phi_c$")
@@ -201,14 +201,14 @@ def phi_h_vs_size(result: SearchResult) -> Figure:
     """
     figure, axes = _new_figure(5.4, 4.1)
     sizes = np.array([one.particles for one in result.rounds], float)
-    half, error = np.array([(one.phi_h, one.stderr) for one in result.rounds]).T
+    half, stderr = np.array([(one.phi_h, one.stderr) for one in result.rounds]).T
     n, phi = np.array([(n, phi) for n, phi, _ in result.outcomes], float).T
     gone = np.array([absorbed for _, _, absorbed in result.outcomes])
     x, at = (n / sizes[0]) ** -result.omega, (sizes / sizes[0]) ** -result.omega
     dark, light = _shades(2)
     for kind, label, face in ((gone, "absorbed", "white"), (~gone, "active", light)):
         axes.plot(x[kind], phi[kind], "o", ms=3, mfc=face, mec=light, mew=0.7, alpha=0.8, label=label)
-    axes.errorbar(at, half, error, color=dark, marker="s", ls="", ms=5, capsize=2.5, label=r"half absorbed, $\phi_h$")
+    axes.errorbar(at, half, stderr, color=dark, marker="s", ls="", ms=5, capsize=2.5, label=r"half absorbed, $\phi_h$")
     if np.isfinite(result.stderr):
         fine = np.linspace(0.0, 1.0, 50)
         label = rf"$\phi_c = {result.value:.4f} \pm {result.stderr:.4f}$"
@@ -325,7 +325,7 @@ def _records(results: xr.Dataset, kick: float, batch_fraction: float) -> tuple[A
     return cell["phi"].values[run].astype(float), activity[run], cell["absorbed_at"].values[run] >= 0
 
 
-def _mean_and_error(values: Array) -> tuple[Array, Array]:
+def _mean_and_stderr(values: Array) -> tuple[Array, Array]:
     """Mean over replicas and its standard error (0 for a single replica), each (phi,)."""
     count = np.isfinite(values).sum(axis=1)
     mean = np.nanmean(values, axis=1)

@@ -18,12 +18,13 @@ Errors: `stderr` is one standard deviation, from the bootstrap over replicas, or
 counted (`half_absorbed`); `interval` holds the truth in 95 of 100 cases, which the tests check on known models.
 """
 
+from packing_jax.criticality.data_collapse import Collapse, collapse, time_collapse
 from packing_jax.criticality.decay import StraightestDecay, straightest_decay_phi_c
 from packing_jax.criticality.estimates import KickEstimate, check_results, estimate_phi_c, finite_size_collapse, was_run
+from packing_jax.criticality.exponents import Exponent, exponent, fluctuations
 from packing_jax.criticality.half_absorbed import HalfAbsorbed, half_absorbed_phi_c
 from packing_jax.criticality.power_law import MIN_POINTS, PowerLaw, power_law_phi_c
 from packing_jax.criticality.relaxation import Relaxation, relaxation_phi_c, relaxation_times
-from packing_jax.criticality.scaling import Collapse, Exponent, collapse, exponent, fluctuations, time_collapse
 from packing_jax.criticality.search import SearchResult
 from packing_jax.criticality.threshold import ACTIVITY_CUT, Threshold, threshold_phi_c
 from packing_jax.criticality.universality import CLASSES, UniversalityClass, Verdict, classes_in, verdict

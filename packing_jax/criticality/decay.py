@@ -19,7 +19,7 @@ from packing_jax.criticality.fits import (
     standard_error,
     student_interval,
 )
-from packing_jax.criticality.scan import DRAWS, records
+from packing_jax.criticality.scan import DRAWS, records_run
 from packing_jax.errors import PackingError
 
 Array = NDArray[np.float64]
@@ -79,7 +79,7 @@ def straightest_decay_phi_c(
         PackingError: one replica, a record that ends less than a decade after the activity has halved, or no change of
             sign with a significant curvature on both sides.
     """
-    steps, phis, values = records(time, phi, activity)
+    steps, phis, values = records_run(time, phi, activity)
     if max(len(rows) for rows in values) < 2:
         raise PackingError("the error comes from the scatter between replicas: run two or more")
     refusals = []
@@ -146,20 +146,20 @@ def _straightest(
             "between them: scan higher phi, or run larger systems"
         )
     x, curvature, slopes = np.array(kept), [part[:, 0] for part in rows], [part[:, 1] for part in rows]
-    mean, error = np.array([row.mean() for row in curvature]), standard_error(curvature)
-    edge = _crossing(x, mean, error, absorbed=bool(x[0] > phis[0]))
+    mean, stderr = np.array([row.mean() for row in curvature]), standard_error(curvature)
+    edge = _crossing(x, mean, stderr, absorbed=bool(x[0] > phis[0]))
 
     drawn = bootstrap_means(curvature, draws, np.random.default_rng(seed))
     drawn_alpha = bootstrap_means(slopes, draws, np.random.default_rng(seed))  # the same replicas
-    alpha, alpha_error = np.array([row.mean() for row in slopes]), standard_error(slopes)
+    alpha, alpha_stderrs = np.array([row.mean() for row in slopes]), standard_error(slopes)
     windows = sorted({(max(0, edge + 1 - k), min(len(x), edge + 1 + m)) for k in range(1, 5) for m in range(1, 5)})
     most = max(b - a for a, b in windows)
-    grid = np.linspace(x[max(0, edge - 1)], x[min(len(x) - 1, edge + 2)], 2001)
-    fits = [_Line(x[a:b], error[a:b], alpha_error[a:b]) for a, b in windows]
+    tried = np.linspace(x[max(0, edge - 1)], x[min(len(x) - 1, edge + 2)], 2001)
+    fits = [_Line(x[a:b], stderr[a:b], alpha_stderrs[a:b]) for a, b in windows]
     dropped = np.array([most - (b - a) for a, b in windows])
     roots = np.array([fit.root(mean[None, a:b])[0] for fit, (a, b) in zip(fits, windows, strict=True)])
-    grid = np.union1d(grid, roots[(roots > grid[0]) & (roots < grid[-1])])  # replicas that agree know it better
-    profiles = np.stack([fit.chi2(mean[a:b], grid) for fit, (a, b) in zip(fits, windows, strict=True)])
+    tried = np.union1d(tried, roots[(roots > tried[0]) & (roots < tried[-1])])  # replicas that agree know it better
+    profiles = np.stack([fit.chi2(mean[a:b], tried) for fit, (a, b) in zip(fits, windows, strict=True)])
     alphas = np.array(
         [fit.alpha(alpha[None, a:b], root)[0] for fit, (a, b), root in zip(fits, windows, roots, strict=True)]
     )
@@ -169,7 +169,9 @@ def _straightest(
     (a, b), fit = windows[best], fits[best]
     chi2, dof = float(profiles[best].min()), b - a - 2
     scale = misfit(chi2, dof)
-    low, high = likelihood_interval(grid, averaged_profile(profiles / scale**2, dropped), sum(len(r) - 1 for r in rows))
+    low, high = likelihood_interval(
+        tried, averaged_profile(profiles / scale**2, dropped), sum(len(r) - 1 for r in rows)
+    )
     found = fit.root(drawn[:, a:b])
     statistical = scale * half_width(found)
     between = math.sqrt(share @ (roots - roots[best]) ** 2)
@@ -207,9 +209,9 @@ def _window(steps: Array, values: list[Array], decades: float) -> tuple[float, f
     return start, stop
 
 
-def _crossing(phi: Array, curvature: Array, error: Array, absorbed: bool) -> int:
+def _crossing(phi: Array, curvature: Array, stderr: Array, absorbed: bool) -> int:
     """Index of the last phi that bends down, those above bending up; whether phi below were absorbed."""
-    z = curvature / error
+    z = curvature / stderr
     if not (z < -_SIGNIFICANT).any():
         more = "scan more finely below it, or run larger systems" if absorbed else "scan lower phi, or run more steps"
         raise PackingError(f"no decay bends down while replicas survive, down to phi = {phi[0]:g}: {more}")
@@ -229,8 +231,8 @@ def _crossing(phi: Array, curvature: Array, error: Array, absorbed: bool) -> int
 class _Line:
     """Weighted straight line through curvatures, its root, and alpha at the root by a line of its own."""
 
-    def __init__(self, x: Array, error: Array, alpha_error: Array) -> None:
-        self._x, self._w, self._v = x, error**-2.0, alpha_error**-2.0
+    def __init__(self, x: Array, stderr: Array, alpha_stderrs: Array) -> None:
+        self._x, self._w, self._v = x, stderr**-2.0, alpha_stderrs**-2.0
 
     def chi2(self, y: Array, roots: Array) -> Array:
         """Least chi^2 of y = b (x - root) over b at each root, (roots,)."""

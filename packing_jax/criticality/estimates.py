@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from packing_jax.criticality.data_collapse import Collapse, collapse
 from packing_jax.criticality.decay import StraightestDecay, straightest_decay_phi_c
+from packing_jax.criticality.exponents import Exponent, exponent, fluctuations
 from packing_jax.criticality.half_absorbed import HalfAbsorbed, half_absorbed_phi_c
 from packing_jax.criticality.power_law import PowerLaw, power_law_phi_c
 from packing_jax.criticality.relaxation import Relaxation, relaxation_phi_c
-from packing_jax.criticality.scaling import Collapse, Exponent, collapse, exponent, fluctuations
-from packing_jax.criticality.scan import DRAWS, drifting, replicas, scan_order
+from packing_jax.criticality.scan import DRAWS, drifting, replicas_run, scan_order
 from packing_jax.criticality.stationarity import Drift, final_activity, final_drift
 from packing_jax.criticality.threshold import Threshold, threshold_phi_c
 from packing_jax.errors import PackingError
@@ -142,12 +143,12 @@ def _cell(results: xr.Dataset, kick: int, batch_fraction: int) -> _Cell:
     time, phi = cell["time"].values.astype(float), cell["phi"].values.astype(float)
     activity = cell["activity"].where(cell["run"]).transpose("phi", "replica", "time").values.astype(float)
     absorbed_at = cell["absorbed_at"].transpose("phi", "replica").values.astype(np.int64)
-    change, error = final_drift(time, activity)
+    change, stderr = final_drift(time, activity)
     final = np.where(np.isnan(change), np.nan, final_activity(time, activity, absorbed_at >= 0))
     # a record cut short is a replica not run
     activity = np.where(np.isnan(final)[..., None], np.nan, activity)
     particles = results.attrs.get("particles")
-    return _Cell(time, phi, activity, absorbed_at, final, Drift(change, error), particles and int(particles))
+    return _Cell(time, phi, activity, absorbed_at, final, Drift(change, stderr), particles and int(particles))
 
 
 def _lowest(law: PowerLaw) -> float:
@@ -157,7 +158,7 @@ def _lowest(law: PowerLaw) -> float:
 def _steady(cell: _Cell) -> list[int]:
     """Indices of the phi whose active replicas do not drift."""
     order = scan_order(cell.phi, cell.final)
-    moves = drifting(replicas(cell.final, order), cell.drift, order)
+    moves = drifting(replicas_run(cell.final, order), cell.drift, order)
     return [i for i, moving in zip(order, moves, strict=True) if not moving]
 
 

@@ -64,8 +64,8 @@ def standard_error(rows: Sequence[Array]) -> Array:
     squares = np.array([np.sum((row - row.mean()) ** 2) for row in rows])
     pooled = squares.sum() / (count - 1).sum()
     variance = (squares + _PRIOR_REPLICAS * pooled) / (count - 1 + _PRIOR_REPLICAS)
-    error: Array = np.maximum(np.sqrt(variance / count), RESOLUTION)
-    return error
+    stderr: Array = np.maximum(np.sqrt(variance / count), RESOLUTION)
+    return stderr
 
 
 def bootstrap_means(rows: Sequence[Array], draws: int, rng: np.random.Generator) -> Array:
@@ -135,14 +135,14 @@ def averaged_profile(chi2: Array, dropped: NDArray[np.integer[Any]]) -> Array:
     return profile - profile.min()
 
 
-def likelihood_interval(grid: Array, profile: Array, dof: int) -> tuple[float, float]:
+def likelihood_interval(tried: Array, profile: Array, dof: int) -> tuple[float, float]:
     """Outermost x, in any order on the grid, whose profile stays below the quantile of F(1, dof).
 
     Ends between two grid points are found by linear interpolation; an interval that reaches an end of the grid ends
     there.
     """
-    order = np.argsort(grid)
-    x, excess = grid[order], profile[order] - f_law.ppf(_LEVEL, 1, dof)
+    order = np.argsort(tried)
+    x, excess = tried[order], profile[order] - f_law.ppf(_LEVEL, 1, dof)
     inside = np.flatnonzero(excess <= 0)
     first, last = int(inside[0]), int(inside[-1])
     low = x[first] if first == 0 else np.interp(0.0, excess[[first, first - 1]], x[[first, first - 1]])

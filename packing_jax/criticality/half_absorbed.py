@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, xlog1py, xlogy
 from scipy.stats import chi2 as chi2_law
 
-from packing_jax.criticality.scan import replicas, scan_order
+from packing_jax.criticality.scan import replicas_run, scan_order
 from packing_jax.errors import PackingError
 
 Array = NDArray[np.float64]
@@ -53,11 +53,11 @@ def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
     if not ((share == 0) | (share == 1) | np.isnan(share)).all():
         raise PackingError("absorbed must be 1 where a replica was absorbed, 0 where active, NaN where not run")
     x, gone, count = _counts(phi, absorbed)
-    grid = _grid(x)
-    found = _likeliest(x, gone, count, grid)
-    first, last = np.searchsorted(grid, found.interval)
+    tried = _phi_c_tried(x)
+    found = _likeliest(x, gone, count, tried)
+    first, last = np.searchsorted(tried, found.interval)
     if last - first + 1 < _STEPS:  # many replicas know it better than the scan is spaced
-        ends = grid[max(first - 1, 0)], grid[min(last + 1, len(grid) - 1)]
+        ends = tried[max(first - 1, 0)], tried[min(last + 1, len(tried) - 1)]
         found = _likeliest(x, gone, count, np.linspace(*ends, 8 * _STEPS + 1))
     low, high = found.interval
     if low <= x[0] or high >= x[-1]:
@@ -72,13 +72,13 @@ def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
 def logistic(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
     """The likeliest curve of :func:`half_absorbed_phi_c` to a 32nd of the spacing; phi_c ends where the scan does."""
     x, gone, count = _counts(phi, absorbed)
-    return _likeliest(x, gone, count, _grid(x))
+    return _likeliest(x, gone, count, _phi_c_tried(x))
 
 
 def _counts(phi: ArrayLike, absorbed: ArrayLike) -> tuple[Array, Array, Array]:
     """Packing fractions in order, and how many replicas of each were absorbed, and were run."""
     order = scan_order(phi, absorbed)
-    x, rows = np.asarray(phi, float)[order], replicas(absorbed, order)
+    x, rows = np.asarray(phi, float)[order], replicas_run(absorbed, order)
     gone, count = np.array([row.sum() for row in rows]), np.array([float(len(row)) for row in rows])
     if (gone == count).all():
         raise PackingError(f"every replica was absorbed, up to phi = {x[-1]:g}: scan higher phi")
@@ -87,24 +87,24 @@ def _counts(phi: ArrayLike, absorbed: ArrayLike) -> tuple[Array, Array, Array]:
     return x, gone, count
 
 
-def _grid(x: Array) -> Array:
+def _phi_c_tried(x: Array) -> Array:
     """As fine as the scan is, where it is."""
     return np.unique(np.interp(np.arange(0, len(x) - 1 + 1e-9, 1 / _STEPS), np.arange(len(x)), x))
 
 
-def _likeliest(x: Array, gone: Array, count: Array, grid: Array) -> HalfAbsorbed:
+def _likeliest(x: Array, gone: Array, count: Array, tried: Array) -> HalfAbsorbed:
     """Maximum likelihood with phi_c, and the ends of its interval, on a grid."""
     widths = np.geomspace(1e-2 * np.diff(x).min(), x[-1] - x[0], 40)
-    share = expit(-(x - grid[:, None, None]) / widths[:, None])
+    share = expit(-(x - tried[:, None, None]) / widths[:, None])
     likelihood = (xlogy(gone, share) + xlog1py(count - gone, -share)).sum(axis=2)
     best_width = likelihood.argmax(axis=1)
     profile = 2.0 * (likelihood.max() - likelihood.max(axis=1))
     if best_width[profile.argmin()] == len(widths) - 1:
         raise PackingError("the share of absorbed replicas does not fall with phi: run more replicas")
-    top = grid[profile < 1e-2]  # flat where the replicas of each phi agree: its middle then
+    top = tried[profile < 1e-2]  # flat where the replicas of each phi agree: its middle then
     value = 0.5 * float(top[0] + top[-1])
-    inside = grid[profile <= chi2_law.ppf(0.95, 1)]
-    at = int(np.argmin(np.abs(grid - value)))
+    inside = tried[profile <= chi2_law.ppf(0.95, 1)]
+    at = int(np.argmin(np.abs(tried - value)))
     saturated = xlogy(gone, gone / count) + xlogy(count - gone, 1.0 - gone / count)
     low, high = float(inside[0]), float(inside[-1])
     return HalfAbsorbed(

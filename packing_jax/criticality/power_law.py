@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from packing_jax.criticality.fits import (
+    PowerLawFit,
+    PowerLawProfile,
     akaike_weights,
     averaged_profile,
     bootstrap_means,
@@ -19,20 +21,20 @@ from packing_jax.criticality.fits import (
     power_law_profile,
     standard_error,
 )
-from packing_jax.criticality.scan import DRAWS, drifting, replicas, scan_order
+from packing_jax.criticality.scan import DRAWS, drifting, replicas_run, scan_order
 from packing_jax.criticality.stationarity import Drift
 from packing_jax.errors import PackingError
 
 Array = NDArray[np.float64]
 
 MIN_POINTS = 4
-"""Packing fractions a power-law fit needs: three free parameters and one degree of freedom."""
+"""Packing fractions that a power law needs: it has three free parameters, and one point more tests it."""
 
 SURVIVING = 0.75
-"""Share of replicas still active at a phi that counts as active."""
+"""A phi counts as active when this share of its replicas is active at the end."""
 
 OPEN = 0.16
-"""Share of bootstrap fits at an end of the phi_c that are tried, above which phi_c is not determined."""
+"""phi_c is not determined when more than this share of the bootstrap fits lies at an end of the phi_c tried."""
 
 
 @dataclass(frozen=True)
@@ -59,29 +61,21 @@ class PowerLaw:
 
 
 def power_law_phi_c(
-    phi: ArrayLike,
-    activity: ArrayLike,
-    drift: Drift | None = None,
-    *,
-    draws: int = DRAWS,
-    seed: int = 0,
+    phi: ArrayLike, activity: ArrayLike, drift: Drift | None = None, *, draws: int = DRAWS, seed: int = 0
 ) -> PowerLaw:
     """phi_c, A and beta of f_a = A (phi - phi_c)^beta by weighted least squares, all three free.
 
-    Points: every phi at which three quarters or more of the replicas stayed active and their activity is
-    stationary (block averages of the last half of the record, see `packing_jax.criticality.stationarity.drifts`).
-    f_a is averaged over the survivors, since absorption above phi_c is the finite size at work;
-    weights come from the scatter between them. phi_c is searched from the lowest scanned phi up to
-    the first of these points.
+    Points: every phi at which at least three quarters of the replicas stayed active and their activity is stationary,
+    see `packing_jax.criticality.stationarity.drifts`. f_a is averaged over the survivors, because above phi_c only the
+    finite size absorbs; weights come from the scatter between them. phi_c is looked for from the lowest scanned phi up
+    to the first point. The law holds only near phi_c: points are dropped from the top where that lowers
+    chi^2 + 2 (points dropped) (arXiv:2008.01069).
 
-    Window: the law holds only near phi_c, so points are dropped from the top where that lowers
-    chi^2 + 2 (points dropped) (arXiv:2008.01069). Errors: bootstrap over replicas within each phi
-    (half the central 68 % interval), times sqrt(chi^2/dof) where that exceeds 1, joined with the
-    scatter between windows weighted by exp(-(chi^2 + 2 dropped)/2), and for phi_c with f_1 h: f_1 is
-    the lowest fitted activity, the relative size of corrections to the law, and h the interval
-    below it, where nothing is fitted. Where f_1 is not small, beta is an effective exponent. The 95 %
-    intervals are of chi^2(phi_c) and chi^2(beta), averaged over windows (see `packing_jax.criticality.fits`), and
-    as skew as the data.
+    Errors: the bootstrap over replicas within each phi, half the central 68 % interval, times sqrt(chi^2/dof) where
+    that exceeds 1; joined with the scatter between fits to fewer and to more points, each with the weight exp(-(chi^2 +
+    2 dropped)/2); and for phi_c joined with f_1 h, where h is the spacing below the first point, which no fit sees, and
+    f_1 the activity there, the relative size of corrections to the law. Where f_1 is not small, beta is an effective
+    exponent. The 95 % intervals come from chi^2(phi_c) and chi^2(beta), see `packing_jax.criticality.fits`.
 
     Args:
         phi: packing fractions, (phi,).
@@ -96,31 +90,29 @@ def power_law_phi_c(
     it is 0.69.
 
     Raises:
-        PackingError: all absorbed, all active, one replica, fewer than four active and stationary
-            packing fractions, or a fit that leaves phi_c open. The sentence says what would help.
+        PackingError: all absorbed, all active, one replica, fewer than four active and stationary packing fractions, or
+            a fit that leaves phi_c open. The sentence says what would help.
     """
     phis, rows, scanned = _active_points(phi, activity, drift)
-    lowest, below = scanned[0], scanned[scanned < phis[0]][-1]
-    mean, error = np.array([row.mean() for row in rows]), standard_error(rows)
+    lowest = scanned[0]
+    mean, stderr = np.array([row.mean() for row in rows]), standard_error(rows)
     gaps = np.geomspace(1e-3 * np.diff(phis).min(), phis[0] - lowest, 400)
 
     sizes = np.arange(MIN_POINTS, len(phis) + 1)
-    fits = [power_law(phis[:n], mean[None, :n], error[:n], gaps) for n in sizes]
+    fits = [power_law(phis[:n], mean[None, :n], stderr[:n], gaps) for n in sizes]
     cost = np.array([fit.chi2[0] for fit in fits]) + 2.0 * (len(phis) - sizes)
     for best in np.argsort(cost):
-        fit, n = fits[best], int(sizes[best])
-        gap, value, amplitude, beta, chi2 = (float(part[0]) for part in fit)
-        if gap <= gaps[1] or beta <= 0:
-            continue  # a jump
+        n = int(sizes[best])
         resampled = bootstrap_means(rows[:n], draws, np.random.default_rng(seed))
-        drawn = power_law(phis[:n], resampled, error[:n], gaps, amplitude * (phis[:n] - value) ** beta)
-        if np.mean(drawn.gap >= gaps[-2]) <= OPEN:
+        drawn = _drawn(fits[best], phis[:n], resampled, stderr[:n], gaps)
+        if drawn is not None:
             break
     else:
         raise PackingError(
             f"no power law that starts between phi = {lowest:g} and {phis[0]:g}, where f_a is already {mean[0]:.2g}, "
             "follows the activity: scan more finely just above phi_c, or run more replicas"
         )
+    _, value, amplitude, beta, chi2 = (float(part[0]) for part in fits[best])
     share = akaike_weights(cost)
 
     def between(values: list[Array]) -> float:
@@ -130,26 +122,42 @@ def power_law_phi_c(
 
     stretch = max(1.0, chi2 / (n - 3)) ** 0.5
     statistical, windows = stretch * half_width(drawn.origin), between([fit.origin for fit in fits])
-    unfitted = mean[0] * (phis[0] - below)
-    coarse = gaps[::2]
-    profiles = [power_law_profile(phis[:n], mean[:n], error[:n], coarse) for n in sizes]
-    scale, freedom = misfit(chi2, n - 3), sum(len(row) - 1 for row in rows)
-    over_phi_c = averaged_profile(np.stack([one.chi2 for one in profiles]) / scale**2, len(phis) - sizes)
-    betas = np.linspace(0.0, 3.0, 301)
-    over_beta = averaged_profile(np.stack([one.over_beta(betas) for one in profiles]) / scale**2, len(phis) - sizes)
+    unfitted = mean[0] * (phis[0] - scanned[scanned < phis[0]][-1])
+    profiles = [power_law_profile(phis[:k], mean[:k], stderr[:k], gaps[::2]) for k in sizes]
+    freedom = sum(len(row) - 1 for row in rows)
+    of_phi_c, of_beta = _intervals(phis[0] - gaps[::2], profiles, len(phis) - sizes, misfit(chi2, n - 3), freedom)
     return PowerLaw(
         value=value,
         stderr=math.hypot(statistical, windows, unfitted),
-        interval=_joined(value, likelihood_interval(phis[0] - coarse, over_phi_c, freedom), 2 * unfitted),
+        interval=_joined(value, of_phi_c, 2 * unfitted),
         amplitude=amplitude,
         beta=beta,
         beta_stderr=math.hypot(stretch * half_width(drawn.beta), between([fit.beta for fit in fits])),
-        beta_interval=_joined(beta, likelihood_interval(betas, over_beta, freedom)),
+        beta_interval=_joined(beta, of_beta),
         chi2=chi2,
         dof=n - 3,
         window=(float(phis[0]), float(phis[n - 1])),
         points=n,
     )
+
+
+def _drawn(fit: PowerLawFit, phis: Array, resampled: Array, stderr: Array, gaps: Array) -> PowerLawFit | None:
+    """The fits of bootstrap draws (draws, points); None where the fit is a jump, or the draws leave phi_c open."""
+    gap, value, amplitude, beta, _ = (float(part[0]) for part in fit)
+    if gap <= gaps[1] or beta <= 0:
+        return None
+    drawn = power_law(phis, resampled, stderr, gaps, amplitude * (phis - value) ** beta)
+    return drawn if np.mean(drawn.gap >= gaps[-2]) <= OPEN else None
+
+
+def _intervals(
+    tried: Array, profiles: list[PowerLawProfile], dropped: NDArray[np.int64], scale: float, freedom: int
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """95 % intervals of phi_c and beta from chi^2 averaged over windows, at the phi_c that were tried."""
+    betas = np.linspace(0.0, 3.0, 301)
+    over_phi_c = averaged_profile(np.stack([one.chi2 for one in profiles]) / scale**2, dropped)
+    over_beta = averaged_profile(np.stack([one.over_beta(betas) for one in profiles]) / scale**2, dropped)
+    return likelihood_interval(tried, over_phi_c, freedom), likelihood_interval(betas, over_beta, freedom)
 
 
 def _joined(value: float, interval: tuple[float, float], more: float = 0.0) -> tuple[float, float]:
@@ -161,7 +169,7 @@ def _joined(value: float, interval: tuple[float, float], more: float = 0.0) -> t
 def _active_points(phi: ArrayLike, activity: ArrayLike, drift: Drift | None) -> tuple[Array, list[Array], Array]:
     """Points of the power-law fit (phi, final activity of survivors), and every phi scanned."""
     order = scan_order(phi, activity)
-    phis, rows = np.asarray(phi, float)[order], replicas(activity, order)
+    phis, rows = np.asarray(phi, float)[order], replicas_run(activity, order)
     moves = drifting(rows, drift, order)
     if max(len(row) for row in rows) < 2:
         raise PackingError("the error comes from the scatter between replicas: run two or more")

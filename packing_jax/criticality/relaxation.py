@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,16 +20,16 @@ from packing_jax.criticality.fits import (
     standard_error,
 )
 from packing_jax.criticality.power_law import OPEN, SURVIVING
-from packing_jax.criticality.scan import DRAWS, records
+from packing_jax.criticality.scan import DRAWS, records_run
 from packing_jax.criticality.stationarity import final_activity
 from packing_jax.errors import PackingError
 
 Array = NDArray[np.float64]
 
 _WITHIN = 0.1  # |f_a/f_inf - 1| of a relaxed activity (arXiv:2411.11834)
-_LATEST = 0.5  # share of the record after which a relaxation is not trusted: f_inf is averaged over the end
-_GRID = 300  # values of phi_c tried between the two sides
-_SIDE, _MOST = 2, 6  # packing fractions that each side needs, and at most uses: the law holds near phi_c
+_LATEST = 0.5  # a relaxation later than this share of the record is not trusted: f_inf is averaged over its end
+_TRIED = 300  # values of phi_c between the two sides
+_SIDE, _MOST = 2, 6  # packing fractions that each side needs, and that it uses at most: the law holds near phi_c
 
 
 @dataclass(frozen=True)
@@ -77,27 +78,21 @@ def relaxation_times(time: ArrayLike, activity: ArrayLike, absorbed_at: ArrayLik
 
 
 def relaxation_phi_c(
-    time: ArrayLike,
-    phi: ArrayLike,
-    activity: ArrayLike,
-    absorbed_at: ArrayLike,
-    *,
-    draws: int = DRAWS,
-    seed: int = 0,
+    time: ArrayLike, phi: ArrayLike, activity: ArrayLike, absorbed_at: ArrayLike, *, draws: int = DRAWS, seed: int = 0
 ) -> Relaxation:
     """phi_c where relaxation times from both sides diverge together, ln tau = ln tau_side - nu_par ln|phi - phi_c|.
 
-    Below: every replica was absorbed. Above: three quarters or more stayed active, and the active ones relaxed within
-    the first half of the record. phi_c is searched between the two sides, nu_par and the two amplitudes are free.
-    Points far from phi_c, on either side, are dropped where that lowers chi^2 + 2 (points dropped).
+    A phi is below when every replica was absorbed, and above when at least three quarters stayed active and those
+    relaxed within the first half of the record. phi_c is looked for between the two sides; nu_par and both amplitudes
+    are free. Points far from phi_c, on either side, are dropped where that lowers chi^2 + 2 (points dropped).
 
-    Absorption takes ln(N |phi - phi_c|^beta) relaxation times, which the law does not know. nu_par is therefore an
-    effective exponent, too small by about beta/ln(N |phi - phi_c|^beta) on the side below, and phi_c is a little high,
-    both by more than their errors where replicas scatter little: in mean-field dynamics (nu_par = 1, N = 4096) nu_par
-    is 0.7 to 0.9 and phi_c high by up to 0.001. No verdict is given on such a nu_par.
+    nu_par is an effective exponent and comes out too small, because absorption takes ln(N |phi - phi_c|^beta)
+    relaxation times and the law has no such factor: it is off by about beta/ln(N |phi - phi_c|^beta) below, and phi_c
+    is a little high. Both exceed their errors where replicas scatter little: in mean-field dynamics (nu_par = 1, N =
+    4096) nu_par is 0.7 to 0.9 and phi_c high by up to 0.001. Do not tell a universality class by this nu_par.
 
-    Errors: bootstrap over replicas, joined with the scatter between windows weighted by
-    exp(-(chi^2 + 2 dropped)/2); the 95 % intervals are of chi^2(phi_c) and chi^2(nu_par).
+    Errors: the bootstrap over replicas, joined with the scatter between windows of weight exp(-(chi^2 + 2 dropped)/2).
+    The 95 % intervals come from chi^2(phi_c) and chi^2(nu_par), see `packing_jax.criticality.fits`.
 
     Args:
         time: recorded steps, (time,), increasing.
@@ -111,74 +106,73 @@ def relaxation_phi_c(
         PackingError: one replica, fewer than two packing fractions on a side, fewer than five in all, or times that
             diverge at a packing fraction that was run instead of between two.
     """
-    records(time, phi, activity)  # checks
-    phis, rows, above = _sides(time, phi, activity, absorbed_at)
-    mean, error = np.array([row.mean() for row in rows]), standard_error(rows)
-    split, count = int(np.argmax(above)), len(phis)
-    gap = phis[split] - phis[split - 1]
-
-    def between(place: Array) -> Array:
-        """phi_c at these places of the grid, finer towards both ends, where the logarithms diverge."""
-        return phis[split - 1] + gap * (0.5 - 0.5 * np.cos(np.pi * (0.004 + 0.992 * place / (_GRID - 1))))
-
-    grid = between(np.arange(float(_GRID)))
-    first, last = range(max(0, split - _MOST), split - 1), range(split + 2, min(count, split + _MOST) + 1)
-    windows = [(a, b) for a in first for b in last if b - a > 4]
+    records_run(time, phi, activity)  # checks
+    rows, points = _relaxed(time, phi, activity, absorbed_at)
+    first_above = int(np.argmax(points.above))
+    low, high = points.phi[first_above - 1], points.phi[first_above]
+    tried = _between(low, high, np.arange(float(_TRIED)))
+    windows = _windows(first_above, len(rows))
     dropped = np.array([2 * _MOST - (b - a) for a, b in windows])
 
-    def fitted(grid: Array) -> tuple[Array, Array, list[Array]]:
-        """chi^2 and nu_par (windows, grid), and the weight of nu_par (grid,) of each window."""
-        fits = [_fit(phis[a:b], mean[None, a:b], error[a:b], above[a:b], grid) for a, b in windows]
-        return np.concatenate([fit[0] for fit in fits]), np.concatenate([fit[1] for fit in fits]), [f[2] for f in fits]
-
-    chi2s, slopes, _ = fitted(grid)
+    chi2s, slopes, _ = _fits(points, windows, tried)
     place = lowest(chi2s)
-    least, nus = between(place), _at(slopes, place)
-    within = np.union1d(grid, least)  # replicas that agree know phi_c better than the grid
-    profiles, slopes, weights = fitted(within)
+    least, nus = _between(low, high, place), _at(slopes, place)
+    tried_too = np.union1d(tried, least)  # replicas that agree know phi_c better than `tried` is spaced
+    profiles, slopes, weights = _fits(points, windows, tried_too)
     cost = profiles.min(axis=1) + 2.0 * dropped
     best = int(np.argmin(cost))
     share = akaike_weights(cost)
-    value = float(least[best])
+    value, nu = float(least[best]), float(nus[best])
 
     a, b = windows[best]
+    window = points.part(a, b)
     chi2, dof = float(profiles[best].min()), b - a - 4
     scale, freedom = misfit(chi2, dof), sum(len(row) - 1 for row in rows)
     resampled = bootstrap_means(rows, draws, np.random.default_rng(seed))[:, a:b]
-    drawn, drawn_nu, _ = _fit(phis[a:b], resampled, error[a:b], above[a:b], grid)
+    drawn, drawn_nu, _ = _fit(window, resampled, tried)
     at = lowest(drawn)
-    pinned = (at <= 0) | (at >= _GRID - 1)
-    if place[best] <= 0 or place[best] >= _GRID - 1 or pinned.mean() > OPEN:
+    pinned = (at <= 0) | (at >= _TRIED - 1)
+    if place[best] <= 0 or place[best] >= _TRIED - 1 or pinned.mean() > OPEN:
         raise PackingError(
-            f"relaxation times do not diverge inside the gap from phi = {phis[split - 1]:g} to {phis[split]:g}, but at "
-            "an end of it: run more steps or replicas, or scan more finely there"
+            f"relaxation times do not diverge inside the gap from phi = {low:g} to {high:g}, but at an end of it: run "
+            "more steps or replicas, or scan more finely there"
         )
-    nu = float(nus[best])
-    tau = _amplitudes(phis[a:b], mean[a:b], error[a:b], above[a:b], value, nu)
-    tried = np.linspace(0.0, 4.0, 201)
-    over_nu = np.stack(
-        [np.min(z + (tried[:, None] - k) ** 2 * w, axis=1) for z, k, w in zip(profiles, slopes, weights, strict=True)]
-    )
+    tau_below, tau_above = _amplitudes(window, value, nu)
+    nus_tried = np.linspace(0.0, 4.0, 201)
+    over_nu = averaged_profile(_over_nu(nus_tried, profiles, slopes, weights) / scale**2, dropped)
     return Relaxation(
         value=value,
-        stderr=math.hypot(scale * half_width(between(at)), math.sqrt(share @ (least - value) ** 2)),
-        interval=likelihood_interval(within, averaged_profile(profiles / scale**2, dropped), freedom),
+        stderr=math.hypot(scale * half_width(_between(low, high, at)), math.sqrt(share @ (least - value) ** 2)),
+        interval=likelihood_interval(tried_too, averaged_profile(profiles / scale**2, dropped), freedom),
         nu_par=nu,
         nu_par_stderr=math.hypot(scale * half_width(_at(drawn_nu, at)), math.sqrt(share @ (nus - nu) ** 2)),
-        nu_par_interval=likelihood_interval(tried, averaged_profile(over_nu / scale**2, dropped), freedom),
-        tau_below=tau[0],
-        tau_above=tau[1],
+        nu_par_interval=likelihood_interval(nus_tried, over_nu, freedom),
+        tau_below=tau_below,
+        tau_above=tau_above,
         chi2=chi2,
         dof=dof,
-        window=(float(phis[a]), float(phis[b - 1])),
+        window=(float(window.phi[0]), float(window.phi[-1])),
         points=b - a,
     )
 
 
-def _sides(
+class _Points(NamedTuple):
+    """Mean ln tau of the packing fractions that relaxed, by increasing phi; each (points,)."""
+
+    phi: Array
+    log_tau: Array
+    stderr: Array
+    above: NDArray[np.bool_]
+
+    def part(self, a: int, b: int) -> _Points:
+        """The points from the a-th to before the b-th."""
+        return _Points(self.phi[a:b], self.log_tau[a:b], self.stderr[a:b], self.above[a:b])
+
+
+def _relaxed(
     time: ArrayLike, phi: ArrayLike, activity: ArrayLike, absorbed_at: ArrayLike
-) -> tuple[Array, list[Array], NDArray[np.bool_]]:
-    """phi, ln tau of its replicas, and whether it is above, for every phi that relaxed."""
+) -> tuple[list[Array], _Points]:
+    """ln tau of the replicas of every phi that relaxed, (replica,) each, and their means."""
     phis, f_a, gone = np.asarray(phi, float), np.asarray(activity, float), np.asarray(absorbed_at)
     if gone.shape != f_a.shape[:2]:
         raise PackingError(f"absorbed_at has shape {gone.shape}: it must be {f_a.shape[:2]}")
@@ -204,9 +198,22 @@ def _sides(
             )
     if len(below) + len(above) < 5:
         raise PackingError("relaxation times at 4 phi fit any four parameters: scan more finely about phi_c")
-    both = below + above
+    rows = [row for _, row in below + above]
+    mean = np.array([row.mean() for row in rows])
     is_above = np.array([False] * len(below) + [True] * len(above))
-    return np.array([at for at, _ in both]), [row for _, row in both], is_above
+    return rows, _Points(np.array([at for at, _ in below + above]), mean, standard_error(rows), is_above)
+
+
+def _between(low: float, high: float, place: Array) -> Array:
+    """phi_c at places 0 to 299 between two phi, closer together towards both ends, where the logarithms diverge."""
+    return low + (high - low) * (0.5 - 0.5 * np.cos(np.pi * (0.004 + 0.992 * place / (_TRIED - 1))))
+
+
+def _windows(first_above: int, count: int) -> list[tuple[int, int]]:
+    """Ranges (a, b) of five points or more, with two to six on each side of the transition."""
+    first = range(max(0, first_above - _MOST), first_above - 1)
+    last = range(first_above + 2, min(count, first_above + _MOST) + 1)
+    return [(a, b) for a in first for b in last if b - a > 4]
 
 
 def _centred(values: Array, weight: Array, above: NDArray[np.bool_]) -> Array:
@@ -216,24 +223,39 @@ def _centred(values: Array, weight: Array, above: NDArray[np.bool_]) -> Array:
     return values - np.where(above, means[..., 1:], means[..., :1])
 
 
-def _fit(x: Array, z: Array, error: Array, above: NDArray[np.bool_], grid: Array) -> tuple[Array, Array, Array]:
-    """chi^2 and nu_par (samples, grid) of ln tau (samples, points) with phi_c on the grid; weight of nu_par (grid,)."""
-    weight = error**-2.0
-    u = _centred(np.log(np.abs(x - grid[:, None])), weight, above)
-    v = _centred(z, weight, above)
+def _fits(points: _Points, windows: list[tuple[int, int]], tried: Array) -> tuple[Array, Array, Array]:
+    """As :func:`_fit`, of the mean ln tau in each window, (windows, tried) each."""
+    fits = [_fit(points.part(a, b), points.log_tau[None, a:b], tried) for a, b in windows]
+    chi2, nu, weight = (np.concatenate(part) for part in zip(*fits, strict=True))
+    return chi2, nu, weight
+
+
+def _fit(window: _Points, log_tau: Array, tried: Array) -> tuple[Array, Array, Array]:
+    """chi^2 and nu_par (samples, tried) of log_tau (samples, points) at each phi_c; weight of nu_par (1, tried)."""
+    weight = window.stderr**-2.0
+    u = _centred(np.log(np.abs(window.phi - tried[:, None])), weight, window.above)
+    v = _centred(log_tau, weight, window.above)
     uu, uv = u**2 @ weight, (v * weight) @ u.T
-    return np.maximum((v**2 @ weight)[:, None] - uv**2 / uu, 0.0), -uv / uu, uu
+    return np.maximum((v**2 @ weight)[:, None] - uv**2 / uu, 0.0), -uv / uu, uu[None]
+
+
+def _over_nu(nus: Array, chi2: Array, best_nu: Array, weight: Array) -> Array:
+    """Least chi^2 over phi_c at each nu_par, (windows, nus), from the fits (windows, tried)."""
+    return np.stack(
+        [np.min(z + (nus[:, None] - k) ** 2 * w, axis=1) for z, k, w in zip(chi2, best_nu, weight, strict=True)]
+    )
 
 
 def _at(values: Array, place: Array) -> Array:
-    """Each row of values (samples, grid) at its place between two points of the grid."""
+    """Each row of values (samples, tried) at its place between two of the phi_c that were tried."""
     index, every = np.arange(values.shape[1]), zip(values, place, strict=True)
     return np.array([np.interp(one, index, row) for row, one in every])
 
 
-def _amplitudes(
-    x: Array, z: Array, error: Array, above: NDArray[np.bool_], phi_c: float, nu: float
-) -> tuple[float, float]:
-    logs, weight = z + nu * np.log(np.abs(x - phi_c)), error**-2.0
-    below, over = (float(np.exp(logs[side] @ weight[side] / weight[side].sum())) for side in (~above, above))
-    return below, over
+def _amplitudes(window: _Points, phi_c: float, nu: float) -> tuple[float, float]:
+    """tau_below and tau_above of the law through the mean ln tau."""
+    logs, weight = window.log_tau + nu * np.log(np.abs(window.phi - phi_c)), window.stderr**-2.0
+    below, above = (
+        float(np.exp(logs[side] @ weight[side] / weight[side].sum())) for side in (~window.above, window.above)
+    )
+    return below, above

@@ -31,13 +31,13 @@ def scan_order(phi: ArrayLike, activity: ArrayLike) -> list[int]:
     return order
 
 
-def replicas(values: ArrayLike, order: list[int]) -> list[Array]:
+def replicas_run(values: ArrayLike, order: list[int]) -> list[Array]:
     """The replicas that were run at each packing fraction."""
     rows = np.asarray(values, float)[order]
     return [row[np.isfinite(row)] for row in rows]
 
 
-def records(time: ArrayLike, phi: ArrayLike, activity: ArrayLike) -> tuple[Array, Array, list[Array]]:
+def records_run(time: ArrayLike, phi: ArrayLike, activity: ArrayLike) -> tuple[Array, Array, list[Array]]:
     """(steps, phi, activities) by increasing phi, each activity (replica, time) of the replicas that were run."""
     steps, phis, values = np.asarray(time, float), np.asarray(phi, float), np.asarray(activity, float)
     if steps.ndim != 1 or values.ndim != 3 or values.shape[0] != phis.size or values.shape[2] != steps.size:
@@ -54,11 +54,11 @@ def drifting(activity: list[Array], drift: Drift | None, order: list[int]) -> li
     """Whether the replicas that stayed active drift, at each phi of `order`; without a drift none does."""
     if drift is None:
         return [False] * len(order)
-    changes, errors = (replicas(part, order) for part in drift)
+    changes, stderrs = (replicas_run(part, order) for part in drift)
     if any(len(row) != len(moved) for row, moved in zip(activity, changes, strict=True)):
         raise PackingError("drift must have the shape of the activity and be NaN where that is")
     found = []
-    for row, change, error in zip(activity, changes, errors, strict=True):
+    for row, change, stderr in zip(activity, changes, stderrs, strict=True):
         alive = row > 0
-        found.append(bool(alive.any()) and drifts(row[alive], Drift(change[alive], error[alive])))
+        found.append(bool(alive.any()) and drifts(row[alive], Drift(change[alive], stderr[alive])))
     return found

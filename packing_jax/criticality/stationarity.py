@@ -67,8 +67,8 @@ def final_drift(time: ArrayLike, activity: ArrayLike) -> Drift:
     place = np.arange(_BLOCKS) - (_BLOCKS - 1) / 2
     slope = blocks @ place / (place @ place)
     residual = blocks - blocks.mean(axis=-1, keepdims=True) - slope[..., None] * place
-    error = np.sqrt(np.sum(residual**2, axis=-1) / (_BLOCKS - 2) / (place @ place))
-    return Drift(np.asarray(slope * _BLOCKS / 2), np.asarray(error * _BLOCKS / 2))
+    stderr = np.sqrt(np.sum(residual**2, axis=-1) / (_BLOCKS - 2) / (place @ place))
+    return Drift(np.asarray(slope * _BLOCKS / 2), np.asarray(stderr * _BLOCKS / 2))
 
 
 def drifts(final: ArrayLike, drift: Drift) -> bool:
@@ -85,8 +85,8 @@ def drifts(final: ArrayLike, drift: Drift) -> bool:
     change, within = np.asarray(drift.change, float), np.asarray(drift.stderr, float)
     count = len(change)
     between = change.std(ddof=1) / count**0.5 if count > 1 else 0.0
-    error = max(between, float(np.sqrt(np.mean(within**2) / count)))
-    return bool(abs(change.mean()) > max(_DRIFT * np.asarray(final, float).mean(), 3 * error))
+    stderr = max(between, float(np.sqrt(np.mean(within**2) / count)))
+    return bool(abs(change.mean()) > max(_DRIFT * np.asarray(final, float).mean(), 3 * stderr))
 
 
 def _record(time: ArrayLike, activity: ArrayLike) -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from packing_jax.criticality.fits import bootstrap_means
-from packing_jax.criticality.scan import DRAWS, drifting, replicas, scan_order
+from packing_jax.criticality.scan import DRAWS, drifting, replicas_run, scan_order
 from packing_jax.criticality.stationarity import Drift
 from packing_jax.errors import PackingError
 
@@ -59,7 +59,7 @@ def threshold_phi_c(
             that still drifts: it may yet fall below 0.1.
     """
     order = scan_order(phi, activity)
-    phis, rows = np.asarray(phi, float)[order], replicas(activity, order)
+    phis, rows = np.asarray(phi, float)[order], replicas_run(activity, order)
     below = np.flatnonzero([row.mean() < ACTIVITY_CUT for row in rows])
     if not below.size:
         raise PackingError(
@@ -79,11 +79,11 @@ def threshold_phi_c(
     edges = np.where(under.any(axis=1), len(phis) - 1 - np.argmax(under[:, ::-1], axis=1), 0)
     scatter = np.sqrt(np.mean((phis[edges] - phis[edge]) ** 2))
     bracket = float(phis[edge]), float(phis[edge + 1])
-    grid = (bracket[1] - bracket[0]) / np.sqrt(3.0)
+    spacing = (bracket[1] - bracket[0]) / np.sqrt(3.0)
     low, high = np.quantile(edges, [0.025, 0.975], method="inverted_cdf").astype(int)
     return Threshold(
         value=bracket[0],
-        stderr=math.hypot(scatter, grid),
+        stderr=math.hypot(scatter, spacing),
         interval=(min(bracket[0], float(phis[low])), max(bracket[1], float(phis[min(high + 1, len(phis) - 1)]))),
         bracket=bracket,
     )

@@ -197,9 +197,9 @@ def _match(measured: Measured, against: UniversalityClass) -> Match:
     comparisons = []
     for name, (value, stderr) in measured.items():
         if name in against.exponents:
-            reference, error = against.exponents[name]
-            deviation = (value - reference) / float(np.hypot(stderr, error))
-            comparisons.append(Comparison(name, value, stderr, reference, error, deviation))
+            reference, reference_stderr = against.exponents[name]
+            deviation = (value - reference) / float(np.hypot(stderr, reference_stderr))
+            comparisons.append(Comparison(name, value, stderr, reference, reference_stderr, deviation))
     judged = [one.deviation for one in comparisons if one.name not in _REPORTED]
     chi2, dof = float(np.sum(np.square(judged))), len(judged)
     return Match(against.name, tuple(comparisons), chi2, dof, float(chi2_law.sf(chi2, dof)))

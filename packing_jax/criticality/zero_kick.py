@@ -76,13 +76,13 @@ def zero_kick_limit(kick: ArrayLike, phi_c: ArrayLike, stderr: ArrayLike) -> Zer
     Raises:
         PackingError: fewer than three different kicks, shapes that differ, values not finite or not positive.
     """
-    x, y, error = (np.atleast_1d(np.asarray(part, float)) for part in (kick, phi_c, stderr))
-    if x.ndim != 1 or not x.shape == y.shape == error.shape:
+    x, y, stderr = (np.atleast_1d(np.asarray(part, float)) for part in (kick, phi_c, stderr))
+    if x.ndim != 1 or not x.shape == y.shape == stderr.shape:
         raise PackingError(
             "kick, phi_c and stderr must be lists of one length, and their shapes are "
-            f"{x.shape}, {y.shape} and {error.shape}"
+            f"{x.shape}, {y.shape} and {stderr.shape}"
         )
-    if not np.isfinite([x, y, error]).all() or (x <= 0).any() or (error <= 0).any():
+    if not np.isfinite([x, y, stderr]).all() or (x <= 0).any() or (stderr <= 0).any():
         raise PackingError("kick, phi_c and stderr must be finite, and every kick and stderr positive")
     kicks = len(np.unique(x))
     if kicks < 3:
@@ -90,7 +90,7 @@ def zero_kick_limit(kick: ArrayLike, phi_c: ArrayLike, stderr: ArrayLike) -> Zer
             f"the limit at zero kick needs phi_c at three or more kicks, and it is known at {kicks}: sweep more kicks"
         )
     degrees = (1, 2) if kicks > 3 else (1,)
-    fits = [_least_squares(x, y, error, degree) for degree in degrees]
+    fits = [_least_squares(x, y, stderr, degree) for degree in degrees]
     cost = np.array([chi2 + 2 * len(terms) for terms, _, chi2 in fits])
     share = akaike_weights(cost)
     forms = [
@@ -102,14 +102,14 @@ def zero_kick_limit(kick: ArrayLike, phi_c: ArrayLike, stderr: ArrayLike) -> Zer
     return ZeroKickLimit(widest.value, widest.stderr, widest.interval, tuple(forms))
 
 
-def _least_squares(x: Array, y: Array, error: Array, degree: int) -> tuple[Array, Array, float]:
+def _least_squares(x: Array, y: Array, stderr: Array, degree: int) -> tuple[Array, Array, float]:
     """Coefficients by increasing power, their errors from the weights, and chi^2."""
     scale = np.abs(x).max()
-    design = np.vander(x / scale, degree + 1, increasing=True) / error[:, None]
+    design = np.vander(x / scale, degree + 1, increasing=True) / stderr[:, None]
     inverse = np.linalg.pinv(design)
     powers = scale ** -np.arange(degree + 1.0)
-    terms = inverse @ (y / error)
-    chi2 = np.sum((y / error - design @ terms) ** 2)
+    terms = inverse @ (y / stderr)
+    chi2 = np.sum((y / stderr - design @ terms) ** 2)
     return terms * powers, np.sqrt(np.sum(inverse**2, axis=1)) * powers, float(chi2)
 
 

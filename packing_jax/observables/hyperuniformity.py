@@ -102,17 +102,17 @@ def fit_zero_limit(shell_average: ShellAverage, q_max: float, q_min: float = 0.0
     model = partial(_line, np.zeros_like(q), design)
     start = np.array([np.average(s, weights=count), 0.0])
     theta, covariance, p_value = _most_likely(model, start, s, count)
-    errors = np.sqrt(np.diag(covariance))
+    stderrs = np.sqrt(np.diag(covariance))
 
     best = _cost(model(theta)[0], s, count)
     lost = partial(_lost, theta=theta, best=best, x=design[:, 1:], s=s, count=count)
-    low, high = (_crossing(lost, float(theta[0]), side * float(errors[0])) for side in (-1, 1))
+    low, high = (_crossing(lost, float(theta[0]), side * float(stderrs[0])) for side in (-1, 1))
     return ZeroLimit(
         value=float(theta[0]),
-        value_stderr=float(errors[0]),
+        value_stderr=float(stderrs[0]),
         interval=(low, high),
         slope=float(theta[1] / scale**power),
-        slope_stderr=float(errors[1] / scale**power),
+        slope_stderr=float(stderrs[1] / scale**power),
         p_value=p_value,
         shells=len(q),
     )

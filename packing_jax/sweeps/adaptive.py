@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from packing_jax.criticality.search import Answer, Ask, Plan, Round, SearchResult, check_plan, refine
+from packing_jax.criticality.search import Answer, Ask, Round, SearchResult, SearchSettings, check_settings, refine
 from packing_jax.drive.run import Progress, run
 from packing_jax.errors import PackingError
 from packing_jax.spheres.geometry import ball_volume, check_dim
@@ -89,25 +89,25 @@ def search(
     dense_box = densest * _SIDE**dim / (ball_volume(dim) / 2**dim)  # particles in a box of five diameters
     first = _SMALLEST * 2 ** max(0, math.ceil(math.log2(dense_box / _SMALLEST)))
     steps = math.ceil(min(_STEPS / kick, 2**30))
-    plan = Plan(dim, (densest * _DILUTEST, densest), first, max(steps, 100), tolerance, budget)
+    settings = SearchSettings(dim, (densest * _DILUTEST, densest), first, max(steps, 100), tolerance, budget)
     spec = checked(
         Sweep(
             rule=rule,
             coupling=coupling,
             dim=dim,
             particles=first,
-            phi=plan.bracket,
+            phi=settings.bracket,
             kick=(kick,),
             batch_fraction=None if batch_fraction is None else (batch_fraction,),
             mixture=mixture,
-            steps=plan.steps,
+            steps=settings.steps,
             replicas=2,
             seed=seed,
         )
     )
-    check_plan(plan)
-    simulator = _Recorded(spec, plan, None if out is None else Path(out), on_progress)
-    result = refine(plan, simulator, simulator.round_ended)
+    check_settings(settings)
+    simulator = _Recorded(spec, settings, None if out is None else Path(out), on_progress)
+    result = refine(settings, simulator, simulator.round_ended)
     simulator.save(result)
     return result
 
@@ -116,9 +116,13 @@ class _Recorded:
     """A simulator that remembers, in DIR/critical.json, what it has been asked, and answers that at once."""
 
     def __init__(
-        self, spec: Sweep, plan: Plan, directory: Path | None, on_progress: Callable[[SearchProgress], None]
+        self,
+        spec: Sweep,
+        settings: SearchSettings,
+        directory: Path | None,
+        on_progress: Callable[[SearchProgress], None],
     ) -> None:
-        self._spec, self._plan, self._directory, self._on_progress = spec, plan, directory, on_progress
+        self._spec, self._settings, self._directory, self._on_progress = spec, settings, directory, on_progress
         self._spent, self._rounds = 0, tuple[Round, ...]()
         # what a result depends on: the budget only cuts it, and a finer tolerance asks for more of the same
         self._what = {name: value for name, value in asdict(spec).items() if name not in ("phi", "replicas")}
@@ -144,7 +148,7 @@ class _Recorded:
 
         def progress(now: Progress) -> None:
             spent = self._spent + now.unit_steps
-            self._on_progress(SearchProgress(self._rounds, ask.particles, spent, self._plan.budget))
+            self._on_progress(SearchProgress(self._rounds, ask.particles, spent, self._settings.budget))
 
         for index, one in run(
             particles_of(replicas), replicas, np.array([ask.steps], np.int32), {}, on_progress=progress
@@ -158,7 +162,7 @@ class _Recorded:
     def round_ended(self, rounds: tuple[Round, ...]) -> None:
         """Tell of a finished round."""
         self._rounds = rounds
-        self._on_progress(SearchProgress(rounds, rounds[-1].particles, self._spent, self._plan.budget))
+        self._on_progress(SearchProgress(rounds, rounds[-1].particles, self._spent, self._settings.budget))
 
     def save(self, result: SearchResult | None) -> None:
         """Write what is known; with a result, what came of it as well."""

@@ -5,11 +5,11 @@ import math
 
 import numpy as np
 import pytest
-from pretend import Pretend, plan
+from pretend import Pretend, settings
 
 from packing_jax.commands import critical as critical_command
 from packing_jax.commands.main import main
-from packing_jax.criticality.search import Answer, intercept, refine, scaling
+from packing_jax.criticality.search import Answer, intercept, refine, size_exponents
 from packing_jax.errors import PackingError
 from packing_jax.sweeps import adaptive as critical
 
@@ -22,7 +22,7 @@ def quietly(_):
 
 def test_replicas_are_where_the_transition_is():
     pretend = Pretend(0)
-    found = refine(plan(), pretend, quietly)
+    found = refine(settings(), pretend, quietly)
     first = found.rounds[0].particles
     later = [phi for n, phi, _ in found.outcomes if n > first]
     assert np.abs(np.array(later) - 0.555).max() < 0.03
@@ -31,14 +31,14 @@ def test_replicas_are_where_the_transition_is():
 
 
 def test_a_budget_that_ends_is_no_answer_within_the_tolerance():
-    found = refine(plan(budget=5 * 10**7), Pretend(0), quietly)
+    found = refine(settings(budget=5 * 10**7), Pretend(0), quietly)
     assert not found.reached
     assert found.particle_steps <= 5 * 10**7
     with pytest.raises(PackingError, match=r"takes .* or more"):
-        refine(plan(budget=1000), Pretend(0), quietly)
+        refine(settings(budget=1000), Pretend(0), quietly)
     # a round that ends without an answer has been paid for
     pretend = Pretend(13, a=-0.05, width=0.0015)
-    unlucky = refine(plan(tolerance=0.002, budget=42 * 10**6), pretend, quietly)
+    unlucky = refine(settings(tolerance=0.002, budget=42 * 10**6), pretend, quietly)
     assert unlucky.particle_steps > sum(one.particle_steps for one in unlucky.rounds)
     assert unlucky.particle_steps == sum(
         Pretend(13, a=-0.05, width=0.0015)(ask).particle_steps for ask in pretend.asked
@@ -48,7 +48,7 @@ def test_a_budget_that_ends_is_no_answer_within_the_tolerance():
 
 
 def test_a_line_in_the_smearing_is_found_exactly():
-    omega = scaling(3)[0]
+    omega = size_exponents(3)[0]
     n = np.array([256, 512, 1024, 2048])
     fit = intercept(n, np.full(4, 0.6), [1e-3] * 4, omega)
     assert fit.value == pytest.approx(0.6, abs=1e-9)
@@ -60,20 +60,20 @@ def test_a_line_in_the_smearing_is_found_exactly():
 
 def test_no_transition_in_the_bracket():
     with pytest.raises(PackingError, match=r"absorbed, up to phi = 0\.5: there is no transition"):
-        refine(plan(bracket=(0.1, 0.5)), Pretend(0), quietly)
+        refine(settings(bracket=(0.1, 0.5)), Pretend(0), quietly)
 
 
 def test_a_transition_below_the_bracket_is_found():
     # random organization at kick 1 in 5D and 6D: a sixteenth of random close packing
-    found = refine(plan(bracket=(0.6, 0.7)), Pretend(0, 0.04), quietly)
+    found = refine(settings(bracket=(0.6, 0.7)), Pretend(0, 0.04), quietly)
     assert abs(found.value - 0.04) < 3 * found.stderr
     assert found.reached
     first = found.rounds[0].particles
     assert max(phi for n, phi, _ in found.outcomes if n > first) < 0.1  # found once
-    few = refine(plan(bracket=(0.6, 0.7), budget=5 * 10**7), Pretend(0, 0.04), quietly)
+    few = refine(settings(bracket=(0.6, 0.7), budget=5 * 10**7), Pretend(0, 0.04), quietly)
     assert few.interval[0] <= few.value <= few.interval[1]
     with pytest.raises(PackingError, match=r"every replica is active, down to phi = .*: there is no transition"):
-        refine(plan(budget=10**12), lambda ask: Answer((-1,) * len(ask.replicas), 1), quietly)
+        refine(settings(budget=10**12), lambda ask: Answer((-1,) * len(ask.replicas), 1), quietly)
 
 
 @pytest.mark.parametrize(

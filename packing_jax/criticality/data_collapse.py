@@ -1,4 +1,4 @@
-"""Exponents: power laws at a known phi_c, and data collapse of several sizes or times onto one master curve.
+"""Data collapse of several sizes or times onto one master curve, which gives phi_c and exponents at once.
 
 Finite-size scaling of an absorbing transition, f_a = L^(-beta/nu_perp) F(Delta L^(1/nu_perp), t L^(-z)) with
 Delta = (phi - phi_c)/phi_c and L = N^(1/d) (Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004)). `collapse` takes the steady
@@ -21,18 +21,15 @@ from scipy.optimize import least_squares
 
 from packing_jax.criticality.fits import (
     RESOLUTION,
-    akaike_weights,
     bootstrap_mean,
     bootstrap_means,
     half_width,
     jackknife,
     misfit,
     standard_error,
-    straight_line,
     student_interval,
 )
 from packing_jax.criticality.scan import DRAWS, scan_order
-from packing_jax.criticality.stationarity import final_activity
 from packing_jax.errors import PackingError
 
 Array = NDArray[np.float64]
@@ -41,19 +38,6 @@ _NEIGHBOURS = 2  # packing fractions on each side that a point shares its varian
 _Z = np.linspace(0.5, 4.0, 71)  # where z is looked for
 _GAINED = 16.0  # chi^2, times chi^2/dof, by which the best z must beat both ends: four standard deviations
 _COEFFICIENTS = (6, 8, 10)  # of the master curve; chi^2 + 2 (coefficients) decides
-
-
-@dataclass(frozen=True)
-class Exponent:
-    """y ~ (phi - phi_c)^value, fitted to `points` packing fractions in `window`."""
-
-    value: float
-    stderr: float
-    interval: tuple[float, float]
-    chi2: float
-    dof: int
-    window: tuple[float, float]
-    points: int
 
 
 @dataclass(frozen=True)
@@ -82,103 +66,6 @@ class Collapse:
     dof: int
     points: int
     coefficients: int
-
-
-def exponent(
-    phi: ArrayLike,
-    values: ArrayLike,
-    phi_c: float,
-    phi_c_stderr: float,
-    *,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> Exponent:
-    """Exponent k of y = A (phi - phi_c)^k with phi_c known to an error: a straight line in double logarithms.
-
-    y = f_a gives beta, y = N Var(f_a) (see `fluctuations`) gives -gamma'. Points are dropped from the top where that
-    lowers chi^2 + 2 (points dropped). Errors: bootstrap over replicas, each draw with its own phi_c ~
-    N(phi_c, phi_c_stderr^2), joined with the scatter between windows weighted by exp(-(chi^2 + 2 dropped)/2).
-
-    Args:
-        phi: packing fractions, (phi,); those at or below phi_c are left out.
-        values: y, (phi, replica); 0 or NaN where absorbed or not run.
-        phi_c: critical packing fraction.
-        phi_c_stderr: its standard error.
-        draws: bootstrap draws.
-        seed: of the bootstrap.
-
-    Raises:
-        PackingError: fewer than three packing fractions above phi_c with two or more values, or a phi_c whose error
-            reaches them.
-    """
-    x, y = np.asarray(phi, float), np.asarray(values, float)
-    if x.ndim != 1 or y.ndim != 2 or len(y) != len(x):
-        raise PackingError(f"values have shape {y.shape}: it must be ({x.size} phi, replicas)")
-    if not (np.isfinite([phi_c, phi_c_stderr]).all() and phi_c_stderr >= 0):
-        raise PackingError(f"phi_c is {phi_c} +- {phi_c_stderr}; both must be finite and the error not negative")
-    order = [i for i in np.argsort(x) if x[i] > phi_c and np.sum(y[i] > 0) >= 2]
-    if len(order) < 3:
-        raise PackingError(
-            f"a value at two or more replicas is known at {len(order)} phi above phi_c = {phi_c:g}, and an exponent "
-            "needs it at 3: scan more finely above phi_c"
-        )
-    x, rows = x[order], [y[i][y[i] > 0] for i in order]
-    if x[0] - phi_c < 2 * phi_c_stderr:
-        raise PackingError(
-            f"the lowest phi, {x[0]:g}, is within two errors of phi_c = {phi_c:g} +- {phi_c_stderr:g}: the distance to "
-            "phi_c has no logarithm there; scan higher phi or find phi_c better"
-        )
-    mean, error = np.array([row.mean() for row in rows]), standard_error(rows)
-    sizes = np.arange(3, len(x) + 1)
-    fits = [straight_line(np.log(x[:n] - phi_c), np.log(mean[:n]), error[:n] / mean[:n]) for n in sizes]
-    cost = np.array([fit.chi2 for fit in fits]) + 2.0 * (len(x) - sizes)
-    best = int(np.argmin(cost))
-    fit, n = fits[best], int(sizes[best])
-    between = akaike_weights(cost) @ np.array([(one.slope - fit.slope) ** 2 for one in fits])
-
-    rng = np.random.default_rng(seed)
-    resampled = bootstrap_means(rows[:n], draws, rng)
-    origin = np.minimum(phi_c + phi_c_stderr * rng.standard_normal(draws), x[0] - 0.05 * (x[0] - phi_c))
-    logs = np.log(mean[:n]) + (resampled - mean[:n]) / mean[:n]
-    weight = (mean[:n] / error[:n]) ** 2
-    u = np.log(x[:n] - origin[:, None])
-    u = u - (u @ weight / weight.sum())[:, None]
-    slopes = np.sum(u * logs * weight, axis=1) / (u**2 @ weight)
-    stderr = float(np.hypot(misfit(fit.chi2, n - 2) * half_width(slopes), between**0.5))
-    return Exponent(
-        value=fit.slope,
-        stderr=stderr,
-        interval=student_interval(fit.slope, stderr, rows[:n]),
-        chi2=fit.chi2,
-        dof=n - 2,
-        window=(float(x[0]), float(x[n - 1])),
-        points=n,
-    )
-
-
-def fluctuations(time: ArrayLike, activity: ArrayLike, particles: int) -> Array:
-    """N <(f_a - <f_a>)^2> of each replica in the steady state, (..., replica): ~ (phi - phi_c)^-gamma'.
-
-    Averages are over the last quarter of the record. What varies within a replica counts as it is; the scatter of the
-    replicas' averages about their mean, times R/(R - 1) for R replicas, is added, so that fluctuations slower than the
-    record are not lost.
-
-    Args:
-        time: recorded steps, (time,), increasing.
-        activity: (..., replica, time); NaN where not run or absorbed.
-        particles: N.
-    """
-    if particles < 1:
-        raise PackingError(f"{particles} particles; there must be at least one")
-    f_a = np.asarray(activity, float)
-    alive = np.zeros(f_a.shape[:-1], bool)
-    level = final_activity(time, f_a, alive)
-    within = final_activity(time, np.minimum((f_a - level[..., None]) ** 2, 1.0), alive)
-    count = np.isfinite(level).sum(axis=-1, keepdims=True)
-    mean = np.nansum(level, axis=-1, keepdims=True) / np.maximum(count, 1)
-    between = (level - mean) ** 2 * count / np.maximum(count - 1, 1)
-    found: Array = particles * (within + between)
-    return found
 
 
 def collapse(
@@ -222,7 +109,7 @@ def collapse(
             f"{len(np.unique(sizes))}: scan more phi near phi_c, or run more replicas"
         )
     logs = [jackknife(row, np.log) for row in rows]
-    mean, error = np.array([row.mean() for row in logs]), _local_error(logs, sizes)
+    mean, stderrs = np.array([row.mean() for row in logs]), _local_error(logs, sizes)
     middle = sizes.mean()
 
     def abscissa(parameters: Array) -> Array:
@@ -232,7 +119,7 @@ def collapse(
     low, high = at.min(), at.max()
     starts = np.array([(c, 1 / nu) for c in np.linspace(low, high, 11) for nu in np.geomspace(0.25, 4.0, 9)])
     samples = bootstrap_means(logs, draws, np.random.default_rng(seed))
-    best, drawn, fit = _search(abscissa, sizes, mean, error, starts, samples)
+    best, drawn, fit = _search(abscissa, sizes, mean, stderrs, starts, samples)
     if not (low < best[0] < high and best[1] > 0):
         raise PackingError(
             f"the best collapse has phi_c = {best[0]:.4g} and 1/nu = {best[1]:.3g}, outside what was scanned: scan a "
@@ -338,15 +225,15 @@ class _Fit:
 
 
 def _search(
-    abscissa: Callable[[Array], Array], log_s: Array, y: Array, error: Array, starts: Array, samples: Array
+    abscissa: Callable[[Array], Array], log_s: Array, y: Array, stderrs: Array, starts: Array, samples: Array
 ) -> tuple[Array, Array, _Fit]:
     """Best (parameters..., prefactor), the same for each bootstrap sample, and the fit's quality."""
 
     def solve(parameters: Array, count: int) -> tuple[Array, Array]:
         """Residuals of y, and the prefactor followed by the spline coefficients."""
-        design = np.column_stack([-log_s, _splines(abscissa(parameters), count)]) / error[:, None]
-        terms: Array = np.asarray(np.linalg.lstsq(design, y / error, rcond=1e-10)[0], float)
-        return y / error - design @ terms, terms
+        design = np.column_stack([-log_s, _splines(abscissa(parameters), count)]) / stderrs[:, None]
+        terms: Array = np.asarray(np.linalg.lstsq(design, y / stderrs, rcond=1e-10)[0], float)
+        return y / stderrs - design @ terms, terms
 
     rough = np.array([np.sum(solve(start, _COEFFICIENTS[0])[0] ** 2) for start in starts])
     first = starts[int(np.argmin(rough))]
@@ -364,12 +251,12 @@ def _search(
     # a draw moves the minimum by the linear response of the fit: hundreds of draws for the price of one
     def model(everything: Array) -> Array:
         design = np.column_stack([-log_s, _splines(abscissa(everything[: len(first)]), count)])
-        return design @ everything[len(first) :] / error
+        return design @ everything[len(first) :] / stderrs
 
     steps = 1e-4 * np.maximum(np.abs(everything), 1e-2)
     columns = [(model(everything + step) - model(everything - step)) / (2 * step.max()) for step in np.diag(steps)]
     response = np.linalg.pinv(np.stack(columns, axis=1))[: len(best)]
-    drawn = best + ((samples - y) / error) @ response.T
+    drawn = best + ((samples - y) / stderrs) @ response.T
     return best, drawn, _Fit(chi2, len(y) - count - 1 - len(first), count, rough)
 
 
@@ -392,8 +279,8 @@ def _local_error(rows: Sequence[Array], log_s: Array) -> Array:
     count = np.array([len(row) for row in rows])
     place = np.arange(len(rows))
     near = (np.abs(place - place[:, None]) <= _NEIGHBOURS) & (log_s == log_s[:, None])
-    error: Array = np.sqrt(near @ squares / (near @ (count - 1)) / count)
-    return np.maximum(error, RESOLUTION)
+    stderrs: Array = np.sqrt(near @ squares / (near @ (count - 1)) / count)
+    return np.maximum(stderrs, RESOLUTION)
 
 
 def _scales(scales: ArrayLike, *lengths: int) -> Array:
