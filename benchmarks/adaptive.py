@@ -81,8 +81,8 @@ def main():
                     refused += 1
             if refused > DRAWS // 2:
                 continue
-            error, spent = np.median(draws, axis=0)
-            if error <= result["stderr"] or count == POINTS[-1]:
+            stderr, spent = np.median(draws, axis=0)
+            if stderr <= result["stderr"] or count == POINTS[-1]:
                 grids.append(
                     {
                         "range": name,

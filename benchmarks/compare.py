@@ -173,8 +173,8 @@ def check_moves(results: Results, start: Start, work: Work) -> None:
     checks = gradient_checks(start, gradient) + bro_checks(start, work.kick, kicks, 200)
     for check in checks:
         verdict = {True: "same move", False: "DIFFERENT MOVE", None: "not checked"}[check.passed]
-        error = "" if check.error is None else f"error {check.error:.2g} (limit {check.limit:.2g}), "
-        say(f"  {check.code}, {check.move}: {verdict}: {error}{check.note}")
+        size = "" if check.mismatch is None else f"mismatch {check.mismatch:.2g} (limit {check.limit:.2g}), "
+        say(f"  {check.code}, {check.move}: {verdict}: {size}{check.note}")
     results.checks = [asdict(check) for check in checks]
 
 

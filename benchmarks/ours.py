@@ -19,9 +19,9 @@ from packing_jax.commands.bench import (
     copy_bandwidth,
     cpu_name,
     device_name,
-    steady_rates,
     thermalised,
     tiled,
+    time_long_run,
     usable_cores,
 )
 from packing_jax.drive.batch import take as pick
@@ -96,7 +96,7 @@ def step(channel: Channel, start: Start, work: Work, name: str, replicas: int, w
             channel.ready(meta(work, f"warm after {time.perf_counter() - began:.0f} s") | device_memory(work, replicas))
         return channel.order(rate)
 
-    steady_rates(
+    time_long_run(
         work.system(start.sizes), RULES[name](work.kick), keys, start.positions, order, batch=replicas, warmup=warm
     )
 

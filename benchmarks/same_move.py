@@ -25,13 +25,13 @@ _GRAZING = 2e-5  # pairs this close to contact may count as apart in float32
 
 
 @dataclass
-class Check:
-    """One comparison."""
+class MoveCheck:
+    """One code's move compared with theory."""
 
     code: str
     move: str
-    error: float | None  #: gradient: diameters; BRO: allowed over observed p, below 1 passes; None when skipped
-    limit: float
+    mismatch: float | None  #: gradient: largest error in diameters; BRO: allowed over observed p; None when skipped
+    limit: float  #: largest mismatch that passes
     passed: bool | None  #: None when the code is absent
     note: str
 
@@ -47,7 +47,7 @@ def overlaps(start: Start) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return pairs, delta / distance[:, None], distance
 
 
-def gradient_checks(start: Start, codes: dict[str, tuple[Any, ...]]) -> list[Check]:
+def gradient_checks(start: Start, codes: dict[str, tuple[Any, ...]]) -> list[MoveCheck]:
     """Compare each code's gradient move with the brute-force sum, particles of grazing pairs excepted.
 
     ``codes``: name -> (module, further arguments of its ``gradient_move``).
@@ -61,8 +61,8 @@ def gradient_checks(start: Start, codes: dict[str, tuple[Any, ...]]) -> list[Che
     clear[pairs[np.abs(distance - 1.0) < _GRAZING]] = False
 
     def compare(move: np.ndarray) -> tuple[float, str]:
-        error = float(np.max(np.abs(move - expected)[clear]))
-        return error, f"{clear.sum()} of {len(clear)} particles compared, {inside.sum()} overlaps"
+        mismatch = float(np.max(np.abs(move - expected)[clear]))
+        return mismatch, f"{clear.sum()} of {len(clear)} particles compared, {inside.sum()} overlaps"
 
     # a learning rate of 1: float32 positions resolve a small one's moves less well
     moves = {code: Worker(module, "gradient_move", start, 1.0, *more) for code, (module, *more) in codes.items()}
@@ -81,7 +81,7 @@ def directions(positions: np.ndarray) -> np.ndarray:
     return np.concatenate([signs, waves])
 
 
-def bro_checks(start: Start, kick: float, codes: dict[str, tuple[Any, ...]], count: int) -> list[Check]:
+def bro_checks(start: Start, kick: float, codes: dict[str, tuple[Any, ...]], count: int) -> list[MoveCheck]:
     """Compare two moments of each code's BRO move with theory; ``codes`` as in :func:`gradient_checks`."""
     pairs, direction, distance = overlaps(start)
     inside = distance < 1.0
@@ -109,11 +109,11 @@ def bro_checks(start: Start, kick: float, codes: dict[str, tuple[Any, ...]], cou
 
 def _check(
     code: str, move: str, limit: float, compare: Callable[[np.ndarray], tuple[float, str]], worker: Worker
-) -> Check:
+) -> MoveCheck:
     try:
-        error, note = compare(worker.end()[0])
+        mismatch, note = compare(worker.end()[0])
     except Absent as absent:
-        return Check(code, move, None, limit, None, f"skipped: {absent}")
+        return MoveCheck(code, move, None, limit, None, f"skipped: {absent}")
     except Failed as failed:
-        return Check(code, move, None, limit, False, str(failed))
-    return Check(code, move, error, limit, bool(error <= limit), note)
+        return MoveCheck(code, move, None, limit, False, str(failed))
+    return MoveCheck(code, move, mismatch, limit, bool(mismatch <= limit), note)

@@ -1,12 +1,10 @@
 """A number that was estimated, and its standard error."""
 
-from typing import Generic, NamedTuple, TypeVar
-
-Value = TypeVar("Value")
+from typing import Any, NamedTuple
 
 
-class Estimate(NamedTuple, Generic[Value]):
-    """A value and its standard error, one number each or arrays of one shape."""
+class Estimate(NamedTuple):
+    """A value and its standard error: two numbers, or two arrays of one shape, as the function says."""
 
-    value: Value
-    stderr: Value
+    value: Any
+    stderr: Any

@@ -1,12 +1,12 @@
-r"""How fast this machine steps, beside the fastest that its memory would allow.
+r"""How many steps per second this machine makes, beside the most that its memory would allow.
 
-A rate is that of one long run as a user would start it, list rebuilds and the host's work between chunks included;
-what comes before the run is warm (compiling, choosing skins and capacities) is left out. Starts are thermalised,
-because rows and overlaps of a Poisson pattern are not those of a packing.
+A rate is that of one long run as a user would start it. It includes list rebuilds and the host's work between chunks;
+it leaves out what happens once, at the beginning: compiling, choosing skins and capacities. Starts are thermalised,
+because a Poisson pattern has other neighbours and overlaps than a packing.
 
-The memory floor is the rate at which a perfect step, one that keeps nothing in caches between steps and computes for
-nothing, would run: measured copy bandwidth over the bytes that a fused step must move, see :func:`step_bytes`. A CPU is
-bound by arithmetic long before, and small systems live in its caches.
+The memory floor is the rate of a perfect step, whose arithmetic takes no time and which reads everything from memory:
+measured copy bandwidth over the bytes that one fused step must move, see :func:`step_bytes`. On a CPU arithmetic limits
+the rate long before memory does, and small systems stay in its caches.
 
 `benchmarks/compare.py` measures other codes beside this one with the same functions.
 """
@@ -33,8 +33,8 @@ from packing_jax.spheres.geometry import mixture_1_to_1_4
 from packing_jax.spheres.rules import Rule, bro, langevin, sgd
 from packing_jax.spheres.system import System
 
-PHI, KICK = 0.66, 0.02  # above the transition in 3D, where a run never ends
-_REACH = 1.4  # list cutoff in mean diameters behind the floor's row length
+PHI, KICK = 0.66, 0.02  # above the transition in 3D, where no run is absorbed
+_REACH = 1.4  # mean diameters within which the floor counts neighbours
 _SMALLEST_TILE = 500
 
 #: The rules that are timed, by name. SGD at b_f = 3/4 and alpha = 4 eps/3 has BRO's first two moments.
@@ -65,7 +65,7 @@ class Work:
 
 
 def tiling(particles: int, dim: int) -> tuple[int, int]:
-    """(particles, copies per axis) of the smallest periodic tile, of at least 500 particles, that N consists of."""
+    """(particles, copies per axis) of the smallest periodic tile of at least 500 particles that builds N of them."""
     sides = [k for k in range(1, particles + 1) if k**dim <= particles and particles % k**dim == 0]
     copies = max((k for k in sides if particles // k**dim >= _SMALLEST_TILE), default=1)
     return particles // copies**dim, copies
@@ -74,11 +74,11 @@ def tiling(particles: int, dim: int) -> tuple[int, int]:
 def thermalised(work: Work, seed: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
     """Positions (N, dim) in box sides and sizes (N,) of a stationary BRO packing, in cell order.
 
-    Large systems are periodic copies of a small one, which is stationary as well: each copy goes its own way from the
-    first step, because random numbers belong to particles.
+    Large systems are periodic copies of a small one, which are stationary as well. The copies differ from the first
+    step on, because every particle has random numbers of its own.
 
     Raises:
-        PackingError: the packing was absorbed; phi is below the transition.
+        PackingError: the packing was absorbed, because phi is below the transition.
     """
     n, copies = tiling(work.particles, work.dim)
     sizes = mixture_1_to_1_4(n) if work.mixture else None
@@ -121,7 +121,7 @@ class _Enough(Exception):  # noqa: N818  # nothing went wrong
     """Ends a run from its progress callback."""
 
 
-def steady_rates(
+def time_long_run(
     system: System,
     rule: Rule,
     key: Array,
@@ -131,12 +131,23 @@ def steady_rates(
     batch: int | None = None,
     warmup: float = 2.0,
 ) -> None:
-    """Time one endless run, pausing between rounds.
+    """Time rounds of one long run.
 
-    ``order(None)`` is called when the run is warm, ``warmup`` seconds after anything was last compiled, and returns the
-    seconds to measure for; ``order(rate)`` follows each round with particle-steps per second. A round in which the
-    driver compiled another plan is begun again: a long run compiles a few times and then no more. The run stands
-    still inside ``order`` and ends when that returns None.
+    The run pauses while ``order`` is called, and ends when it returns None. A round in which something was compiled is
+    begun again: a long run compiles a few times and then no more.
+
+    Args:
+        system: what moves.
+        rule: how.
+        key: one key, or one for each replica.
+        start: positions (N, dim) in box sides.
+        order: called with None once the run is warm, and with particle-steps per second after each round; returns the
+            seconds that the next round takes.
+        batch: replicas that move at the same time.
+        warmup: the run is warm so many seconds after the last compilation.
+
+    Raises:
+        PackingError: every replica was absorbed.
     """
     began, at_begin, compiled = 0.0, 0, -1
     seconds: float | None = None
@@ -168,7 +179,7 @@ def steady_rates(
 
 
 def copy_bandwidth(megabytes: int | None = None) -> float:
-    """Bytes per second, read and written, of copying an array that no cache holds; the best of seven."""
+    """Bytes per second, read and written, of copying an array larger than any cache; the best of seven."""
     if megabytes is None:
         megabytes = 256 if on_cpu() else 2048  # a GPU copies 256 in little more than the time that starting takes
     x = jnp.zeros(megabytes * 2**20 // 4, jnp.int32)
@@ -185,9 +196,9 @@ def copy_bandwidth(megabytes: int | None = None) -> float:
 def step_bytes(work: Work) -> float:
     """Bytes per particle that a fused step must move through memory.
 
-    Coordinates in and out, the place at the last rebuild (to see when the rows run out), a tag, and a row of the mean
-    length within 1.4 diameters, 2^d phi 1.4^d of 4 bytes; neighbours' coordinates count once, as if every gather
-    met a cache. In 3D at phi = 0.66 and float32: 36 + 4 + 58.
+    Coordinates in and out, those at the last rebuild (to see when the rows are out of date), a tag of 4 bytes, and a
+    row of 4 bytes per neighbour within 1.4 diameters, see :func:`row_length`. A neighbour's coordinates are not read
+    again, as if a cache held them. In 3D at phi = 0.66 and float32: 36 + 4 + 58.
     """
     return 3 * work.dim * np.dtype(work.dtype).itemsize + 4 + 4 * row_length(work)
 
@@ -249,9 +260,9 @@ class Row:
     threads: int | None = None
     peak_bytes_per_particle: float | None = None
     peak_resident_bytes: int | None = None  #: of the process, compiler included
-    activity: float | None = None  #: mean over the run, where it matters
+    activity: float | None = None  #: mean over the run, near the transition only
     note: str = ""
-    contest: str = ""  #: what was measured in turns with it
+    contest: str = ""  #: the rows of one contest were measured in turns
 
 
 def format_rows(rows: list[Row]) -> str:
@@ -338,7 +349,7 @@ def measured(work: Work, name: str, start: np.ndarray, bandwidth: float, rounds:
             rates.append(rate)
         return seconds if len(rates) < rounds else None
 
-    steady_rates(work.system(None), RULES[name](work.kick), jax.random.key(1), start, order)
+    time_long_run(work.system(None), RULES[name](work.kick), jax.random.key(1), start, order)
     rate, floor = float(np.median(rates)), bandwidth / step_bytes(work)
     return Row(
         code="packing_jax",

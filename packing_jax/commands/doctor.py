@@ -1,8 +1,8 @@
-"""Self-examination: does this jax, on this machine, compute what the data will rest on?
+"""Does this jax compute correctly on this machine?
 
 Six checks. Each compares the code that makes data with something that cannot share its mistake: the same operations
-one at a time, the other precision, NumPy, published test vectors, another batch. They run at N > 33,000 because a
-compiler works large arrays in blocks, and has been wrong from 32,769 rows on while small arrays were right.
+one at a time, the other precision, NumPy, published test vectors, another batch. They run at N > 33,000, because a
+compiler cuts large arrays into blocks: one release was wrong from 32,769 rows on and right below.
 """
 
 import textwrap
@@ -49,7 +49,7 @@ class Check(NamedTuple):
     seconds: float
 
 
-Verdict = tuple[bool, str]
+Finding = tuple[bool, str]
 
 
 def examine(particles: int = 33_500, on_check: Callable[[Check], None] | None = None) -> list[Check]:
@@ -60,7 +60,7 @@ def examine(particles: int = 33_500, on_check: Callable[[Check], None] | None = 
         on_check: called with each check as it ends.
     """
     sample = _Sample(particles)
-    every: tuple[tuple[str, Callable[[], Verdict]], ...] = (
+    every: tuple[tuple[str, Callable[[], Finding]], ...] = (
         ("eager against jit", lambda: _eager_against_jit(sample)),
         ("float32 against float64", lambda: _float32_against_float64(sample)),
         ("neighbour rows against all pairs", lambda: _rows_against_all_pairs(sample)),
@@ -85,8 +85,8 @@ def examine(particles: int = 33_500, on_check: Callable[[Check], None] | None = 
 # --- what the checks share ------------------------------------------------------------------------------------
 
 
-class _Scene(NamedTuple):
-    """A configuration in cell order with its neighbour rows."""
+class _ListedPacking(NamedTuple):
+    """A packing in cell order with its neighbour rows."""
 
     system: System
     plan: nb.Plan
@@ -104,17 +104,17 @@ class _Pairs(NamedTuple):
 
 
 class _Sample:
-    """A random mixture of spheres, searched once by each side."""
+    """A random mixture of spheres, its neighbours found once by the package and once by :func:`all_pairs`."""
 
     def __init__(self, particles: int) -> None:
         self.particles = particles
 
     @cached_property
-    def scene(self) -> _Scene:
-        return self.place(np.dtype(np.float32))
+    def listed(self) -> _ListedPacking:
+        return self.build(np.dtype(np.float32))
 
-    def place(self, dtype: np.dtype) -> _Scene:
-        """Build the rows as the driver does; both precisions start from the same numbers."""
+    def build(self, dtype: np.dtype) -> _ListedPacking:
+        """Sort and list as the driver does; both precisions start from the same numbers."""
         n = self.particles
         system = System.create(_PHI, n, 3, sizes=mixture_1_to_1_4(n), energy=HARMONIC, dtype=dtype)
         start = np.random.default_rng(1).integers(-(2**31), 2**31, (3, n), dtype=np.int32)
@@ -123,20 +123,20 @@ class _Sample:
         while True:
             ordered, x, neighbors = jax.jit(partial(_sort_and_build, plan))(system, coordinates)
             if not nb.overflowed(plan, neighbors):
-                return _Scene(ordered, plan, x, neighbors)
+                return _ListedPacking(ordered, plan, x, neighbors)
             plan = plan.grown(int(neighbors.needed_row), int(neighbors.needed_slots))
 
     @cached_property
     def cutoff(self) -> tuple[np.ndarray, float]:
         """Diameters (N,) and the skin, in box sides: a pair is listed within their mean diameter and the skin."""
-        system, plan, _, _ = self.scene
+        system, plan, _, _ = self.listed
         box, unit = float(system.box), float(system.unit)
         return np.asarray(system.diameters, np.float64) / box, plan.skin * unit / box
 
     @cached_property
     def pairs(self) -> _Pairs:
         diameters, skin = self.cutoff
-        return all_pairs(np.asarray(self.scene.coordinates), float(diameters.max()) + 1.01 * skin)
+        return all_pairs(np.asarray(self.listed.coordinates), float(diameters.max()) + 1.01 * skin)
 
 
 def _sort_and_build(plan: nb.Plan, system: System, coordinates: Array) -> tuple[System, Array, nb.Neighbors]:
@@ -180,9 +180,9 @@ def _unit(system: System) -> float:
 # --- the checks -----------------------------------------------------------------------------------------------
 
 
-def _eager_against_jit(sample: _Sample) -> Verdict:
+def _eager_against_jit(sample: _Sample) -> Finding:
     """One step of each rule, and the expression of jax issue 39103."""
-    system, _, coordinates, neighbors = sample.scene
+    system, _, coordinates, neighbors = sample.listed
     kick = 0.05
     rules: dict[str, Any] = {
         "bro": bro(kick),
@@ -195,7 +195,7 @@ def _eager_against_jit(sample: _Sample) -> Verdict:
         words = noise.particle_words(key, rows.tags)
         return {name: x + rule.step(words, system, x, rows, rule.init(system, x))[0] for name, rule in rules.items()}
 
-    # everything is an argument: the compiler would fold constants instead of compiling what works on them
+    # everything is an argument: the compiler would evaluate constants beforehand instead of compiling the operations
     arguments = (jax.random.key(2, impl="threefry2x32"), system, coordinates, neighbors)
     with jax.disable_jit():
         eager = jax.device_get(step(*arguments))
@@ -216,11 +216,11 @@ def _eager_against_jit(sample: _Sample) -> Verdict:
 
 def _at_the_edge(sample: _Sample) -> np.ndarray:
     """Particles (N,) with a listed neighbour so close to contact that rounding decides about the overlap."""
-    rows, x = np.asarray(sample.scene.neighbors.rows), np.asarray(sample.scene.coordinates)
+    rows, x = np.asarray(sample.listed.neighbors.rows), np.asarray(sample.listed.coordinates)
     diameters, _ = sample.cutoff
     distance = np.sqrt(sum(((part[rows] - part[:, None]) * 2.0**-32) ** 2 for part in x))
     gap = np.abs(distance - 0.5 * (diameters[rows] + diameters[:, None]))
-    return np.asarray(np.any(gap < _EDGE * _unit(sample.scene.system), axis=1))
+    return np.asarray(np.any(gap < _EDGE * _unit(sample.listed.system), axis=1))
 
 
 def _products(vectors: Array) -> float:
@@ -228,20 +228,20 @@ def _products(vectors: Array) -> float:
     matrix = jnp.eye(vectors.shape[1], dtype=vectors.dtype)
 
     def norms(x: Array) -> Array:
-        # full precision: a GPU's shortened products differ between the two ways, and rightly so
+        # full precision: a GPU may shorten products, and then the two ways differ without being wrong
         return jax.vmap(lambda row: jnp.sum(jnp.matmul(matrix, row, precision="highest") ** 2))(x)
 
     eager = np.asarray(norms(vectors), np.float64)
     return float(np.max(np.abs(eager - np.asarray(jax.jit(norms)(vectors)))) / np.max(eager))
 
 
-def _float32_against_float64(sample: _Sample) -> Verdict:
+def _float32_against_float64(sample: _Sample) -> Finding:
     """Descent on the harmonic energy: its force vanishes at contact, so rounding can switch nothing on."""
     steps = 5
 
-    def follow(dtype: np.dtype) -> np.ndarray:
-        system, _, coordinates, neighbors = sample.scene if dtype == np.float32 else sample.place(dtype)
-        # 3/4 is a whole number of the quanta of either precision: they choose the same pairs
+    def moved_by_tag(dtype: np.dtype) -> np.ndarray:
+        system, _, coordinates, neighbors = sample.listed if dtype == np.float32 else sample.build(dtype)
+        # 3/4 is exact in the random numbers of both precisions: they choose the same pairs
         rule = sgd(jax.tree_util.Partial(optax.sgd, learning_rate=jnp.asarray(0.1, dtype)), 0.75)
         key = jax.random.key(3, impl="threefry2x32")
 
@@ -259,10 +259,10 @@ def _float32_against_float64(sample: _Sample) -> Verdict:
         by_tag[:, np.asarray(neighbors.tags)] = moved
         return by_tag
 
-    single = follow(np.dtype(np.float32))
+    single = moved_by_tag(np.dtype(np.float32))
     with jax.enable_x64(True):
-        double = follow(np.dtype(np.float64))
-    apart = (double - (single.astype(np.int64) << 32)) * 2.0**-64 / _unit(sample.scene.system)
+        double = moved_by_tag(np.dtype(np.float64))
+    apart = (double - (single.astype(np.int64) << 32)) * 2.0**-64 / _unit(sample.listed.system)
     worst = float(np.max(np.abs(apart)))
     return worst < 1e-5, (
         f"After {steps} steps of sgd from one start with the same draws, positions of {sample.particles:,} particles "
@@ -270,17 +270,17 @@ def _float32_against_float64(sample: _Sample) -> Verdict:
     )
 
 
-def _rows_against_all_pairs(sample: _Sample) -> Verdict:
+def _rows_against_all_pairs(sample: _Sample) -> Finding:
     """The pairs in the rows, as a set, against those of :func:`all_pairs`."""
     n = sample.particles
-    rows = np.asarray(sample.scene.neighbors.rows).astype(np.int64)
+    rows = np.asarray(sample.listed.neighbors.rows).astype(np.int64)
     me = np.arange(n)[:, None]
     listed = (me * n + rows)[rows != me]
     unique = np.unique(listed)
     i, j, _, distance = sample.pairs
     diameters, skin = sample.cutoff
     beyond = distance - (0.5 * (diameters[i] + diameters[j]) + skin)
-    edge = _EDGE * _unit(sample.scene.system)
+    edge = _EDGE * _unit(sample.listed.system)
 
     def both_ways(keep: np.ndarray) -> np.ndarray:
         return np.concatenate([i[keep] * n + j[keep], j[keep] * n + i[keep]])
@@ -296,7 +296,7 @@ def _rows_against_all_pairs(sample: _Sample) -> Verdict:
     )
 
 
-def _random_words(count: int) -> Verdict:
+def _random_words(count: int) -> Finding:
     """Threefry-2x32 against jax's own and against its authors' test vectors."""
     key = jax.random.key(4, impl="threefry2x32")
     tags = jnp.arange(count, dtype=jnp.int32)
@@ -312,8 +312,8 @@ def _random_words(count: int) -> Verdict:
     )
 
 
-def _alone_and_in_a_batch() -> Verdict:
-    """The driver's promise, over enough steps for one wrong bit to spread to every particle."""
+def _alone_and_in_a_batch() -> Finding:
+    """A replica has the same bits in any batch, over enough steps for one wrong bit to spread to every particle."""
     steps, which = 50, 2
     system = System.create(0.9, 200, 2)  # few particles in 2D compile twice as fast as more in 3D
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(5, impl="threefry2x32"), i))(jnp.arange(4))
@@ -333,9 +333,9 @@ def _alone_and_in_a_batch() -> Verdict:
     )
 
 
-def _row_sums(sample: _Sample) -> Verdict:
+def _row_sums(sample: _Sample) -> Finding:
     """The gradient of the energy, summed in integers, against NumPy's sum over all pairs in float64."""
-    system, _, coordinates, neighbors = sample.scene
+    system, _, coordinates, neighbors = sample.listed
     rule = sgd(optax.sgd(1.0), 1.0)
     key = jax.random.key(6, impl="threefry2x32")
     words = noise.particle_words(key, neighbors.tags)

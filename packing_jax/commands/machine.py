@@ -10,7 +10,7 @@ import jax
 
 from packing_jax import __version__
 
-#: Releases that the package refuses to be installed with, and why.
+#: Releases that the package's requirements exclude, and why.
 KNOWN_WRONG = {
     "0.10.2": "issue 39103: compiled products and sums over more than 32,768 rows are wrong on CPUs",
     "0.11.0": "issue 40633: operations outside jit are wrong or NaN on some NVIDIA GPUs",
@@ -42,7 +42,7 @@ def _version(package: str) -> str:
 
 
 def _devices() -> list[str]:
-    """Devices of one kind on one line."""
+    """One line for each kind of device."""
     try:
         devices = jax.devices()
     except RuntimeError as error:  # a platform was asked for that is not there

@@ -18,7 +18,7 @@ from packing_jax.sweeps.cells import description
 from packing_jax.sweeps.spheres import layout_of, recorded
 from packing_jax.sweeps.trajectory import hoomd_schema, trajectory_file
 
-_PASSIVE, _ACTIVE, _EDGE = "#dfe3e8", "#d1495bb0", "#4a5058"  # red lets the other disc of an overlap through
+_PASSIVE, _ACTIVE, _EDGE = "#dfe3e8", "#d1495bb0", "#4a5058"  # red is half transparent: both discs of an overlap show
 _DPI = 120
 _INCHES = (5.0, 5.2)  # an even number of pixels, which MP4 needs
 
@@ -84,11 +84,14 @@ def write_movie(source: Path, out: Path, fps: int = 15) -> int:
         The number of frames.
 
     Raises:
-        PackingError: a damaged file, another ending, no ffmpeg for MP4, or the disk says no.
+        PackingError: a damaged file, another ending of the name, no ffmpeg for MP4, or a disk that cannot be written.
     """
     if not 1 <= fps <= 50:
         raise PackingError(f"{fps} frames per second; it must be from 1 to 50")
-    writers: dict[str, Callable[[Path, Scene, Iterable[Any], int], None]] = {".gif": _write_gif, ".mp4": _write_mp4}
+    writers: dict[str, Callable[[Path, FramePicture, Iterable[Any], int], None]] = {
+        ".gif": _write_gif,
+        ".mp4": _write_mp4,
+    }
     if out.suffix not in writers:
         raise PackingError(f"--out is {out}; it must end in .mp4 or .gif")
     if out.suffix == ".mp4" and not shutil.which("ffmpeg"):
@@ -96,10 +99,10 @@ def write_movie(source: Path, out: Path, fps: int = 15) -> int:
     draft = out.with_name(f".{out.stem}.draft{out.suffix}")
     try:
         with hoomd_schema().open(source, "r") as file:
-            scene = Scene(file[0])
+            canvas = FramePicture(file[0])
             out.parent.mkdir(parents=True, exist_ok=True)
             frames = tqdm(file, desc=out.name, unit=" frames", leave=False, disable=None)
-            writers[out.suffix](draft, scene, frames, fps)
+            writers[out.suffix](draft, canvas, frames, fps)
             draft.replace(out)
             return len(file)
     except OSError as error:
@@ -113,8 +116,8 @@ def write_movie(source: Path, out: Path, fps: int = 15) -> int:
             draft.unlink(missing_ok=True)
 
 
-class Scene:
-    """A figure that shows one frame after another."""
+class FramePicture:
+    """A figure that is drawn anew for each frame of one box."""
 
     def __init__(self, first: Any) -> None:
         """Lay out the figure for a frame of the same box."""
@@ -123,7 +126,7 @@ class Scene:
 
         self.side = float(first.configuration.box[0])
         self.figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
-        self.canvas: Any = FigureCanvasAgg(self.figure)
+        self.agg: Any = FigureCanvasAgg(self.figure)
         self._axes = self.figure.add_subplot()
         half = self.side / 2
         self._axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal")
@@ -156,9 +159,9 @@ class Scene:
 
 
 def discs(frame: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What of a frame is in the picture: centres (M, 2), radii (M,) and which overlap (M,), periodic images included.
+    """The discs of a frame with their periodic images: centres (M, 2), radii (M,) and which overlap another (M,).
 
-    In 3D a sphere of radius R at height z is cut by the plane z = 0 in a disc of radius sqrt(R^2 - z^2).
+    In 3D a disc is where a sphere of radius R at height z is cut by the plane z = 0: its radius is sqrt(R^2 - z^2).
     """
     half = float(frame.configuration.box[0]) / 2
     x, radius = frame.particles.position.astype(float), frame.particles.diameter.astype(float) / 2
@@ -175,25 +178,25 @@ def discs(frame: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return centre[seen][order], radius[seen][order], active[seen][order]
 
 
-def _write_gif(out: Path, scene: Scene, frames: Iterable[Any], fps: int) -> None:
+def _write_gif(out: Path, canvas: FramePicture, frames: Iterable[Any], fps: int) -> None:
     from PIL import Image
 
     def pictures() -> Iterator[Any]:  # one at a time; matplotlib's own writer keeps them all
         for frame in frames:
-            scene.show(frame)
-            scene.canvas.draw()
-            picture = Image.fromarray(np.asarray(scene.canvas.buffer_rgba())).convert("RGB")
+            canvas.show(frame)
+            canvas.agg.draw()
+            picture = Image.fromarray(np.asarray(canvas.agg.buffer_rgba())).convert("RGB")
             yield picture.quantize(64, dither=Image.Dither.NONE)
 
     every = pictures()
     next(every).save(out, save_all=True, append_images=every, duration=round(1000 / fps), loop=0)
 
 
-def _write_mp4(out: Path, scene: Scene, frames: Iterable[Any], fps: int) -> None:
+def _write_mp4(out: Path, canvas: FramePicture, frames: Iterable[Any], fps: int) -> None:
     from matplotlib.animation import FFMpegWriter
 
     writer = FFMpegWriter(fps=fps)
-    with writer.saving(scene.figure, str(out), _DPI):
+    with writer.saving(canvas.figure, str(out), _DPI):
         for frame in frames:
-            scene.show(frame)
+            canvas.show(frame)
             writer.grab_frame()

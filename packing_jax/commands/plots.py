@@ -1,9 +1,8 @@
 """Figures of a sweep: activity against phi and time, phi_c against kick, and the packing itself.
 
-Every function returns a new `matplotlib.figure.Figure` and touches no global state (no pyplot), so
-it works without a display; save it with `figure.savefig(path)`. Colour never stands alone: curves
-differ in marker or line style too, and colour maps are perceptually uniform, so figures read in
-grey.
+Every function returns a new `matplotlib.figure.Figure`, to be saved with `figure.savefig(path)`. It needs no display
+and touches no global state (no pyplot). Curves differ in marker or line style as well as in colour, and colour maps are
+perceptually uniform, so that figures can be read in grey.
 """
 
 from __future__ import annotations
@@ -38,14 +37,13 @@ _DPI = 200
 def activity_vs_phi(results: xr.Dataset, phi_c: Sequence[KickEstimate] = ()) -> Figure:
     """Final activity f_a against phi, one curve for each kick and batch fraction.
 
-    Points are means over replicas (absorbed ones count 0) and bands their standard errors. phi_c is
-    a vertical line in a band of one standard error: of the power law, or of the threshold (said in
-    the legend) where the power law was refused. Thin black curves are the power laws over their
-    windows.
+    Points are means over replicas (absorbed ones count 0), bands their standard errors. A vertical line marks phi_c, in
+    a band of one standard error: that of the power law, or that of the threshold where the power law was refused, which
+    the legend says. Thin black curves are the power laws over their windows.
 
     Args:
         results: a sweep, as `estimate_phi_c` takes it.
-        phi_c: what `estimate_phi_c` gives for it; empty: no phi_c is marked.
+        phi_c: what `estimate_phi_c` returns for it; empty: no phi_c is marked.
 
     Raises:
         PackingError: not the results of a sweep, or none of it has been run.
@@ -89,8 +87,8 @@ def activity_vs_phi(results: xr.Dataset, phi_c: Sequence[KickEstimate] = ()) -> 
 def activity_vs_time(results: xr.Dataset, kick: float | None = None, batch_fraction: float | None = None) -> Figure:
     """Activity f_a(t), averaged over replicas, on logarithmic axes: one curve for each phi.
 
-    Curves are solid where activity survives to the end of the record and dashed where every replica
-    was absorbed. An absorbed replica counts 0; a curve stops where f_a is 0.
+    Curves are solid where activity survives to the end of the record and dashed where every replica was absorbed. An
+    absorbed replica counts 0; a curve stops where f_a is 0.
 
     Args:
         results: a sweep, as `estimate_phi_c` takes it.
@@ -98,8 +96,7 @@ def activity_vs_time(results: xr.Dataset, kick: float | None = None, batch_fract
         batch_fraction: which batch fraction; None: the first that was run.
 
     Raises:
-        PackingError: not the results of a sweep, nothing run, or a kick or batch fraction that is
-            not in it.
+        PackingError: not the results of a sweep, nothing run, or a kick or batch fraction that is not in it.
     """
     cells = [
         cell
@@ -142,9 +139,8 @@ def phi_c_vs_kick(
     Filled symbols and solid lines are the power law, open symbols and dashed lines the threshold.
 
     Args:
-        estimates: what `estimate_phi_c` gives.
-        limits: the zero-kick limits to draw, by (method, batch fraction), method "power_law" or
-            "threshold".
+        estimates: what `estimate_phi_c` returns.
+        limits: the zero-kick limits to draw, by (method, batch fraction), method "power_law" or "threshold".
         rule: the rule of the sweep; "sgd" calls the kick a learning rate.
 
     Raises:
@@ -193,11 +189,11 @@ def phi_c_vs_kick(
 def phi_h_vs_size(result: SearchResult) -> Figure:
     """An adaptive search: where half of the replicas are absorbed against N^-omega, with the fit and its phi_c.
 
-    Every replica is a small mark, absorbed ones open and active ones filled, in the round it belongs to; those of the
-    first round's wide bracket lie outside the picture. The band is one standard error of phi_c.
+    Every replica is a small mark at its phi and N, open if it was absorbed and filled if it stayed active. The first
+    round's bracket is wide, and some of its replicas lie outside the picture. The band is one standard error of phi_c.
 
     Args:
-        result: what `packing_jax.sweeps.adaptive.search` gives.
+        result: what `packing_jax.sweeps.adaptive.search` returns.
     """
     figure, axes = _new_figure(5.4, 4.1)
     sizes = np.array([one.particles for one in result.rounds], float)
@@ -225,10 +221,9 @@ def phi_h_vs_size(result: SearchResult) -> Figure:
 def packing(positions: ArrayLike, diameters: ArrayLike, title: str = "") -> Figure:
     """A picture of a packing, each particle coloured by its largest overlap 1 - r_ij/sigma_ij.
 
-    In two dimensions the discs themselves, repeated across the periodic edges; in three or more the
-    slice of the box at half height in every axis after the second, each sphere drawn with the
-    radius sqrt(R^2 - distance^2) of its cut. Particles that overlap nothing are pale grey. Axes are
-    in mean diameters.
+    In two dimensions the discs themselves, repeated across the periodic edges. In three or more, a slice through the
+    middle of the box in every axis after the second: a sphere of radius R at a distance h from the slice is a disc of
+    radius sqrt(R^2 - h^2). Particles that overlap nothing are pale grey. Axes are in mean diameters.
 
     Args:
         positions: in box sides, (particle, axis), two axes or more.
@@ -236,8 +231,8 @@ def packing(positions: ArrayLike, diameters: ArrayLike, title: str = "") -> Figu
         title: above the picture.
 
     Raises:
-        PackingError: fewer than two dimensions, shapes that differ, values that are not finite, or
-            diameters that are not positive.
+        PackingError: fewer than two dimensions, shapes that differ, values that are not finite, or diameters that are
+            not positive.
     """
     from matplotlib.collections import EllipseCollection
 
@@ -282,8 +277,8 @@ def _configuration(positions: ArrayLike, diameters: ArrayLike) -> tuple[Array, A
     x, sigma = np.asarray(positions, float), np.asarray(diameters, float)
     if x.ndim != 2 or sigma.shape != x.shape[:1]:
         raise PackingError(
-            f"positions have shape {x.shape} and diameters {sigma.shape}: they must be (particles, "
-            "axes) and (particles,)"
+            f"positions have shape {x.shape} and diameters {sigma.shape}: they must be (particles, axes) and "
+            "(particles,)"
         )
     if x.shape[1] < 2:
         raise PackingError("a picture needs two dimensions or more, and this packing has one")

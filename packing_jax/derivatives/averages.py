@@ -12,9 +12,7 @@ from packing_jax.estimate import Estimate
 from packing_jax.spheres.start import check_key
 
 
-def common_random_numbers(
-    measure: Callable[[Array, Array], Any], at: float, width: float, keys: Array
-) -> Estimate[float]:
+def common_random_numbers(measure: Callable[[Array, Array], Any], at: float, width: float, keys: Array) -> Estimate:
     """d<f>/dtheta = <f(theta + h) - f(theta - h)>/2h, both with the draws of the same key, for any hyperparameter.
 
     For what has no path derivative (the batch fraction), and for what has one that misses the contacts. Draws are the

@@ -47,19 +47,19 @@ class DensityOfStates(NamedTuple):
     nodes: Float[Array, "probes m"]
     weights: Float[Array, "probes m"]
 
-    def broadened(self, at: Float[Array, "g"], width: float | Array) -> Estimate[Array]:
+    def broadened(self, at: Float[Array, "g"], width: float | Array) -> Estimate:
         """D at the eigenvalues ``at`` with each delta a Gaussian of standard deviation ``width``."""
         z = (at[:, None, None] - self.nodes[None]) / width
         density = jnp.exp(-0.5 * z * z) / (width * (2 * np.pi) ** 0.5)
         return _mean(jnp.sum(density * self.weights[None], axis=-1))
 
-    def cumulative(self, at: Float[Array, "g"]) -> Estimate[Array]:
+    def cumulative(self, at: Float[Array, "g"]) -> Estimate:
         """Fraction of the eigenvalues at or below ``at``."""
         below = self.nodes[None] <= at[:, None, None]
         return _mean(jnp.sum(jnp.where(below, self.weights[None], 0.0), axis=-1))
 
 
-def _mean(samples: Array) -> Estimate[Array]:
+def _mean(samples: Array) -> Estimate:
     count = samples.shape[-1]
     return Estimate(jnp.mean(samples, axis=-1), jnp.std(samples, axis=-1, ddof=1) / count**0.5)
 
@@ -95,7 +95,7 @@ def exact_spectrum(function: Function, configuration: Any) -> Spectrum:
     return Spectrum(eigenvalues, modes.T)
 
 
-def hessian_trace(function: Function, configuration: Any, key: Array, probes: int = 100) -> Estimate[Array]:
+def hessian_trace(function: Function, configuration: Any, key: Array, probes: int = 100) -> Estimate:
     """Tr H by Hutchinson's estimator: the mean of z.Hz over random signs z, exact for a diagonal H.
 
     Source: Hutchinson, Commun. Stat. Simul. Comput. 18, 1059 (1989).

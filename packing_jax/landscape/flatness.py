@@ -29,7 +29,7 @@ PAPER_SCALE = 0.015
 
 def flatness(
     function: Function, configuration: Any, key: Array, *, scale: float | Array, per: int, samples: int = 4000
-) -> Estimate[Array]:
+) -> Estimate:
     """dV = <f(x + delta) - f(x)> / (per scale^2) over Gaussian delta of standard deviation ``scale``.
 
     Args:
@@ -69,14 +69,14 @@ def flatness(
 class PackingCurvature(NamedTuple):
     """Curvature of packings in mean diameters; leading replica axes as given."""
 
-    half_trace: Estimate[Array]  #: Tr H / (2N), what dV becomes for small perturbations
+    half_trace: Estimate  #: Tr H / (2N), what dV becomes for small perturbations
     largest: Float[Array, "..."]  #: largest eigenvalue of H
     bound: Float[Array, "..."]  #: an eigenvalue lies within this distance of it
 
 
 @partial(jax.jit, static_argnames=("samples",))
-def _flatness(system: System, y: Array, rows: Array, keys: Array, scale: Array, samples: int) -> Estimate[Array]:
-    def one(system: System, y: Array, rows: Array, key: Array) -> Estimate[Array]:
+def _flatness(system: System, y: Array, rows: Array, keys: Array, scale: Array, samples: int) -> Estimate:
+    def one(system: System, y: Array, rows: Array, key: Array) -> Estimate:
         return flatness(energy_function(system, rows), y, key, scale=scale, per=system.particles, samples=samples)
 
     return jax.vmap(one)(system, y, rows, keys)
@@ -101,7 +101,7 @@ def packing_flatness(
     *,
     scale: float = PAPER_SCALE,
     samples: int = 4000,
-) -> Estimate[Array]:
+) -> Estimate:
     """dV of packings in mean diameters, all replicas in one call.
 
     Args:

@@ -98,7 +98,7 @@ def self_overlap(x: ArrayLike, reach: ArrayLike, start: ArrayLike, end: ArrayLik
     return _over_pairs(_within, (reach,), x, start, end)
 
 
-def chi_4(overlap: ArrayLike, units: int, axis: int = -1) -> Estimate[Float]:
+def chi_4(overlap: ArrayLike, units: int, axis: int = -1) -> Estimate:
     """chi_4 = units (<Q^2> - <Q>^2), the variance of the overlap between independent samples, and its jackknife error.
 
     It counts the units that move together: independent ones that stay with probability p give p (1 - p).

@@ -186,7 +186,7 @@ def _no_kernel(*arguments: Any, **options: Any) -> Any:
 
 
 def test_a_check_that_raises_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor._Sample, "place", _no_kernel)
+    monkeypatch.setattr(doctor._Sample, "build", _no_kernel)
     monkeypatch.setattr(doctor, "simulate", _no_kernel)
     checks = doctor.examine(100)
     assert [check.name for check in checks] == NAMES
@@ -200,7 +200,7 @@ def test_an_interruption_is_not_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
     def interrupted(*arguments: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(doctor._Sample, "place", interrupted)
+    monkeypatch.setattr(doctor._Sample, "build", interrupted)
     with pytest.raises(KeyboardInterrupt):
         doctor.examine(100)
 
