@@ -1,21 +1,22 @@
-"""Where activity starts and how: phi_c, critical exponents, universality class, each with an error one can defend.
+"""phi_c, critical exponents and the universality class, each with a standard error and a 95 % interval.
 
-Below phi_c every replica ends absorbed (no overlap left, f_a = 0 for ever); above it a finite activity survives. One
-estimate of phi_c per file, and all of them read the same records:
+Below phi_c every replica is absorbed in the end: no overlap is left and f_a = 0 for ever. Above it a finite activity
+survives. One file for each estimate of phi_c, and all of them read the same records:
 
 - `threshold`: the definition of arXiv:2411.11834, the largest scanned phi with f_a < 0.1;
-- `power_law`: the steady activity, f_a = A (phi - phi_c)^beta with phi_c, A and beta free;
+- `power_law`: the stationary activity, f_a = A (phi - phi_c)^beta with phi_c, A and beta free;
 - `decay`: the straightest log-log decay of f_a(t), which at phi_c is t^-alpha;
 - `relaxation`: the times to relax, which diverge as |phi - phi_c|^-nu_par from both sides;
 - `half_absorbed`: the phi at which half of the replicas are absorbed.
 
-`estimates` applies them to a sweep, `zero_kick` carries phi_c(kick) to kick = 0, `scaling` finds exponents by power
-laws and data collapse, `search` says what to run next to find phi_c to a tolerance, and `universality` holds exponents
-against the known classes. Everything is float64 NumPy on the host. It knows arrays, or an `xarray.Dataset` of results,
-and not how they were simulated. What the data cannot carry is refused by a `PackingError` that says what would help.
+`estimates` applies them to a sweep. `zero_kick` extrapolates phi_c(kick) to kick = 0. `exponents` fits power laws at a
+known phi_c, `data_collapse` finds phi_c and exponents from several sizes or times. `search` says what to run next to
+find phi_c to a tolerance, and `universality` compares exponents with the known classes. All of it is float64 NumPy on
+the host, and works on arrays or an `xarray.Dataset` of results, however they were simulated. Where the data do not
+suffice, a `PackingError` says what would help.
 
-Errors: `stderr` is one standard deviation, from the bootstrap over replicas, or from the likelihood where replicas are
-counted (`half_absorbed`); `interval` holds the truth in 95 of 100 cases, which the tests check on known models.
+`stderr` is one standard deviation: from the bootstrap over replicas, or from the likelihood where absorbed replicas are
+counted (`half_absorbed`). `interval` holds the truth in 95 of 100 cases, which the tests check on known models.
 """
 
 from packing_jax.criticality.data_collapse import Collapse, collapse, time_collapse

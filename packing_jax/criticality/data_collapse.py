@@ -1,12 +1,13 @@
 """Data collapse of several sizes or times onto one master curve, which gives phi_c and exponents at once.
 
 Finite-size scaling of an absorbing transition, f_a = L^(-beta/nu_perp) F(Delta L^(1/nu_perp), t L^(-z)) with
-Delta = (phi - phi_c)/phi_c and L = N^(1/d) (Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004)). `collapse` takes the steady
-state, or with L replaced by t the early decay, f_a = t^(-alpha) G(Delta t^(1/nu_par)); `time_collapse` takes the decay
-at phi_c, f_a = L^(-beta/nu_perp) F(t L^(-z)).
+Delta = (phi - phi_c)/phi_c and L = N^(1/d) (Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004)). `collapse` takes the
+stationary state, or, with t in place of L, the early decay f_a = t^(-alpha) G(Delta t^(1/nu_par)). `time_collapse`
+takes the decay at phi_c, f_a = L^(-beta/nu_perp) F(t L^(-z)).
 
-The master curve is a cubic spline in the scaled variable for ln f_a: at given (phi_c, nu) or z, it and the exponent in
-front are one linear least-squares problem, so that only those are searched, and the residual is an honest chi^2.
+The master curve is a cubic spline for ln f_a in the scaled variable. At given (phi_c, nu) or z, the spline and the
+exponent in front are one linear least-squares problem, so that only phi_c and nu, or z, are searched. The residual is a
+chi^2.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ Array = NDArray[np.float64]
 
 _NEIGHBOURS = 2  # packing fractions on each side that a point shares its variance with
 _Z = np.linspace(0.5, 4.0, 71)  # where z is looked for
-_GAINED = 16.0  # chi^2, times chi^2/dof, by which the best z must beat both ends: four standard deviations
-_COEFFICIENTS = (6, 8, 10)  # of the master curve; chi^2 + 2 (coefficients) decides
+_GAINED = 16.0  # times chi^2/dof: chi^2 of the best z is so much below both ends of _Z, four standard deviations
+_COEFFICIENTS = (6, 8, 10)  # of the master curve: those with the least chi^2 + 2 (coefficients) are taken
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class Fitted:
 class Collapse:
     """ln y = -prefactor ln s + P(x): `prefactor` is beta/nu_perp (s = L) or alpha (s = t).
 
-    `collapse` fits phi_c and nu (nu_perp or nu_par), `time_collapse` z; the others are None. `chi2` of `points` about
-    the master curve P of `coefficients` spline coefficients; for `time_collapse` the points of a run are correlated, so
-    its chi^2 compares fits and is no test.
+    `collapse` fits phi_c and nu (nu_perp or nu_par), `time_collapse` z; the others are None. `chi2` is that of `points`
+    about the master curve P, which has `coefficients` spline coefficients. In `time_collapse` the points of a run are
+    correlated: there chi^2 compares fits, and is no test of one.
     """
 
     prefactor: Fitted
@@ -78,7 +79,7 @@ def collapse(
 ) -> Collapse:
     """phi_c, nu and the prefactor's exponent k of y = s^-k F(Delta s^(1/nu)), Delta = (phi - phi_c)/phi_c.
 
-    With s = L = N^(1/d) and y the steady activity of surviving runs: nu = nu_perp, k = beta/nu_perp. With s = t and
+    With s = L = N^(1/d) and y the stationary activity of surviving runs: nu = nu_perp, k = beta/nu_perp. With s = t and
     y = f_a(t) of all runs: nu = nu_par, k = alpha. The residual of ln y about the master curve is minimised over all of
     them; errors come from the bootstrap over replicas.
 
@@ -197,7 +198,7 @@ def time_collapse(
     best, drawn, fit = _search(abscissa, v, y, standard_error(logs), _Z[:, None], np.concatenate(samples, axis=1))
     shortest = [logs[i] for i in np.cumsum([0] + [len(part) for part in log_t[:-1]])]
     z = _fitted(best[0], drawn[:, 0], 1.0, shortest)
-    # a pure power law collapses at any z: what is gained over both ends of the scan must not be chance
+    # a pure power law collapses at any z: the best must be better than both ends, and not by chance
     gained = min(fit.rough[0], fit.rough[-1]) - fit.rough.min()
     if not (_Z[0] <= z.value <= _Z[-1] and gained > _GAINED * max(1.0, fit.rough.min() / fit.dof)):
         raise PackingError(
@@ -248,7 +249,7 @@ def _search(
     everything = np.append(parameters, solve(parameters, count)[1])
     best = everything[: len(first) + 1]
 
-    # a draw moves the minimum by the linear response of the fit: hundreds of draws for the price of one
+    # the minimum of each draw from the fit's linear response: hundreds of draws cost as much as one fit
     def model(everything: Array) -> Array:
         design = np.column_stack([-log_s, _splines(abscissa(everything[: len(first)]), count)])
         return design @ everything[len(first) :] / stderrs
@@ -272,8 +273,8 @@ def _splines(x: Array, count: int) -> Array:
 def _local_error(rows: Sequence[Array], log_s: Array) -> Array:
     """Standard errors whose variance is shared with two neighbours in phi on each side, at the same scale.
 
-    Weights by a point's own scatter would favour the points whose replicas agree by luck, and the bootstrap, which
-    resamples the same few replicas, would not see it.
+    Weights from a point's own scatter would favour points whose replicas agree by chance, and the bootstrap, which
+    resamples the same few replicas, would not notice.
     """
     squares = np.array([np.sum((row - row.mean()) ** 2) for row in rows])
     count = np.array([len(row) for row in rows])

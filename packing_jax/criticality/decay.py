@@ -24,9 +24,9 @@ from packing_jax.errors import PackingError
 
 Array = NDArray[np.float64]
 
-_DECADES = 2.0  # of the record, at its end, that are fitted at most
+_DECADES = 2.0  # at most so many are fitted, at the end of the record
 _TIMES = 25  # equally spaced in log t, so that each decade weighs the same
-_SIGNIFICANT = 2.0  # standard errors of a curvature that a side of the crossing must have
+_SIGNIFICANT = 2.0  # each side of the crossing needs a curvature of so many standard errors
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,21 @@ def straightest_decay_phi_c(
 ) -> StraightestDecay:
     """phi_c as the zero of the curvature c(phi) in ln f_a = a - alpha s + c (s^2 - <s^2>), s = ln t - <ln t>.
 
-    f_a(t) bends down to absorption below phi_c and up to its plateau above it: near phi_c it is
-    t^-alpha G((phi - phi_c) t^(1/nu_par)), so c is linear in phi there. f_a is averaged over all replicas, absorbed
-    ones included, over the last two decades of the record, and after the activity has halved at the lowest phi that
-    survives: before that it is saturated and knows nothing of the critical point. Where all that survives to the end
-    levels off, the record is cut to when two replicas of the next lower phi were still active, and so on: in a small
-    system what bends down is soon absorbed. As such a window begins early, phi_c is that of its last decade then, and
-    the difference to both decades is added to the error.
+    f_a(t) bends down to absorption below phi_c and up to its plateau above it. Near phi_c it is
+    t^-alpha G((phi - phi_c) t^(1/nu_par)), so that c is linear in phi.
 
-    A straight line c = b (phi - phi_c) goes through the curvatures about the change of sign; windows of one to four
-    packing fractions on each side are averaged with weights exp(-(chi^2 + 2 dropped)/2). Errors: bootstrap over
-    replicas (jackknife pseudo-values carry the logarithm), joined with the scatter between windows; the 95 % interval
-    is of chi^2(phi_c). Corrections to scaling at early times are not in them: in mean-field dynamics, f_a = 1/(t + 1)
-    at phi_c, a cut record gives a phi_c high by 0.0003.
+    f_a is the mean over all replicas, absorbed ones included. The fit takes the last two decades of the record, and
+    nothing before the activity has halved at the lowest phi that survives: until then almost all particles are active,
+    whatever phi is. In a small system replicas below phi_c are soon absorbed, and all that survive to the end may level
+    off. Then the record is cut to the last time at which two replicas of the next lower phi were active, and so on. A
+    cut record begins early; phi_c is then that of its last decade, and the difference to that of both decades is added
+    to the error.
+
+    A straight line c = b (phi - phi_c) is fitted about the change of sign, to windows of one to four packing fractions
+    on each side, which have weights exp(-(chi^2 + 2 dropped)/2). Errors: the bootstrap over replicas, of jackknife
+    pseudo-values because of the logarithm, joined with the scatter between windows; the 95 % interval comes from
+    chi^2(phi_c). Corrections to scaling at early times are not in them: in mean-field dynamics, f_a = 1/(t + 1) at
+    phi_c, a cut record gives a phi_c too high by 0.0003.
 
     Args:
         time: recorded steps, (time,), increasing.
@@ -94,7 +96,7 @@ def straightest_decay_phi_c(
 
 
 def _lengths(steps: Array, values: list[Array]) -> list[int]:
-    """Records to try: the whole, then cut to the last with two replicas of each phi that has fewer at the end."""
+    """Lengths of record to try: the whole, then up to the last time with two active replicas of each lower phi."""
     if all(np.sum(rows[:, -1] > 0) < 2 for rows in values):
         return [len(steps)]  # refused: nothing is known above the transition
     surviving = [np.flatnonzero((rows > 0).sum(axis=0) >= 2) for rows in reversed(values)]
@@ -193,7 +195,7 @@ def _straightest(
 
 
 def _window(steps: Array, values: list[Array], decades: float) -> tuple[float, float]:
-    """From the last decades of the record, what comes after the activity has halved at the lowest surviving phi."""
+    """First and last time of the fit: the last decades, once the activity has halved at the lowest surviving phi."""
     stop = float(steps[-1])
     alive = next((rows for rows in values if np.sum(rows[:, -1] > 0) > 1), None)
     if alive is None:
@@ -220,7 +222,7 @@ def _crossing(phi: Array, curvature: Array, stderr: Array, absorbed: bool) -> in
             f"no decay levels off within the record, up to phi = {phi[-1]:g}: scan higher phi, or run more "
             "steps or replicas"
         )
-    # where the sum of (negative below, positive above) is most convincing: one noisy sign moves nothing
+    # the edge with the largest sum of -z below and z above it: a single noisy sign does not move it
     gain = [-z[: i + 1].sum() + z[i + 1 :].sum() for i in range(len(z) - 1)]
     edge = int(np.argmax(gain))
     if z[: edge + 1].min() > -_SIGNIFICANT or z[edge + 1 :].max() < _SIGNIFICANT:

@@ -1,4 +1,4 @@
-"""Every estimate of phi_c and of an exponent that one sweep allows, and a sentence for each it does not."""
+"""Every estimate of phi_c and of exponents from one sweep, and a sentence for each that its data do not allow."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-_CRITICAL = 0.2  # lowest fitted f_a, the size of corrections to the law, below which an exponent may be a class's
+_CRITICAL = 0.2  # an exponent may be that of a class only if the lowest fitted f_a is below this
 
 
 @dataclass(frozen=True)
 class KickEstimate:
-    """phi_c of one kick and batch fraction by each method; where a method refused, None and a sentence.
+    """phi_c of one kick and batch fraction by each method; None where a method refused.
 
-    `fluctuations` is the exponent -gamma' of N Var(f_a), at the phi_c of the power law. `refusals` holds pairs (method,
-    sentence). `missing` of the `runs` (phi, replica) runs are not in the results yet.
+    `fluctuations` is the exponent -gamma' of N Var(f_a), at the phi_c of the power law. `refusals` holds a pair
+    (method, sentence) for each that refused. Of `runs` (phi, replica) runs, `missing` are not in the results yet.
     """
 
     kick: float
@@ -50,13 +50,13 @@ class KickEstimate:
     runs: int
 
     def exponents(self) -> dict[str, tuple[float, float]]:
-        """(value, stderr) by the names of `packing_jax.criticality.universality.NAMES`: what a verdict takes.
+        """The exponents that a verdict takes: (value, stderr) by `packing_jax.criticality.universality.NAMES`.
 
-        beta and gamma' only where the lowest fitted activity is below 0.2, and with an error for corrections to scaling
-        joined: their relative size is taken as the activity in the middle of the fit, sqrt(f_low f_high). For the laws
-        with corrections of :func:`power_law_phi_c` that is 0.06 at c = 3, where beta is off by 0.07, and 1.96 joint
-        errors hold the truth 92 times in 100; at c = 6 it is 0.04 for 0.13, and they do so 42 times in 100. No nu_par:
-        that of relaxation times holds a logarithm of N, see :func:`relaxation_phi_c`.
+        beta and gamma' are given only where the lowest fitted activity is below 0.2. Their errors are joined with one
+        for corrections to scaling, whose relative size is taken as the activity in the middle of the fit,
+        sqrt(f_low f_high). Tried on the laws with corrections of :func:`power_law_phi_c`: at c = 3 the correction is
+        0.06, beta is off by 0.07, and 1.96 joint errors hold the truth 92 times in 100; at c = 6 it is 0.04, beta is
+        off by 0.13, and they do so 42 times in 100. nu_par is not given: see :func:`relaxation_phi_c`.
         """
         found = {}
         if self.decay:
@@ -88,18 +88,18 @@ class _Cell:
 def estimate_phi_c(results: xr.Dataset, *, draws: int = DRAWS, seed: int = 0) -> tuple[KickEstimate, ...]:
     """phi_c by every method for each kick and batch fraction of a sweep, in increasing order.
 
-    Replicas not run yet or failed (see `was_run`), or without activity in the last half of the
-    record, are left out and counted as missing.
+    Replicas not run yet or failed (see `was_run`), and those without records in the last half of the time, are left out
+    and counted as missing.
 
     Args:
-        results: dims phi, kick, batch_fraction, replica, time; variables activity, absorbed_at,
-            steps_done; the attribute particles, without which there are no fluctuations.
+        results: dims phi, kick, batch_fraction, replica, time; variables activity, absorbed_at, steps_done; the
+            attribute particles, without which there are no fluctuations.
         draws: bootstrap draws.
         seed: of the bootstrap.
 
     Raises:
-        PackingError: a dataset without these dims and variables. A method that refuses is no
-            error here: its sentence is in `refusals`.
+        PackingError: a dataset without these dims and variables. A method that refuses raises nothing here: its
+            sentence is in `refusals`.
     """
     check_results(results)
     results = results[["activity", "absorbed_at"]].assign(run=was_run(results)).sortby(["kick", "batch_fraction"])
@@ -111,10 +111,10 @@ def estimate_phi_c(results: xr.Dataset, *, draws: int = DRAWS, seed: int = 0) ->
 
 
 def finite_size_collapse(results: list[xr.Dataset], *, draws: int = DRAWS, seed: int = 0) -> Collapse:
-    """nu_perp, beta/nu_perp and phi_c from the steady activity of sweeps at several N, by `collapse` with L = N^(1/d).
+    """nu_perp, beta/nu_perp and phi_c by `collapse` of the stationary activity of sweeps at several N, L = N^(1/d).
 
-    Survivors are averaged; a phi at which they drift is left out. Packing fractions far from phi_c, where the law is no
-    longer the critical one, are the caller's to leave out; the chi^2 of the collapse says whether they were.
+    Active replicas are averaged; a phi at which they drift is left out. Leave out packing fractions far from phi_c
+    yourself, where the critical law no longer holds: the chi^2 of the collapse says whether any are left.
 
     Args:
         results: sweeps of one kick and batch fraction each, with the attributes particles and dim.
@@ -122,7 +122,7 @@ def finite_size_collapse(results: list[xr.Dataset], *, draws: int = DRAWS, seed:
         seed: of the bootstrap.
 
     Raises:
-        PackingError: more than one kick or batch fraction, attributes that lack, or what `collapse` refuses.
+        PackingError: more than one kick or batch fraction, missing attributes, or what `collapse` refuses.
     """
     scales, phis, values = [], [], []
     for one in results:
@@ -131,10 +131,10 @@ def finite_size_collapse(results: list[xr.Dataset], *, draws: int = DRAWS, seed:
         if one.sizes["kick"] != 1 or one.sizes["batch_fraction"] != 1 or not particles or not dim:
             raise PackingError("each sweep needs one kick, one batch fraction, and the attributes particles and dim")
         cell = _cell(one[["activity", "absorbed_at"]].assign(run=was_run(one)), 0, 0)
-        steady = _steady(cell)
+        stationary = _stationary(cell)
         scales.append(float(particles) ** (1.0 / float(dim)))
-        phis.append(cell.phi[steady])
-        values.append(cell.final[steady])
+        phis.append(cell.phi[stationary])
+        values.append(cell.final[stationary])
     return collapse(scales, phis, values, draws=draws, seed=seed)
 
 
@@ -145,7 +145,7 @@ def _cell(results: xr.Dataset, kick: int, batch_fraction: int) -> _Cell:
     absorbed_at = cell["absorbed_at"].transpose("phi", "replica").values.astype(np.int64)
     change, stderr = final_drift(time, activity)
     final = np.where(np.isnan(change), np.nan, final_activity(time, activity, absorbed_at >= 0))
-    # a record cut short is a replica not run
+    # a replica whose record is not complete counts as not run
     activity = np.where(np.isnan(final)[..., None], np.nan, activity)
     particles = results.attrs.get("particles")
     return _Cell(time, phi, activity, absorbed_at, final, Drift(change, stderr), particles and int(particles))
@@ -155,7 +155,7 @@ def _lowest(law: PowerLaw) -> float:
     return float(law.activity([law.window[0]])[0])
 
 
-def _steady(cell: _Cell) -> list[int]:
+def _stationary(cell: _Cell) -> list[int]:
     """Indices of the phi whose active replicas do not drift."""
     order = scan_order(cell.phi, cell.final)
     moves = drifting(replicas_run(cell.final, order), cell.drift, order)
@@ -185,7 +185,7 @@ def _estimate(cell: _Cell, kick: float, batch_fraction: float, draws: int, seed:
         if power_law is None or cell.particles is None:
             raise PackingError("fluctuations need the phi_c of a power law and the number of particles")
         active = np.where((gone < 0)[..., None], f_a, np.nan)
-        inside = [i for i in _steady(cell) if phi[i] <= power_law.window[1]]
+        inside = [i for i in _stationary(cell) if phi[i] <= power_law.window[1]]
         spread = fluctuations(time, active[inside], cell.particles)
         return exponent(phi[inside], spread, power_law.value, power_law.stderr, **how)
 

@@ -1,12 +1,12 @@
 """The statistics behind phi_c: bootstrap over replicas, fits of lines and power laws, likelihood intervals.
 
-Pure float64 NumPy. Nothing here knows what is measured, and inputs are trusted: `criticality` has
-checked them.
+Pure float64 NumPy. Nothing here knows what is measured, and the inputs have been checked by the modules that call it.
 
-A 95 % interval of a parameter x comes from chi^2(x), least over all other parameters. It is averaged over the windows
-w a law may hold in, P(x) = -2 ln sum_w exp(-(chi_w^2(x) + 2 dropped_w)/2) (arXiv:2008.01069), and the interval holds
-every x with P(x) - min P below the 95 % quantile of F(1, nu), nu the degrees of freedom behind the standard errors.
-Unlike value +- 2 stderr it is as skew as the data are: phi_c is bounded from above and not from below.
+A 95 % interval of a parameter x comes from chi^2(x), the least chi^2 over all other parameters. A law may hold in
+several windows w of the data, so chi^2 is averaged over them, P(x) = -2 ln sum_w exp(-(chi_w^2(x) + 2 dropped_w)/2)
+(arXiv:2008.01069). The interval holds every x with P(x) - min P below the 95 % quantile of F(1, nu), where nu are the
+degrees of freedom of the standard errors. Unlike value +- 2 stderr it may be skew: phi_c is often well bounded from
+above, by the lowest active phi, and badly from below.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Array = NDArray[np.float64]
 RESOLUTION = 1e-6
 """Floor of a standard error: fractions of particles are stored in float32."""
 
-_PRIOR_REPLICAS = 4  # weight of the pooled variance against a point's own
+_PRIOR_REPLICAS = 4  # the pooled variance counts as much as so many replicas
 _LEVEL = 0.95
-_MISFIT = 0.05  # chance of a chi^2 as bad as this below which a law is called a misfit
+_MISFIT = 0.05  # a law is a misfit when chance gives so large a chi^2 less often than this
 
 
 class PowerLawFit(NamedTuple):
@@ -54,11 +54,10 @@ class Line(NamedTuple):
 
 
 def standard_error(rows: Sequence[Array]) -> Array:
-    """Standard error of the mean of each row, (rows,), its variance shared with the other rows.
+    """Standard error of the mean of each row, (rows,), with a variance that leans on the other rows.
 
-    s^2 = (sum of squares + 4 pooled variance) / (n - 1 + 4): four replicas alone estimate a
-    variance so badly that one lucky point would rule a weighted fit. At least one row must hold two
-    values or more.
+    s^2 = (sum of squares + 4 pooled variance) / (n - 1 + 4). A few replicas alone estimate a variance so badly that a
+    point whose replicas agree by chance would dominate a weighted fit. At least one row must hold two values or more.
     """
     count = np.array([len(row) for row in rows])
     squares = np.array([np.sum((row - row.mean()) ** 2) for row in rows])
@@ -71,13 +70,13 @@ def standard_error(rows: Sequence[Array]) -> Array:
 def bootstrap_means(rows: Sequence[Array], draws: int, rng: np.random.Generator) -> Array:
     """Means of each row resampled with replacement, (draws, rows).
 
-    Deviations are stretched by sqrt(n/(n - 1)), or n replicas show (n - 1)/n of their variance.
+    Deviations are stretched by sqrt(n/(n - 1)): resampled means of n replicas show only (n - 1)/n of the variance.
     """
     return np.stack([bootstrap_mean(row, draws, rng) for row in rows], axis=1)
 
 
 def bootstrap_mean(replicas: Array, draws: int, rng: np.random.Generator) -> Array:
-    """The same for one set of replicas (n, ...), resampled together whatever each holds: (draws, ...)."""
+    """The same for one set of replicas (n, ...): each draw takes whole replicas, (draws, ...)."""
     if draws < 2:
         raise PackingError(f"{draws} bootstrap draws; an error needs two or more, and a few hundred to be good to 5 %")
     n, centre = len(replicas), replicas.mean(axis=0)
@@ -87,7 +86,7 @@ def bootstrap_mean(replicas: Array, draws: int, rng: np.random.Generator) -> Arr
 
 
 def half_width(draws: Array) -> float:
-    """Half the central 68.27 % interval: the deviation of a normal, but deaf to tails."""
+    """Half the central 68.27 % interval: a standard deviation that outliers do not change."""
     low, high = np.quantile(draws, [0.158655, 0.841345])
     return float(high - low) / 2
 
@@ -95,12 +94,12 @@ def half_width(draws: Array) -> float:
 def jackknife(rows: Array, statistic: Callable[[Array], Array]) -> Array:
     """Pseudo-values n s(all) - (n - 1) s(all but r) of a statistic of the mean over replicas, (n, ...).
 
-    Their mean estimates s and their scatter its error, so that what is not linear in the replicas goes through the same
-    bootstrap as what is.
+    Their mean estimates s and their scatter its error. Thus a statistic that is not linear in the replicas can be put
+    through the same bootstrap as one that is.
 
     Args:
         rows: (n, ...), two replicas or more.
-        statistic: of the mean over replicas, a function of (..., of one replica).
+        statistic: a function of the mean over replicas, (...).
     """
     n = len(rows)
     total, whole = rows.sum(axis=0), statistic(rows.mean(axis=0))
@@ -110,36 +109,38 @@ def jackknife(rows: Array, statistic: Callable[[Array], Array]) -> Array:
 def misfit(chi2: float, dof: int) -> float:
     """Factor on errors: sqrt(chi^2/dof) where chance gives such a chi^2 less than 1 time in 20, otherwise 1.
 
-    Stretching by every chi^2 > dof would widen the errors of laws that hold, one time in two.
+    Stretching by every chi^2 > dof would widen the errors of a law that holds one time in two.
     """
     return float((chi2 / dof) ** 0.5) if dof > 0 and chi2_law.sf(chi2, dof) < _MISFIT else 1.0
 
 
 def akaike_weights(cost: Array) -> Array:
-    """What each of several fits counts, exp(-cost/2) over their sum; the cost is chi^2 + 2 (points dropped)."""
+    """Weights of several fits, exp(-cost/2) over their sum; the cost is chi^2 + 2 (points dropped)."""
     share: Array = np.exp(-0.5 * (cost - cost.min()))
     return share / share.sum()
 
 
 def averaged(value: Array, stderr: Array, cost: Array) -> tuple[float, float]:
-    """Mean of fits that count exp(-cost/2), and its error: the mean of their variances and the scatter between them."""
+    """Mean of fits with weights exp(-cost/2), and its standard error: their mean variance plus their scatter."""
     share = akaike_weights(cost)
     centre = float(share @ value)
     return centre, float(np.sqrt(share @ (stderr**2 + (value - centre) ** 2)))
 
 
 def averaged_profile(chi2: Array, dropped: NDArray[np.integer[Any]]) -> Array:
-    """P(x) less its minimum, (grid,), from chi^2 (windows, grid) and the points that each window drops, (windows,)."""
+    """P(x) - min P, (tried,), from chi^2 (windows, tried) and the points that each window drops, (windows,)."""
     cost = chi2 + 2.0 * dropped[:, None]
     profile: Array = -2.0 * logsumexp(-0.5 * cost, axis=0)
     return profile - profile.min()
 
 
 def likelihood_interval(tried: Array, profile: Array, dof: int) -> tuple[float, float]:
-    """Outermost x, in any order on the grid, whose profile stays below the quantile of F(1, dof).
+    """The lowest and the highest x whose profile is below the 95 % quantile of F(1, dof).
 
-    Ends between two grid points are found by linear interpolation; an interval that reaches an end of the grid ends
-    there.
+    Args:
+        tried: x, in any order, (tried,).
+        profile: P(x) - min P, (tried,). Between two x it is interpolated; beyond the outermost x the interval ends.
+        dof: degrees of freedom of the standard errors.
     """
     order = np.argsort(tried)
     x, excess = tried[order], profile[order] - f_law.ppf(_LEVEL, 1, dof)
@@ -172,10 +173,10 @@ def straight_line(x: Array, y: Array, stderr: Array) -> Line:
 def power_law(x: Array, y: Array, stderr: Array, gaps: Array, model: Array | None = None) -> PowerLawFit:
     """Weighted least squares of y = A (x - x_0)^beta for many samples y of the same points at once.
 
-    With ln y linearised about a model m, z = ln m + (y - m)/m of weight (m/stderr)^2, the fit at
-    given x_0 is a straight line in ln(x - x_0), so only x_0 is searched: over `gaps`, then by a
-    parabola through the three lowest chi^2. Without a model, m starts as y itself (one sample) and
-    is replaced by the fit until they agree: least squares in y, without the bias of logarithms.
+    ln y is linearised about a model m: z = ln m + (y - m)/m with weight (m/stderr)^2. At given x_0 the fit is then a
+    straight line in ln(x - x_0), so that only x_0 is searched: over `gaps`, then by a parabola through the three lowest
+    chi^2. Without a model, m starts as y itself and is replaced by the fit until they agree, which is least squares in
+    y, without the bias of logarithms.
 
     Args:
         x: increasing, (points,).
@@ -194,7 +195,7 @@ def power_law(x: Array, y: Array, stderr: Array, gaps: Array, model: Array | Non
 
 
 def lowest(chi2: Array) -> Array:
-    """Where chi^2 (samples, grid) is least, in steps of the grid: by the parabola through its three lowest."""
+    """Index at which chi^2 (samples, tried) is least, with a fraction: by the parabola through its three lowest."""
     best = chi2.argmin(axis=1)
     inner = np.clip(best, 1, chi2.shape[1] - 2)
     left, middle, right = (chi2[np.arange(len(chi2)), inner + k] for k in (-1, 0, 1))
@@ -219,9 +220,9 @@ class PowerLawProfile(NamedTuple):
 
 
 def power_law_profile(x: Array, y: Array, stderr: Array, gaps: Array) -> PowerLawProfile:
-    """chi^2 of y = A (x - x_0)^beta in y itself at each gap x[0] - x_0, by Gauss-Newton in (ln A, beta).
+    """Least chi^2 of y = A (x - x_0)^beta at each gap x[0] - x_0, by Gauss-Newton in (ln A, beta).
 
-    Exact where `power_law`, linearised about one model, is not: far from the best gap.
+    It is right far from the best gap too, where `power_law`, which is linearised about one model, is not.
     """
     u = np.log(x - x[0] + gaps[:, None])
     weight = (y / stderr) ** 2

@@ -14,15 +14,15 @@ from packing_jax.errors import PackingError
 
 Array = NDArray[np.float64]
 
-_STEPS = 32  # of the grid of phi_c, between two packing fractions
+_STEPS = 32  # values of phi_c tried between two packing fractions
 
 
 @dataclass(frozen=True)
 class HalfAbsorbed:
     """Half of the replicas are absorbed at `value`; the share falls from 1 to 0 over a few `width`.
 
-    `chi2` is the deviance of the logistic curve, `dof` the packing fractions less two. For this N and record: the share
-    is a step only for N -> infinity.
+    `chi2` is the deviance of the logistic curve, `dof` the packing fractions less two. The value belongs to this N and
+    this length of record: only for N -> infinity is the share a step at phi_c.
     """
 
     value: float
@@ -36,10 +36,9 @@ class HalfAbsorbed:
 def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
     """phi at which a replica is absorbed with probability 1/2: logistic regression, P = 1/(1 + exp((phi - phi_c)/w)).
 
-    Maximum likelihood over phi_c and w on a grid. The error is that of the likelihood: 95 % where twice its logarithm,
-    best w at each phi_c, is within 3.84 of the maximum, and stderr half of that over 1.96. A bootstrap over replicas
-    would draw nothing else where all replicas of each phi agree, and give the error zero; the likelihood gives the
-    spacing of the scan then.
+    Maximum likelihood over a table of phi_c and w. The 95 % interval holds every phi_c at which twice the
+    log-likelihood, at its best w, is within 3.84 of the maximum; stderr is its half-width over 1.96. Where all replicas
+    of each phi agree, a bootstrap would give the error zero, and the likelihood gives the spacing of the scan.
 
     Args:
         phi: packing fractions, (phi,).
@@ -56,7 +55,7 @@ def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
     tried = _phi_c_tried(x)
     found = _likeliest(x, gone, count, tried)
     first, last = np.searchsorted(tried, found.interval)
-    if last - first + 1 < _STEPS:  # many replicas know it better than the scan is spaced
+    if last - first + 1 < _STEPS:  # many replicas: the interval is narrower than the spacing of the scan
         ends = tried[max(first - 1, 0)], tried[min(last + 1, len(tried) - 1)]
         found = _likeliest(x, gone, count, np.linspace(*ends, 8 * _STEPS + 1))
     low, high = found.interval
@@ -70,7 +69,7 @@ def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
 
 
 def logistic(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
-    """The likeliest curve of :func:`half_absorbed_phi_c` to a 32nd of the spacing; phi_c ends where the scan does."""
+    """As :func:`half_absorbed_phi_c`, with phi_c to a 32nd of the spacing, and an interval that may reach the ends."""
     x, gone, count = _counts(phi, absorbed)
     return _likeliest(x, gone, count, _phi_c_tried(x))
 
@@ -88,12 +87,12 @@ def _counts(phi: ArrayLike, absorbed: ArrayLike) -> tuple[Array, Array, Array]:
 
 
 def _phi_c_tried(x: Array) -> Array:
-    """As fine as the scan is, where it is."""
+    """Values of phi_c to try, 32 in each interval of the scan."""
     return np.unique(np.interp(np.arange(0, len(x) - 1 + 1e-9, 1 / _STEPS), np.arange(len(x)), x))
 
 
 def _likeliest(x: Array, gone: Array, count: Array, tried: Array) -> HalfAbsorbed:
-    """Maximum likelihood with phi_c, and the ends of its interval, on a grid."""
+    """Maximum likelihood, phi_c and the ends of its interval being among those tried."""
     widths = np.geomspace(1e-2 * np.diff(x).min(), x[-1] - x[0], 40)
     share = expit(-(x - tried[:, None, None]) / widths[:, None])
     likelihood = (xlogy(gone, share) + xlog1py(count - gone, -share)).sum(axis=2)
@@ -101,7 +100,7 @@ def _likeliest(x: Array, gone: Array, count: Array, tried: Array) -> HalfAbsorbe
     profile = 2.0 * (likelihood.max() - likelihood.max(axis=1))
     if best_width[profile.argmin()] == len(widths) - 1:
         raise PackingError("the share of absorbed replicas does not fall with phi: run more replicas")
-    top = tried[profile < 1e-2]  # flat where the replicas of each phi agree: its middle then
+    top = tried[profile < 1e-2]  # where the replicas of each phi agree, the maximum is flat: take its middle
     value = 0.5 * float(top[0] + top[-1])
     inside = tried[profile <= chi2_law.ppf(0.95, 1)]
     at = int(np.argmin(np.abs(tried - value)))

@@ -1,4 +1,4 @@
-"""phi_c from the steady activity: a fit of f_a = A (phi - phi_c)^beta with all three free."""
+"""phi_c from the stationary activity: a fit of f_a = A (phi - phi_c)^beta with all three free."""
 
 from __future__ import annotations
 
@@ -184,10 +184,10 @@ def _active_points(phi: ArrayLike, activity: ArrayLike, drift: Drift | None) -> 
             f"the activity survives at {len(active)} of the scanned phi, and a power law needs it "
             f"at {MIN_POINTS}: scan more finely above phi_c, or higher"
         )
-    steady = [i for i in active if not moves[i]]
-    if len(steady) < MIN_POINTS:
+    stationary = [i for i in active if not moves[i]]
+    if len(stationary) < MIN_POINTS:
         raise PackingError(
-            f"the activity is stationary at {len(steady)} of {len(active)} active phi, and a power "
+            f"the activity is stationary at {len(stationary)} of {len(active)} active phi, and a power "
             f"law needs it at {MIN_POINTS}: run more steps"
         )
-    return phis[steady], [rows[i][rows[i] > 0] for i in steady], phis
+    return phis[stationary], [rows[i][rows[i] > 0] for i in stationary], phis

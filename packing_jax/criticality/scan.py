@@ -1,4 +1,4 @@
-"""Checks and selections that the estimators share: packing fractions in order, replicas that were run."""
+"""Checks and selections that every estimate of phi_c needs: packing fractions in order, replicas that were run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ DRAWS = 400
 
 
 def scan_order(phi: ArrayLike, activity: ArrayLike) -> list[int]:
-    """Indices of the packing fractions that were run, by increasing phi; bad input ends here."""
+    """Indices of the packing fractions that were run, by increasing phi.
+
+    Raises:
+        PackingError: phi that repeat or are not finite, activity of another shape or outside [0, 1], or fewer than two
+            packing fractions that were run.
+    """
     phis, values = np.asarray(phi, float), np.asarray(activity, float)
     if phis.ndim != 1 or not np.isfinite(phis).all() or len(np.unique(phis)) != phis.size:
         raise PackingError("phi must be a list of different, finite packing fractions")
@@ -51,7 +56,7 @@ def records_run(time: ArrayLike, phi: ArrayLike, activity: ArrayLike) -> tuple[A
 
 
 def drifting(activity: list[Array], drift: Drift | None, order: list[int]) -> list[bool]:
-    """Whether the replicas that stayed active drift, at each phi of `order`; without a drift none does."""
+    """Whether the replicas that stayed active drift, at each phi of `order`; None: they do not."""
     if drift is None:
         return [False] * len(order)
     changes, stderrs = (replicas_run(part, order) for part in drift)

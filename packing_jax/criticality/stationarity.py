@@ -1,4 +1,4 @@
-"""The steady part of a record: activity averaged over its last quarter, and whether it is stationary."""
+"""The end of a record: activity averaged over its last quarter, and whether it still drifts."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ FINAL_SPAN = 0.25
 """Share of the recorded time, at its end, over which the final activity is averaged."""
 
 _BLOCKS = 8  # of the last half of the record
-_DRIFT = 0.1  # relative change of f_a, last quarter against the one before, that matters
+_DRIFT = 0.1  # a relative change of f_a from the third to the last quarter that matters
 
 
 def final_activity(time: ArrayLike, activity: ArrayLike, absorbed: ArrayLike | None = None) -> Array:
-    """Steady-state activity: the time average of f_a over the last quarter of the record.
+    """Stationary activity: the time average of f_a over the last quarter of the record.
 
-    (4/T) * integral of f_a dt over the last T/4 of the recorded time T, by the trapezoid rule in t,
-    so that logarithmic records weigh as linear ones do. A replica that was absorbed counts 0,
-    whenever that happened.
+    (4/T) * integral of f_a dt over the last T/4 of the recorded time T, by the trapezoid rule, so that records at
+    logarithmic and at linear times give the same. A replica that was absorbed counts 0, whenever that happened.
 
     Args:
         time: recorded steps, (time,), increasing.
@@ -46,7 +45,7 @@ def final_activity(time: ArrayLike, activity: ArrayLike, absorbed: ArrayLike | N
 
 
 class Drift(NamedTuple):
-    """How the activity still changes over the last half of the record, (...): last quarter less the one before."""
+    """How the activity still changes at the end of the record, (...): last quarter less the one before."""
 
     change: Array
     stderr: Array
@@ -55,9 +54,10 @@ class Drift(NamedTuple):
 def final_drift(time: ArrayLike, activity: ArrayLike) -> Drift:
     """Change of the activity from the third to the last quarter of the record, from block averages.
 
-    A straight line through the averages over 8 equal blocks of the last half; the change is its rise over T/4, the
-    standard error comes from the blocks' scatter about it. Zero within the error for a stationary replica. Blocks are
-    correlated where the relaxation time is longer than a block, so `drifts` looks at the scatter of replicas as well.
+    A straight line is fitted to the averages over 8 equal blocks of the last half. The change is its rise over T/4, and
+    the standard error comes from the blocks' scatter about it. A stationary replica has a change of zero within the
+    error. Blocks are correlated where the relaxation time exceeds a block, so `drifts` uses the scatter of replicas
+    too.
 
     Shapes and errors as for `final_activity`.
     """
@@ -72,11 +72,11 @@ def final_drift(time: ArrayLike, activity: ArrayLike) -> Drift:
 
 
 def drifts(final: ArrayLike, drift: Drift) -> bool:
-    """True where independent replicas of one phi are not stationary: their activity drifts, and not by chance.
+    """True if the activity of independent replicas of one phi is not stationary.
 
-    Their mean change must exceed 10 % of their mean activity and three standard errors, the larger of the error from
-    block averages and that from the scatter between replicas: false alarms are rarer than 1 in 100. A critical decay
-    t^-a changes by 5 % for a = 0.14 (Manna in 1D), which passes, and by 15 % for a = 0.42 (2D), which does not.
+    Their mean change must exceed 10 % of their mean activity and three standard errors, from block averages or from the
+    scatter between replicas, whichever is larger. False alarms are rarer than 1 in 100. A critical decay t^-a changes
+    by 5 % for a = 0.14 (Manna in 1D), which counts as stationary, and by 15 % for a = 0.42 (2D), which does not.
 
     Args:
         final: `final_activity` of replicas that were not absorbed, (replica,).

@@ -21,8 +21,8 @@ ACTIVITY_CUT = 0.1
 class Threshold:
     """phi_c as the largest scanned phi with f_a < 0.1; the crossing lies inside `bracket`.
 
-    `interval` is the bracket widened to where the crossing lies in 95 % of the bootstrap draws. It is meant for the
-    crossing of f_a = 0.1, which is above phi_c by (0.1/A)^(1/beta).
+    `interval` is the bracket, widened to where the crossing lies in 95 % of the bootstrap draws. It holds the crossing
+    of f_a = 0.1, which for f_a = A (phi - phi_c)^beta is above phi_c by (0.1/A)^(1/beta).
     """
 
     value: float
@@ -41,11 +41,10 @@ def threshold_phi_c(
 ) -> Threshold:
     """phi_c as the largest scanned phi whose final activity, averaged over replicas, is below 0.1.
 
-    The crossing itself lies between that phi and the next one scanned, a spacing h above. The error
-    joins the bootstrap over replicas with h/sqrt(3), the root-mean-square distance of a crossing
-    uniform in that interval from its lower edge (h/sqrt(12) is the one from its midpoint), so a
-    coarse scan has a large error even if all replicas agree. A single replica of each phi is taken as it is: the error
-    is that of the scan alone then. Source: arXiv:2411.11834.
+    The crossing lies between that phi and the next one scanned, a spacing h above. The error joins the bootstrap over
+    replicas with h/sqrt(3), the root-mean-square distance from the lower edge of a crossing that is uniform in the
+    interval. So a coarse scan has a large error even if all replicas agree. With a single replica of each phi the error
+    is h/sqrt(3) alone. Source: arXiv:2411.11834.
 
     Args:
         phi: packing fractions, (phi,).

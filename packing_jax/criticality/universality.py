@@ -1,4 +1,4 @@
-"""Which universality class: published exponents with their sources, and how far a measurement is from each.
+"""Universality classes: published exponents with their sources, and how far a measurement is from each class.
 
 Sources. Manna (conserved directed percolation): Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004), whose table this is;
 mean field for d >= 4. Directed percolation, for contrast: d = 1 Jensen, J. Phys. A 32, 5233 (1999); d = 2 Voigt and
@@ -21,16 +21,16 @@ from packing_jax.errors import PackingError
 Measured = Mapping[str, tuple[float, float]]
 
 NAMES = ("beta", "nu_perp", "nu_par", "z", "gamma_prime", "beta/nu_perp", "alpha", "hyperuniformity")
-"""Exponents a class knows. alpha = decay exponent; beta/nu_perp is what a collapse measures."""
+"""Names of exponents: alpha is that of the decay at phi_c, and beta/nu_perp is what a collapse measures."""
 
-# alpha depends on the initial correlations, and no error of the hyperuniformity exponent is published
+# compared, but not in chi^2: alpha depends on the initial correlations, the hyperuniformity exponent has no known error
 _REPORTED = ("alpha", "hyperuniformity")
 _SYMBOLS = {"gamma_prime": "gamma'"}
 
 
 @dataclass(frozen=True)
 class UniversalityClass:
-    """Exponents of a class in d dimensions, (value, standard error) by name; 0 where exact or not given."""
+    """Exponents of a class in d dimensions, (value, stderr) by name; a stderr of 0 where exact or not published."""
 
     name: str
     dim: int  #: for mean field the smallest dimension it holds in
@@ -135,7 +135,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Match:
-    """A class against all measured exponents; `chance` of a worse chi^2 if it is the right one."""
+    """A class against all measured exponents; `chance` is the probability of a larger chi^2 if the class is right."""
 
     name: str
     comparisons: tuple[Comparison, ...]
@@ -146,7 +146,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How far a measurement is from each class of its dimension, the nearest first, and what that means in words."""
+    """How far a measurement is from each class of its dimension, the nearest first, and `text` that says so."""
 
     dim: int
     matches: tuple[Match, ...]
@@ -154,18 +154,18 @@ class Verdict:
 
 
 def classes_in(dim: int) -> tuple[UniversalityClass, ...]:
-    """Manna, directed percolation and, for d >= 4, where both have them, the mean-field exponents."""
+    """Manna and directed percolation for d < 4; mean field for d >= 4, where both have its exponents."""
     return tuple(one for one in CLASSES if one.dim == dim or (one.dim == 4 and dim > 4))
 
 
 def verdict(measured: Measured, dim: int) -> Verdict:
     """Measured exponents against the classes of dimension d, in standard deviations and in words.
 
-    deviation = (value - reference)/sqrt(stderr^2 + reference_stderr^2); chi^2 is the sum of their squares, as of
-    independent measurements, so that exponents of one data set count for somewhat more than they are worth. alpha and
-    the hyperuniformity exponent are compared and stay out of it. Exponents that follow from one another (beta, nu_perp
-    and beta/nu_perp; nu_par, nu_perp and z; gamma' = d nu_perp - 2 beta, up to d = 4, and two of the first three)
-    must not all be given.
+    deviation = (value - reference)/sqrt(stderr^2 + reference_stderr^2), and chi^2 is the sum of their squares, as if
+    the exponents were measured independently: those of one data set count a little too much. alpha and the
+    hyperuniformity exponent are compared, but are not in chi^2. Of exponents that follow from one another, one must be
+    left out: beta, nu_perp and beta/nu_perp; nu_par, nu_perp and z; and, up to d = 4, gamma' = d nu_perp - 2 beta with
+    two of the first three.
 
     Args:
         measured: (value, stderr) by name, see `NAMES`.
@@ -190,7 +190,7 @@ def verdict(measured: Measured, dim: int) -> Verdict:
     if not set(measured) - set(_REPORTED):
         raise PackingError(f"a verdict needs an exponent other than {' and '.join(_REPORTED)}: they tell no class")
     matches = sorted((_match(measured, one) for one in classes_in(dim)), key=lambda match: match.chi2)
-    return Verdict(dim, tuple(matches), _words(matches, dim))
+    return Verdict(dim, tuple(matches), _sentences(matches, dim))
 
 
 def _match(measured: Measured, against: UniversalityClass) -> Match:
@@ -205,7 +205,7 @@ def _match(measured: Measured, against: UniversalityClass) -> Match:
     return Match(against.name, tuple(comparisons), chi2, dof, float(chi2_law.sf(chi2, dof)))
 
 
-def _words(matches: list[Match], dim: int) -> str:
+def _sentences(matches: list[Match], dim: int) -> str:
     lines = []
     for match in matches:
         worst = max((one for one in match.comparisons if one.name not in _REPORTED), key=lambda one: abs(one.deviation))

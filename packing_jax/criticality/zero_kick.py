@@ -1,4 +1,4 @@
-"""phi_c at zero kick: phi_c(kick) carried to kick = 0 by a straight line and by a parabola, and which to believe."""
+"""phi_c at zero kick: phi_c(kick) extrapolated to kick = 0 by a straight line and by a parabola."""
 
 from __future__ import annotations
 
@@ -55,18 +55,18 @@ class ZeroKickLimit:
 
     @property
     def form(self) -> Form:
-        """The form that `value` belongs to: the one of the most terms."""
+        """The form whose limit is `value`: the one with most terms."""
         return min(self.forms, key=lambda form: form.dof)
 
 
 def zero_kick_limit(kick: ArrayLike, phi_c: ArrayLike, stderr: ArrayLike) -> ZeroKickLimit:
     """phi_c at zero kick, from weighted least squares of a straight line and, with four kicks or more, a parabola.
 
-    The limit is the parabola's. It contains the line, so it is right where the line is, at the price of a wider error;
-    a line through a bend that is there but not yet significant is wrong by more than its error says, and so is an
-    average over forms. The comparison is reported: Akaike weights, and the bend with its error. Errors of a form come
-    from the weights 1/stderr^2, times sqrt(chi^2/dof) where chance gives such a chi^2 less than 1 time in 20. A
-    parabola through three kicks has nothing left to test it and is not offered. arXiv:2411.11834 fits the line.
+    The limit is the parabola's. It is right wherever the line is, with a wider error; but where phi_c(kick) bends a
+    little, the line is off by more than its error, and so is an average over both. Both are reported, with their Akaike
+    weights and the bend with its error. Errors of a form come from the weights 1/stderr^2, times sqrt(chi^2/dof) where
+    chance gives such a chi^2 less than 1 time in 20. Three kicks give the line only: a parabola through three points
+    cannot be tested. arXiv:2411.11834 fits the line.
 
     Args:
         kick: kick sizes in mean diameters (for SGD: learning rates), (kick,).
@@ -74,7 +74,8 @@ def zero_kick_limit(kick: ArrayLike, phi_c: ArrayLike, stderr: ArrayLike) -> Zer
         stderr: their standard errors, (kick,), positive.
 
     Raises:
-        PackingError: fewer than three different kicks, shapes that differ, values not finite or not positive.
+        PackingError: fewer than three different kicks, shapes that differ, values that are not finite, or kicks or
+            errors that are not positive.
     """
     x, y, stderr = (np.atleast_1d(np.asarray(part, float)) for part in (kick, phi_c, stderr))
     if x.ndim != 1 or not x.shape == y.shape == stderr.shape:

@@ -1,9 +1,9 @@
 r"""Hessian spectra of any function of any pytree: particles, network weights, or a user's own.
 
-Everything starts from the Hessian-vector product, a ``jvp`` of a gradient that is linearised once. Exact spectra
-assemble the matrix; Hutchinson's estimator gives the trace and Lanczos the edges and the density of states without it
-(both by matfree). All are pure functions of (function, configuration, key) and batch over replicas with ``jax.vmap``.
-An eigenvalue of a packing is a squared frequency of unit masses.
+Everything starts from the Hessian-vector product, the derivative of the gradient, linearised once. Exact spectra
+assemble the matrix. Without it, Hutchinson's estimator gives the trace, and Lanczos the largest eigenvalues and the
+density of states (both by matfree). All are pure functions of (function, configuration, key), and ``jax.vmap`` batches
+them over replicas. An eigenvalue of a packing is a squared frequency of unit masses.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class Largest(NamedTuple):
 
 
 class DensityOfStates(NamedTuple):
-    """D(l) = (1/n) sum_k delta(l - l_k) as a quadrature: each probe's nodes and weights, which sum to one."""
+    """D(l) = (1/n) sum_k delta(l - l_k), as nodes of each probe and their weights, which sum to one."""
 
     nodes: Float[Array, "probes m"]
     weights: Float[Array, "probes m"]
@@ -65,7 +65,7 @@ def _mean(samples: Array) -> Estimate:
 
 
 def hessian_vector_product(function: Function, configuration: Any, vector: Any) -> Any:
-    """H v, like ``configuration``, without the matrix H: forward over reverse."""
+    """H v, a pytree like ``configuration``, without the matrix H."""
     return jax.jvp(jax.grad(function), (configuration,), (vector,))[1]
 
 
@@ -82,7 +82,7 @@ def exact_spectrum(function: Function, configuration: Any) -> Spectrum:
     """All eigenvalues and modes of the Hessian, from the assembled matrix.
 
     Raises:
-        PackingError: more than 6000 coordinates (N = 2000 in three dimensions).
+        PackingError: more than 6000 coordinates (N = 2000 in three dimensions), or a configuration that is not real.
     """
     flat, product = _operator(function, configuration)
     if flat.size > LARGEST_EXACT:
@@ -96,7 +96,10 @@ def exact_spectrum(function: Function, configuration: Any) -> Spectrum:
 
 
 def hessian_trace(function: Function, configuration: Any, key: Array, probes: int = 100) -> Estimate:
-    """Tr H by Hutchinson's estimator: the mean of z.Hz over random signs z, exact for a diagonal H.
+    """Tr H by Hutchinson's estimator: the mean of z.Hz over ``probes`` vectors z of random signs.
+
+    Raises:
+        PackingError: fewer than 2 probes, or a configuration that is not real.
 
     Source: Hutchinson, Commun. Stat. Simul. Comput. 18, 1059 (1989).
     """
@@ -110,23 +113,26 @@ def hessian_trace(function: Function, configuration: Any, key: Array, probes: in
 
 
 def _lanczos(product: Callable[[Array], Array], start: Array, iterations: int) -> tuple[Array, Array, Array]:
-    """Ritz values, squared first components (weights) and residual bounds; weight 0 and value NaN when exhausted."""
+    """Ritz values, squared first components (weights) and residual bounds.
+
+    Where fewer than ``iterations`` are found, the rest have the value NaN and the weight 0.
+    """
     result = decomp.tridiag_sym(iterations, materialize=False, reortho="full", custom_vjp=False)(product, start)
     diagonal, beside = result.J_small
     last = jnp.linalg.norm(result.residual)
     scale = jnp.max(jnp.abs(jnp.where(jnp.isfinite(diagonal), diagonal, 0.0)))
     noise = 10.0 * start.size**0.5 * float(np.finfo(start.dtype).eps) * scale
-    # A start that lies in an invariant subspace exhausts it: what follows is 0/0 or rounding noise, and is cut off.
+    # A start in an invariant subspace finds its few eigenvalues; what follows is 0/0 or rounding, and is cut off.
     linked = jnp.cumprod(jnp.where(jnp.isfinite(beside) & (beside > noise), 1.0, 0.0)).astype(start.dtype)
     live = jnp.concatenate([jnp.ones(1, start.dtype), linked]) > 0
     beside = jnp.where(live[1:], beside, 0.0)
     diagonal = jnp.where(live, diagonal, -4.0 * scale - 1.0)
     values, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
     weights = vectors[0] ** 2
-    cut = jnp.sum(~live)  # the cut ones are the lowest
+    cut = jnp.sum(~live)  # what is cut off was put below all others
     real = jnp.arange(iterations) >= cut
     bounds = jnp.where(jnp.all(live), last * jnp.abs(vectors[-1]), noise)
-    # a Hessian that is not finite shows in the very first entry
+    # a Hessian that is not finite makes the first entry not finite
     real = real & jnp.isfinite(result.J_small[0][0])
     return jnp.where(real, values, jnp.nan), jnp.where(real, weights, 0.0), bounds
 
@@ -136,8 +142,18 @@ def largest_eigenvalues(
 ) -> Largest:
     """The ``count`` largest distinct eigenvalues of the Hessian, by Lanczos with full reorthogonalisation.
 
-    Look at the bounds: more iterations tighten them. Copies of a degenerate eigenvalue count once. The smallest are
-    minus the largest of the function's negative.
+    More iterations tighten the bounds. A degenerate eigenvalue is found once. For the smallest eigenvalues, give minus
+    the function: they are minus the largest of that.
+
+    Args:
+        function: configuration -> scalar.
+        configuration: a pytree of real arrays.
+        key: of the random start.
+        count: eigenvalues, at most ``iterations``.
+        iterations: of Lanczos, at least 2; no more than there are coordinates are made.
+
+    Raises:
+        PackingError: a count or number of iterations out of range, or a configuration that is not real.
     """
     flat, product = _operator(function, configuration)
     iterations = _check_iterations(iterations, flat.size)
@@ -152,8 +168,18 @@ def density_of_states(
 ) -> DensityOfStates:
     """Density of Hessian eigenvalues by stochastic Lanczos quadrature.
 
-    Each random start of unit length gives ``iterations`` nodes; their weighted sum of a polynomial up to degree
-    2 iterations - 1 is exact for that start, and its mean over starts is (1/n) Tr of the polynomial of H.
+    Each random start v of unit length gives ``iterations`` nodes l_k and weights w_k. For every polynomial p up to
+    degree 2 iterations - 1, sum_k w_k p(l_k) = v.p(H)v, and its mean over starts is (1/n) Tr p(H).
+
+    Args:
+        function: configuration -> scalar.
+        configuration: a pytree of real arrays.
+        key: of the random starts.
+        probes: random starts, at least 2.
+        iterations: of Lanczos, at least 2; no more than there are coordinates are made.
+
+    Raises:
+        PackingError: numbers out of range, or a configuration that is not real.
 
     Source: Ubaru, Chen and Saad, SIAM J. Matrix Anal. Appl. 38, 1075 (2017).
     """
@@ -163,7 +189,7 @@ def density_of_states(
         raise PackingError(f"{probes} probes; a standard error needs at least 2")
     starts = jax.random.normal(key, (probes, flat.size), flat.dtype)
     nodes, weights, _ = jax.lax.map(lambda start: _lanczos(product, start, iterations), starts)
-    # a node without weight may sit anywhere; NaN would spread
+    # NaN would spread, and a node without weight may lie anywhere
     return DensityOfStates(jnp.where(weights > 0, nodes, jnp.max(nodes, axis=1, keepdims=True)), weights)
 
 

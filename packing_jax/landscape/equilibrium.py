@@ -1,4 +1,4 @@
-r"""Derivatives of what a packing is, in what it is made of.
+r"""Derivatives of a jammed packing's properties with respect to its diameters, box, deformation and energy.
 
 At an energy minimum the forces vanish, g(x, theta) = dE/dx = 0, for diameters, box side, deformation or any other
 parameter theta of the energy. Moving theta moves the minimum by the implicit function theorem,
@@ -6,8 +6,8 @@ parameter theta of the energy. Moving theta moves the minimum by the implicit fu
     dx/dtheta = -H^+ dg/dtheta,     H = d2E/dx2,
 
 with one matrix-free conjugate-gradient solve for each direction (forward mode) or for each quantity (reverse mode).
-:func:`equilibrium` gives jax the minimum as a function of theta with this derivative, and everything built on it,
-energies, pressure, contact forces, is differentiated by ``jax.grad``, ``jax.jvp`` and the rest, to any order.
+:func:`equilibrium` makes the minimum a function of theta with this derivative. Energies, pressure and contact forces at
+the minimum can then be differentiated by ``jax.grad``, ``jax.jvp`` and the rest, to any order.
 """
 
 from collections.abc import Callable
@@ -38,25 +38,26 @@ class Equilibrium:
     rows: Leaf  #: (N, K) force-bearing contacts
 
     def __call__(self, system: System, deformation: Float[Array, "dim dim"] | None = None) -> Float[Array, "n dim"]:
-        """Positions of the minimum of ``system`` under ``deformation``, at the values that they have here.
+        """Positions of the minimum, as a function of ``system`` and ``deformation`` that can be differentiated.
 
         Args:
             system: the minimum's own system, with the leaves to be differentiated put in their places
-                (``dataclasses.replace(system, diameters=d)``).
-            deformation: F, the identity when None; its derivative is that under strain and shear.
+                (``dataclasses.replace(system, diameters=d)``); their values must be those of the minimum.
+            deformation: F, the identity; None where it is not differentiated. Its derivative is that under strain and
+                shear.
 
         Returns:
-            (N, dim) positions with the implicit derivative; rattlers do not move, and the mean of the others stays.
-            Derivatives are NaN where the solve did not converge: a state that is not stable to first order. All is NaN
-            for a traced system of other values than the minimum's.
+            (N, dim) positions with the implicit derivative. Rattlers do not move, and the mean of the others stays.
+            Derivatives are NaN where the solve did not converge, because the packing is not stable to first order.
+            Positions and derivatives are NaN for a traced system with other values than the minimum's.
 
         Raises:
-            PackingError: a system of other values than the minimum's: this follows a minimum, it does not find one.
+            PackingError: a system with other values than the minimum's, which would have to be minimised again.
         """
         if deformation is None:
             deformation = jnp.eye(self.system.dim, dtype=self.positions.dtype)
         elif not _traced(deformation) and not np.array_equal(np.asarray(deformation), np.eye(self.system.dim)):
-            raise PackingError("the deformation is not the identity; a minimum is followed from the undeformed box")
+            raise PackingError("the deformation is not the identity; derivatives are taken at the undeformed box")
         leaves, shape = jax.tree.flatten(system)
         own_leaves, own_shape = jax.tree.flatten(self.system)
         alike = bool(shape == own_shape)  # type: ignore[operator]  # jax types a treedef as unknown
@@ -70,27 +71,27 @@ class Equilibrium:
                 "this system is not the one of the minimum; derivatives are taken at the minimum's own values, "
                 "and for other values the packing must be minimised again"
             )
-        positions = _followed(system, deformation, self.positions, self.rows)
-        for new, own in unseen:  # a product, so that derivatives are NaN as well
+        positions = _minimum_positions(system, deformation, self.positions, self.rows)
+        for new, own in unseen:  # a factor NaN makes derivatives NaN as well
             positions = positions * jnp.where(jnp.all(new == own), 1.0, jnp.nan)
         return positions
 
 
-#: Largest net force, dimensionless, of what derivatives are taken at: they are off by about it over a contact's force.
+#: Derivatives need a net force below this, dimensionless: their relative error is about this over a contact's force.
 _BALANCED = 1e-9
 
-#: Curvatures below minus this share of the largest are a saddle's; above it they may be what a contact leaves.
+#: A curvature below minus this share of the largest is that of a saddle; closer to zero it may be rounding.
 _SADDLE = 1e-5
 
-_ITERATIONS = 100  # of Lanczos, which finds both ends of the spectrum at once
+_ITERATIONS = 100  # of Lanczos, which finds both ends of the spectrum
 
 
 def equilibrium(minimum: Minimum) -> Equilibrium:
     """A minimum as a function of its system, with dx/dtheta = -H^+ dg/dtheta as its derivative.
 
-    Contacts are those of the minimum: the derivative is exact up to the next contact that opens or closes. Global
-    translations are projected out, rattlers stay where they are. The energy scale ``system.unit`` is a leaf of its
-    own: replacing the diameters alone keeps it, and the pair energy's amplitude with it.
+    The contacts are those of the minimum, and no contact opens or closes in a derivative. Global translations are
+    projected out, and rattlers stay where they are. The energy scale ``system.unit`` is a leaf of its own: replacing
+    the diameters alone changes neither it nor the pair energy's amplitude.
 
     Example:
         >>> at = equilibrium(minimum)
@@ -100,8 +101,8 @@ def equilibrium(minimum: Minimum) -> Equilibrium:
         >>> jax.grad(p)(minimum.system.diameters)
 
     Raises:
-        PackingError: the forces do not balance to 1e-9, or do at a saddle; nothing presses on anything (an absorbing
-            state, where every derivative is zero); or the energy is linear and has no Hessian at contact.
+        PackingError: forces that do not balance to 1e-9; a saddle; an absorbing state, in which no two spheres press on
+            each other and every derivative is zero; or the linear energy, which has no Hessian at contact.
     """
     check_differentiable_force(minimum.system)
     minimum.require_converged()
@@ -123,7 +124,7 @@ def equilibrium(minimum: Minimum) -> Equilibrium:
 
 @jax.jit
 def _curvatures(system: System, positions: Array, rows: Int[Array, "n k"]) -> tuple[Array, Array]:
-    """Lowest and highest eigenvalue of the Hessian, by Lanczos: a little inside of the true ones."""
+    """Lowest and highest eigenvalue of the Hessian by Lanczos, a little above and a little below the true ones."""
     energy, y = energy_function(system, rows), positions / system.unit
     found = largest_eigenvalues(energy, y, jax.random.key(0), count=min(_ITERATIONS, y.size), iterations=_ITERATIONS)
     return jnp.nanmin(found.values), found.values[0]
@@ -134,20 +135,20 @@ def _traced(leaf: Any) -> bool:
 
 
 @jax.custom_jvp
-def _followed(system: System, deformation: Array, positions: Array, rows: Int[Array, "n k"]) -> Array:
-    del system, deformation, rows  # they matter to the derivative only
+def _minimum_positions(system: System, deformation: Array, positions: Array, rows: Int[Array, "n k"]) -> Array:
+    del system, deformation, rows  # only the derivative depends on them
     return positions
 
 
-@_followed.defjvp
-def _followed_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+@_minimum_positions.defjvp
+def _minimum_positions_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
     system, deformation, positions, rows = primals
     system_dot, deformation_dot, _, _ = tangents
-    # the function itself, not its value, so that second derivatives see the minimum move too
-    x = _followed(system, deformation, positions, rows)
+    # called again and not its value used: in second derivatives the minimum moves here too
+    x = _minimum_positions(system, deformation, positions, rows)
     _, pull = jax.jvp(lambda s, f: net_forces(s, x, rows, f), (system, deformation), (system_dot, deformation_dot))
 
-    # linearised once: the solve repeats only what is linear in the move
+    # linearised once: the solve repeats the linear part only
     _, forces_moved = jax.linearize(lambda y: net_forces(system, y, rows, deformation), x)
 
     def stiffness(v: Array) -> Array:
@@ -159,7 +160,7 @@ def _followed_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[
 
 
 def _solve(held: Array, stiffness: Callable[[Array], Array], pull: Array) -> Array:
-    """H^+ b by conjugate gradients, which stay in the range of H when b is in it; NaN when they do not converge."""
+    """H^+ b by conjugate gradients, with b and the result without translations; NaN when they do not converge."""
 
     def centred(v: Array) -> Array:
         mean = jnp.mean(v, axis=0, keepdims=True, where=held[:, None])

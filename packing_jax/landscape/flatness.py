@@ -1,10 +1,10 @@
-r"""How flat a landscape is around a configuration: the paper's perturbation estimate, for any function.
+r"""How flat a landscape is around a configuration: by random perturbations, for any function.
 
-dV = <V(x + delta) - V(x)> / (N s^2) with delta ~ N(0, s^2) per coordinate. For smooth V and small s it is
-Tr H / (2N), and unlike the Hessian it exists for the linear energy too. Flat is small. Compare it at equal energy:
-fewer overlaps are flatter whatever the rule.
+dV = <V(x + delta) - V(x)> / (N s^2) with delta ~ N(0, s^2) per coordinate; a flat landscape has a small dV. For smooth
+V and small s it is Tr H / (2N), and unlike the Hessian it exists for the linear energy too. A packing with fewer
+overlaps is flatter, so compare rules at equal energy.
 
-Source: arXiv:2411.11834, s = 0.03 R and 4000 perturbations.
+Source: arXiv:2411.11834, with s = 0.03 R and 4000 perturbations.
 """
 
 import math
@@ -23,7 +23,7 @@ from packing_jax.landscape.curvature import Function, hessian_trace, largest_eig
 from packing_jax.landscape.minima import check_differentiable_force, energy_function, neighbour_rows
 from packing_jax.spheres.system import System
 
-#: The paper's perturbation, 0.03 R, in mean diameters.
+#: The perturbation of arXiv:2411.11834, 0.03 R, in mean diameters.
 PAPER_SCALE = 0.015
 
 
@@ -35,9 +35,9 @@ def flatness(
     Args:
         function: configuration -> scalar.
         configuration: a pytree of real arrays: positions, network weights.
-        key: ``jax.random.key(seed)``; the estimate is a function of it.
+        key: ``jax.random.key(seed)``; the same key gives the same estimate.
         scale: standard deviation of the perturbation of each coordinate.
-        per: what the energy is shared among: N particles, or the number of weights.
+        per: what the energy is divided by: the number of particles, or of weights.
         samples: perturbations.
 
     Returns:
@@ -60,7 +60,7 @@ def flatness(
         ]
         return function(jax.tree.unflatten(structure, moved)) - here
 
-    # a divisor: the rest of an uneven division would be compiled as a second program
+    # a divisor of samples: a remainder would be compiled as a second program
     rises = jax.lax.map(rise, jax.random.split(key, samples), batch_size=math.gcd(samples, 8))
     norm = per * jnp.asarray(scale, rises.dtype) ** 2
     return Estimate(jnp.mean(rises) / norm, jnp.std(rises, ddof=1) / samples**0.5 / norm)
@@ -108,7 +108,7 @@ def packing_flatness(
         system: one system, or a stack of them.
         positions: (N, dim), or (R, N, dim) for a stack, in the unit of the box side.
         key: one key, of which replica r takes ``fold_in(key, r)`` as in ``simulate``, or (R,).
-        scale: s in mean diameters; the paper's 0.03 R unless given.
+        scale: s in mean diameters; 0.03 R, as in arXiv:2411.11834, unless given.
         samples: perturbations.
 
     Raises:
@@ -116,7 +116,7 @@ def packing_flatness(
     """
     if not 0 < scale <= 0.1:
         raise PackingError(f"the perturbation's scale is {scale} mean diameters; it must be positive and at most 0.1")
-    # a pair's distance changes by sqrt(2) s per coordinate: 20 s is beyond any perturbation that is ever drawn
+    # a pair's distance changes by about sqrt(2) s per coordinate: none ever changes by 20 s
     batch = _batch(system, positions, key, skin=20.0 * scale)
     estimate = _flatness(*batch, jnp.asarray(scale, batch[1].dtype), samples)
     return estimate if system.box.ndim else jax.tree.map(lambda x: x[0], estimate)

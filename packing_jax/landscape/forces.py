@@ -50,7 +50,7 @@ def contact_forces(
 def net_forces(
     system: System, positions: Float[Array, "n dim"], rows: Int[Array, "n k"], deformation: Float[Array, "dim dim"]
 ) -> Float[Array, "n dim"]:
-    """-grad_i E(F), dimensionless: each particle from its own row, so that its ``jvp`` gathers and never scatters."""
+    """-dE(F)/dx_i, dimensionless; each particle sums over its own row, so that its ``jvp`` has no scatter."""
     delta, r, _, _ = _pairs(system, positions, rows, deformation)
     weight = contact_forces(system, positions, rows, deformation) / r
     return jnp.sum(weight[..., None] * delta, axis=1) @ deformation
@@ -77,9 +77,9 @@ def pressure(
 def force_network(minimum: Minimum) -> ContactNetwork:
     """The contacts that carry force at a minimum.
 
-    A pair is in contact when its force is above ten times the minimum's force tolerance: below that, forces are the
-    noise of the minimisation. A particle with fewer than d + 1 contacts cannot be held; it is a rattler and is taken
-    out with its contacts, and again until every one left has d + 1.
+    A pair is in contact when its force is above ten times the minimum's force tolerance: smaller forces may come from
+    the minimisation having stopped. A particle with fewer than d + 1 contacts is not held in place. It is a rattler and
+    is taken out with its contacts, and so on until every particle left has d + 1 contacts.
 
     Raises:
         PackingError: the minimisation did not converge.

@@ -41,7 +41,7 @@ def is_jammed(minimum: Minimum) -> bool:
     Raises:
         PackingError: it is, but the forces do not balance yet.
     """
-    # one that is not has nowhere to go but down: its forces need not balance for the answer
+    # the energy can only fall further: if it is below, the forces need not balance for the answer
     jammed = minimum.energy > JAMMED_ENERGY * minimum.system.particles * float(minimum.system.unit)
     if jammed:
         minimum.require_converged()
@@ -59,7 +59,7 @@ class Jamming:
     phi: float  #: middle of the bracket
     width: float  #: of the bracket
     minimum: Minimum  #: the jammed packing at the upper end
-    quenches: int  #: minimisations that it took
+    quenches: int  #: number of minimisations
 
 
 def jam(
@@ -82,8 +82,8 @@ def jam(
         step: first change of phi.
 
     Raises:
-        PackingError: as :func:`~packing_jax.landscape.minima.minimise`; a minimisation did not converge; phi out of
-            (0, 1.5), where something other than jamming is going on.
+        PackingError: as :func:`~packing_jax.landscape.minima.minimise`; a minimisation that did not converge; a phi out
+            of (0, 1.5), far from where spheres jam.
 
     Source: Gao, Blawzdziewicz and O'Hern, Phys. Rev. E 74, 061304 (2006).
     """
@@ -99,7 +99,7 @@ def jam(
         turned = is_jammed(following) != jammed
         if turned and step <= _RESOLUTION:
             return Jamming(0.5 * (phi + next_phi), step, minimum if jammed else following, quenches)
-        # a packing that rearranged jams elsewhere: a long way in one direction is not walked in small steps
+        # a packing that rearranged may jam far away: after three steps in one direction they grow again
         run = 0 if turned else run + 1
         if turned:
             step = max(0.5 * step, _RESOLUTION)
@@ -126,8 +126,8 @@ def bisect(
         optimizer: as in :func:`~packing_jax.landscape.minima.minimise`.
 
     Raises:
-        PackingError: as :func:`~packing_jax.landscape.minima.minimise`; a minimisation did not converge; a quench at
-            ``low`` that jams, or one at ``high`` that does not.
+        PackingError: as :func:`~packing_jax.landscape.minima.minimise`; a minimisation that did not converge; a quench
+            at ``low`` that jams, or one at ``high`` that does not.
     """
     if not low < high:
         raise PackingError(f"the bracket of phi_J is from {low} to {high}; the first must be the smaller")
@@ -227,7 +227,10 @@ def elastic_moduli(at: Equilibrium) -> tuple[Float[Array, ""], Float[Array, ""]]
 
     With F = exp(t e) and the energy relaxed at each t, U(t) = E/vol: B = U''/d^2 + p for e = 1, and G = U''/2 averaged
     over an orthonormal basis of symmetric traceless e, which for a simple shear gamma is d2U/dgamma2. G of one finite
-    packing can be negative close to jamming: only compression has been minimised over.
+    packing can be negative close to jamming, because energy was minimised at a fixed shape of the box.
+
+    Raises:
+        PackingError: one dimension, where there is no shear.
 
     Source: Goodrich, Liu and Sethna, PNAS 113, 9745 (2016), for the average over directions.
     """
@@ -239,10 +242,10 @@ def elastic_moduli(at: Equilibrium) -> tuple[Float[Array, ""], Float[Array, ""]]
 
     def curvature(e: Array) -> Array:
         def slope(t: Array) -> Array:
-            def deformed(s: Array) -> Array:  # exp to second order: nothing here differentiates more than twice
+            def deformed(s: Array) -> Array:  # exp(s e) to second order: U is differentiated twice
                 return jnp.eye(dim) + s * e + 0.5 * s * s * (e @ e)
 
-            # forces vanish, so the slope is the explicit one at the positions relaxed for t
+            # at the relaxed positions the forces vanish: dU/dt is the derivative at fixed positions
             x = at(system, deformed(t))
             return jax.jvp(lambda s: deformed_energy(system, x, at.rows, deformed(s)), (t,), (jnp.ones_like(t),))[1]
 

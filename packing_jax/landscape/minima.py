@@ -1,13 +1,12 @@
 r"""Energy minimisation to force balance, with neighbour rows that never lose a contact.
 
 Any optax optimizer moves the positions, in mean diameters, until the largest net force on a particle is below 1e-12.
-:func:`fire`, molecular dynamics with a brake, is the custom of the jamming literature and the default;
-``optax.lbfgs()`` gets there too, in about half the steps and the same time. Forces are dimensionless (an energy in the
-unit of the box side per length in the same unit): a pair's is a0 in mean diameters times its relative overlap for the
-harmonic energy of unit spheres.
+The default is :func:`fire`, the custom of the jamming literature; ``optax.lbfgs()`` takes about half the steps and the
+same time. Forces are dimensionless, an energy over a length in the same unit: two harmonic spheres of the mean diameter
+press on each other with a0 (in mean diameters) times their relative overlap.
 
-Rows of neighbours are built on the host with a skin. A step that would leave the ball in which they are complete is
-not taken: the rows are built again first, so no contact is ever missed.
+Rows of neighbours are built on the host with a skin, and stay complete until a particle has moved by half of it. A step
+that goes farther is not taken before the rows are built again, so that no contact is missed.
 """
 
 from collections.abc import Callable
@@ -51,13 +50,14 @@ class FireState(NamedTuple):
 def fire(time_step: float = 0.1, largest_time_step: float = 0.5) -> optax.GradientTransformation:
     """Fast inertial relaxation engine (FIRE 2.0): molecular dynamics that stops whenever it climbs.
 
-    v <- v - dt g, v <- (1 - c) v - c |v| g/|g|, x <- x + dt v, with unit mass. While the power P = -g.v is positive the
-    time step grows and the mixing c falls; when it is not, half of the last move is undone and v = 0.
+    v <- v - dt g, v <- (1 - c) v - c |v| g/|g|, x <- x + dt v, with unit mass and the gradient g. While the power
+    P = -g.v is positive the time step dt grows and the mixing c falls; otherwise half of the last move is undone, and
+    v = 0.
 
     Args:
         time_step: the first dt.
-        largest_time_step: what dt may grow to; below 2 over the square root of the largest curvature. The default is
-            for packings in mean diameters at a0 = 1/2, where 0.6 works and 0.8 does not settle.
+        largest_time_step: the longest dt; below 2 over the square root of the largest curvature. The default is for
+            packings in mean diameters at a0 = 1/2, where 0.6 converges and 0.8 does not.
 
     Raises:
         PackingError: time steps that are not positive or in the wrong order.
@@ -151,7 +151,7 @@ class Minimum:
 
     system: System
     positions: Float[Array, "n dim"]  #: in [0, box), float64
-    rows: Int[Array, "n k"]  #: every pair closer than sigma_ij + the skin's remainder
+    rows: Int[Array, "n k"]  #: neighbours, among them every pair in contact, a particle's own index as padding
     energy: float  #: total energy in the unit of the box side
     force: float  #: largest net force on a particle, dimensionless
     steps: int  #: optimizer steps taken
@@ -163,7 +163,11 @@ class Minimum:
         return self.force <= self.tolerance
 
     def require_converged(self) -> None:
-        """Raise unless the forces balance."""
+        """Refuse a minimisation that has not converged.
+
+        Raises:
+            PackingError: the forces do not balance.
+        """
         if not self.converged:
             raise PackingError(
                 f"this is not a minimum: the largest net force is {self.force:.3g} after {self.steps} steps, and "
@@ -172,7 +176,11 @@ class Minimum:
 
 
 def check_differentiable_force(system: System) -> None:
-    """Raise for the linear energy, whose force jumps at contact; an exponent that is traced passes."""
+    """Refuse the linear energy, whose force jumps at contact; an exponent that is traced is not looked at.
+
+    Raises:
+        PackingError: an overlap energy with an exponent of 1 or less.
+    """
     energy = system.energy
     if isinstance(energy, Overlap) and not isinstance(energy.exponent, jax.core.Tracer):
         exponent = float(np.max(np.asarray(energy.exponent)))
@@ -195,7 +203,7 @@ def _descend(
     tolerance: Array,
     floor: Array,
 ) -> tuple[Array, Any, Array, Array, Array, Array]:
-    """Steps from ``y`` (mean diameters) until balance, the limit, or a step for which ``rows`` would not do."""
+    """Steps from ``y`` (mean diameters) until the forces balance, to the limit, or until ``rows`` may be incomplete."""
     update = optax.with_extra_args_support(optimizer).update
 
     energy = energy_function(system, rows)
@@ -211,7 +219,7 @@ def _descend(
     def body(carry: Any) -> Any:
         y, state, value, gradient, step, _ = carry
         move, new_state = update(gradient, state, y, value=value, grad=gradient, value_fn=energy)
-        # one move never leaves the ball of fresh rows, so a rebuild always makes progress
+        # one move is shorter than half the skin, so that at least one is made with fresh rows
         length = largest(move)
         move = move * jnp.minimum(1.0, 0.45 * SKIN / jnp.where(length > 0, length, 1.0))
         there = y + move

@@ -2,11 +2,11 @@
 
 * Observables of a configuration, which a simulation records as it runs: `activity`, `energy`,
   `mean_squared_displacement`, `displacement`, `recorded_structure_factor`. For one system; the driver vmaps them.
-* Structure of positions that came back: S(q), g(r), hyperuniformity, bond order, contacts.
-* Correlators between two times, of arrays that need not be positions.
+* Structure of a run's positions, on the host: S(q), g(r), hyperuniformity, bond order, contacts.
+* Correlators between two times, of positions or of any other arrays.
 
-Modules here write ``scipy.spatial.KDTree``, not an import of its own: scipy loads its parts when they are first used,
-and every run imports these modules, few of them for a tree.
+Modules here write ``scipy.spatial.KDTree`` where they use it and do not import it by name: scipy then loads that part
+only when it is needed, and every run imports these modules.
 """
 
 from packing_jax.observables.activity import (

@@ -149,7 +149,7 @@ def _checked(system: System, positions: np.ndarray | Array) -> tuple[Float, floa
 
 
 def _forces(system: System, distance: Float, sigma: Float) -> Float:
-    """-dV/dr in float64: in float32 1 - r / sigma would lose the small overlaps of a jammed packing."""
+    """-dV/dr in float64: in float32, 1 - r / sigma would round away the small overlaps of a jammed packing."""
     with jax.enable_x64(True):
         energy, unit = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (system.energy, system.unit))
         r, contact = jnp.asarray(distance), jnp.asarray(sigma)
@@ -158,7 +158,7 @@ def _forces(system: System, distance: Float, sigma: Float) -> Float:
 
 
 def _rattlers(contacts: NDArray[np.int64], particles: int, dim: int) -> NDArray[np.bool_]:
-    """Particles that fewer than dim + 1 others hold, when those that are not held themselves do not count."""
+    """Particles with fewer than dim + 1 contacts, not counting contacts with particles that are rattlers themselves."""
     loose = np.zeros(particles, dtype=bool)
     while True:
         held = contacts[~loose[contacts].any(axis=1)]

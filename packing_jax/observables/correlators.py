@@ -1,15 +1,15 @@
 r"""How far things have moved between two times: squared displacement, self-scattering, overlap and chi_4.
 
-These take arrays (time, ..., units, components) and nothing else: a unit is a particle with its unwrapped coordinates,
-or a weight with one component. Axes between time and units are samples, kept apart in what comes back. Each function
-compares the records ``start`` with the records ``end``, index arrays that broadcast together as in numpy:
+These take arrays (time, ..., units, components). A unit is a particle with its unwrapped coordinates, or a weight with
+one component. Axes between time and units are samples, and what is returned keeps them. Each function compares the
+records ``start`` with the records ``end``, index arrays that broadcast together as in numpy:
 
 * ``start=0, end=np.arange(T)``: since the first record;
-* ``start=np.arange(T)[:, None], end=np.arange(T)``: the two-time function, (T, T, ...), which ages if it is not a
-  function of the difference;
-* ``start, end = lag_pairs(times)`` and then :func:`average_over_origins`: a stationary run's function of the lag.
+* ``start=np.arange(T)[:, None], end=np.arange(T)``: the two-time function, (T, T, ...); the run ages if this is not a
+  function of the time difference alone;
+* ``start, end = lag_pairs(times)`` and then :func:`average_over_origins`: for a stationary run, a function of the lag.
 
-Wrapped snapshots no more than half a box apart are unwrapped by ``np.unwrap(positions, period=box, axis=0)``.
+``np.unwrap(positions, period=box, axis=0)`` unwraps records between which no particle moves by half a box or more.
 """
 
 from collections.abc import Callable
@@ -29,10 +29,10 @@ from packing_jax.observables.activity import exact_mean
 
 Float = NDArray[np.float64]
 
-_MEAN_SIZE = 2**22
-_PAIR_SIZE = 2**20  # numbers in flight: pairs of times are taken together until they make this many
+_MEAN_SIZE = 2**22  # numbers that one exact mean takes
+_PAIR_SIZE = 2**20  # numbers worked on at once: so many pairs of times are taken together
 
-_ROUNDING = 8  # spacings of floating-point times, of the largest: lags closer than this are one, as 0.3 and 0.1 + 0.2
+_ROUNDING = 8  # times the spacing of floats at the largest time: lags closer than this are one, as 0.3 and 0.1 + 0.2
 
 
 class LagAverage(NamedTuple):
@@ -40,7 +40,7 @@ class LagAverage(NamedTuple):
 
     lag: NDArray[Any]  #: (lags,) increasing, in the unit of the times
     value: Float  #: (lags, ...) mean over origins
-    origins: NDArray[np.int64]  #: (lags,) how many were averaged; overlapping ones are not independent
+    origins: NDArray[np.int64]  #: (lags,) pairs of records averaged; pairs that overlap in time are not independent
 
 
 def mean_squared_move(x: ArrayLike, start: ArrayLike, end: ArrayLike) -> Array:
@@ -101,7 +101,7 @@ def self_overlap(x: ArrayLike, reach: ArrayLike, start: ArrayLike, end: ArrayLik
 def chi_4(overlap: ArrayLike, units: int, axis: int = -1) -> Estimate:
     """chi_4 = units (<Q^2> - <Q>^2), the variance of the overlap between independent samples, and its jackknife error.
 
-    It counts the units that move together: independent ones that stay with probability p give p (1 - p).
+    It measures how many units move together: if they move independently and stay with probability p, it is p (1 - p).
 
     Args:
         overlap: Q from :func:`self_overlap`, with samples along ``axis``.
@@ -155,7 +155,16 @@ def lag_pairs(times: ArrayLike, lags: ArrayLike | None = None) -> tuple[NDArray[
 def average_over_origins(times: ArrayLike, start: ArrayLike, end: ArrayLike, values: ArrayLike) -> LagAverage:
     """The mean of a correlator (pairs, ...) over all pairs of records that are equally far apart.
 
-    Right for a stationary run; where the two-time function ages, this hides it.
+    For stationary runs only: it would hide that a run ages.
+
+    Args:
+        times: of the records, (T,), increasing.
+        start: indices of the earlier records, (pairs,).
+        end: indices of the later ones, (pairs,).
+        values: the correlator of each pair, (pairs, ...).
+
+    Raises:
+        PackingError: times that do not increase, or shapes that differ.
     """
     t = _check_times(times)
     first, last, array = np.asarray(start), np.asarray(end), np.asarray(values, dtype=np.float64)
@@ -171,14 +180,14 @@ def average_over_origins(times: ArrayLike, start: ArrayLike, end: ArrayLike, val
 
 
 def _lags(t: NDArray[Any], start: NDArray[Any], end: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    """The different lags of some pairs, and which of them each has; those that rounding tells apart are the same."""
+    """The different lags of some pairs, and the index of each pair's lag; lags that differ by rounding count as one."""
     every, which = np.unique(t[end] - t[start], return_inverse=True)
     new = np.concatenate([[True], np.diff(every) > _rounding(t)])
     return every[new], (np.cumsum(new) - 1)[which]
 
 
 def _rounding(t: NDArray[Any]) -> float:
-    """How far apart lags may be that are the same: not at all for whole numbers."""
+    """Lags closer than this are the same; 0 for whole numbers."""
     return _ROUNDING * float(np.spacing(np.abs(t).max())) if np.issubdtype(t.dtype, np.floating) else 0.0
 
 
@@ -206,7 +215,7 @@ def _within(move: Array, reach: Array) -> Array:
 
 
 def _mean(values: Array) -> Array:
-    """Mean over the last axis: a float32 sum of a million numbers in a row would keep four digits."""
+    """Mean over the last axis, exact: a plain float32 sum of a million numbers keeps only four digits."""
     rows, n = values.reshape(-1, values.shape[-1]), values.shape[-1]
     # in blocks that exact_mean can take
     blocks = [rows[:, k : k + _MEAN_SIZE] for k in range(0, n, _MEAN_SIZE)]
@@ -219,7 +228,7 @@ def _over_pairs(
 ) -> Array:
     if np.ndim(x) < 3 or 0 in np.shape(x):
         raise PackingError(f"x has shape {np.shape(x)}; it must be (time, ..., units, components), none of them empty")
-    # from the first record on, so that float64 on the host keeps its small moves on a float32 device
+    # relative to the first record: float32 on the device then resolves small moves of float64 positions
     array = jnp.asarray(x - x[:1] if isinstance(x, np.ndarray) else x)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise PackingError(f"x has entries of type {array.dtype}; it must be real numbers")
@@ -245,7 +254,7 @@ def _compiled_over_pairs(
         move = x[pair[1]] - x[pair[0]]
         if not scales or not scales[0].ndim:
             return statistic(move, *scales)
-        # one scale after the other: all at once would be so many copies of the moves
+        # one scale after the other: all at once would need a copy of the moves for each
         return jnp.moveaxis(jax.lax.map(lambda scale: statistic(move, scale), scales[0]), 0, -1)
 
     together = max(1, _PAIR_SIZE // max(1, x[0].size))

@@ -1,8 +1,8 @@
 r"""Large-scale density fluctuations: S(q -> 0), the hyperuniformity exponent, and the number variance.
 
-Amplitudes of different density waves are independent and, at small q, Gaussian, so n averaged values of |amplitude|^2
-are gamma distributed: S with n waves has the log-likelihood -n (S/mu + ln mu) about its mean mu(q). Both fits maximise
-this (Whittle's) likelihood: a least-squares fit weighted by S itself would trust the shells that came out low.
+Amplitudes of different density waves are independent and, at small q, Gaussian, so the mean S of n values of
+|amplitude|^2 has a gamma distribution: its log-likelihood is -n (S/mu + ln mu), mu(q) being its expectation. Both fits
+maximise this likelihood (Whittle's). Least squares weighted by S would trust most the shells that came out low.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class HyperuniformityFit(NamedTuple):
     exponent_stderr: float
     amplitude: float
     amplitude_stderr: float
-    p_value: float  #: of the fit; below 0.01 the law does not describe the data up to the q_max that was used
+    p_value: float  #: of the fit; below 0.01 the law does not hold up to the q_max that was used
     shells: int
 
 
@@ -35,7 +35,7 @@ class ZeroLimit(NamedTuple):
 
     value: float
     value_stderr: float
-    interval: tuple[float, float]  #: 95 % confidence for ``value``, from the profile likelihood: it need not be centred
+    interval: tuple[float, float]  #: 95 % for ``value``, from the profile likelihood; it need not be symmetric
     slope: float
     slope_stderr: float
     p_value: float  #: as in :class:`HyperuniformityFit`
@@ -57,8 +57,8 @@ _Model = Callable[[Float], tuple[Float, Float]]  # parameters -> mu (shells,) an
 def fit_hyperuniformity(shell_average: ShellAverage, q_max: float, q_min: float = 0.0) -> HyperuniformityFit:
     """The exponent alpha of S(q) = A q^alpha over q_min <= q <= q_max, by maximum likelihood.
 
-    A pattern is hyperuniform when alpha > 0; a fit without a constant can say so only if its p-value is good. The
-    errors are the inverse Fisher information, which assumes independent waves with Gaussian amplitudes.
+    A pattern is hyperuniform when alpha > 0. The law has no constant S(0), so an alpha > 0 means something only if the
+    p-value is good. Errors come from the Fisher information, for independent waves with Gaussian amplitudes.
 
     Args:
         shell_average: shells of S(q) or chi(q), see :func:`packing_jax.observables.isotropic_average`.
@@ -88,9 +88,9 @@ def fit_hyperuniformity(shell_average: ShellAverage, q_max: float, q_min: float 
 def fit_zero_limit(shell_average: ShellAverage, q_max: float, q_min: float = 0.0, power: float = 2.0) -> ZeroLimit:
     """S(q -> 0) from S(q) = S_0 + B q^power over q_min <= q <= q_max, by maximum likelihood.
 
-    A power of 2 is right wherever correlations are short-ranged: S is then analytic in q^2. S_0 may come out
-    slightly negative within its error; it is an estimate, not bounded, so that averages over runs are not biased.
-    Where S_0 is much below S(q_max) it rests on the few shortest waves: use the interval, not the standard error.
+    The power is 2 wherever correlations are short-ranged, because S is then analytic in q^2. S_0 is not bounded by 0,
+    so that averages over runs have no bias, and may come out slightly negative within its error. Where S_0 is much
+    below S(q_max) it rests on the few waves of smallest q: use the interval, not the standard error.
 
     Args and errors as for :func:`fit_hyperuniformity`.
     """
@@ -128,7 +128,7 @@ def _line(offset: Float, design: Float, theta: Float) -> tuple[Float, Float]:
 
 
 def _lost(value: float, theta: Float, best: float, x: Float, s: Float, count: Float) -> float:
-    """Twice the log-likelihood lost when S_0 is held at a value and the slope is free, less its 95 % point."""
+    """Twice the log-likelihood lost when S_0 is held at a value and the slope is fitted, less its 95 % quantile."""
     model = partial(_line, np.full_like(s, value), x)
     start = np.maximum(theta[1:], -2 * value / x.min())  # mu must be positive to begin with
     slope = _most_likely(model, start, s, count)[0]
@@ -149,7 +149,7 @@ def _window(shell_average: ShellAverage, q_min: float, q_max: float) -> tuple[Fl
 
 
 def _cost(mu: Float, s: Float, count: Float) -> float:
-    """Minus the log-likelihood, up to what the data alone decide."""
+    """Minus the log-likelihood, up to a constant."""
     return float(count @ (s / mu + np.log(mu))) if np.all(mu > 0) else np.inf
 
 
@@ -168,7 +168,7 @@ def _most_likely(model: _Model, theta: Float, s: Float, count: Float) -> tuple[F
         mu, slope = model(theta)
         weighted = slope * (count / mu**2)[:, None]
         step = np.linalg.solve(slope.T @ weighted, weighted.T @ (s - mu))
-        # halved until it climbs: mu must stay positive, and a full step may overshoot far from the maximum
+        # halved until the likelihood grows: a full step may overshoot, or make mu negative
         factor = 1.0
         while (there := _cost(model(theta + factor * step)[0], s, count)) > best and factor > 1e-9:
             factor /= 2
@@ -177,7 +177,7 @@ def _most_likely(model: _Model, theta: Float, s: Float, count: Float) -> tuple[F
             break
     mu, slope = model(theta)
     covariance: Float = np.asarray(np.linalg.inv(slope.T @ (slope * (count / mu**2)[:, None])), np.float64)
-    # A gamma deviance has mean 2 n (ln n - digamma(n)), which is 1 only for many waves.
+    # divided by its mean, 2 n (ln n - digamma(n)), which is 1 only for many waves n
     deviance = 2 * count * (s / mu - 1 - np.log(s / mu)) / (2 * count * (np.log(count) - scipy.special.digamma(count)))
     return theta, covariance, float(scipy.special.gammaincc(0.5 * (len(s) - len(theta)), 0.5 * deviance.sum()))
 
@@ -194,8 +194,8 @@ def number_variance(
         positions: (..., N, dim), in the unit of ``box``; leading axes are samples.
         radii: (radii,), each at most half the box.
         box: side of the box.
-        windows: balls per sample and radius. The error is the scatter of the samples where there are five or more;
-            else V / v_d R^d balls of each count as independent, a bound that is far too wide for hyperuniform patterns.
+        windows: balls per sample and radius. The error comes from the scatter of five or more samples. With fewer, only
+            V / (v_d R^d) balls of each sample count as independent: far too large an error for hyperuniform patterns.
         seed: of the places of the balls.
 
     Returns:

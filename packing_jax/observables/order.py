@@ -22,8 +22,8 @@ class BondOrder(NamedTuple):
 def hexatic_order(positions: np.ndarray | Array, box: float, neighbours: int = 6) -> NDArray[np.complex128]:
     r"""psi_6 of each particle of a two-dimensional configuration, psi_6(j) = (1/n) sum_k exp(6 i theta_jk).
 
-    |psi_6| is 1 on a triangular lattice, and its phase is six times the lattice's orientation; the mean of |psi_6|
-    says how much is locally crystalline, |mean of psi_6| whether it is one crystal.
+    |psi_6| is 1 on a triangular lattice, and its phase is six times the lattice's orientation. The mean of |psi_6|
+    tells how much is locally crystalline, and |mean of psi_6| whether it is one crystal.
 
     Args:
         positions: (N, 2), any periodic image, in the unit of ``box``.
@@ -51,15 +51,15 @@ def steinhardt_order(
     r"""Q_l = sqrt(4 pi / (2 l + 1) sum_m |<Y_lm>|^2) over the bonds of each particle, and over all bonds.
 
     Over the nearest 12, Q6 is 0.57452 for fcc and 0.48476 for hcp; over the nearest 14, 0.51069 for bcc.
-    Random packings have a mean local q6 near 0.4 as well, so that crystallinity is better read from the connections:
-    a particle with 7 or more of 12 is in a crystal.
+    Random packings have a mean local q6 near 0.4, not far below. Connections tell crystals from them more clearly: a
+    particle with 7 or more of 12 is in a crystal.
 
     Args:
         positions: (N, 3), any periodic image, in the unit of ``box``.
         box: side of the box.
         neighbours: the nearest particles that count as bonded.
         degree: l.
-        threshold: of the correlation that counts as a connection.
+        threshold: neighbours are connected when q(i).q(k)* / |q(i)||q(k)| is above this.
 
     Raises:
         PackingError: not three-dimensional, too few particles, or a degree below 1.

@@ -43,7 +43,7 @@ def nearest(positions: Float, box: float, count: int) -> tuple[NDArray[np.intp],
         raise PackingError(f"{count} neighbours of each of {len(positions)} particles; there must be 1 to N - 1")
     _, found = scipy.spatial.KDTree(positions, boxsize=box).query(positions, k=count + 1)
     found = np.asarray(found)
-    # coincident particles may be listed before a particle itself: drop it wherever it stands, else the farthest
+    # drop the particle itself; among coincident ones it may stand anywhere or not at all, and then drop the farthest
     other = found != np.arange(len(positions))[:, None]
     other[other.all(axis=1), -1] = False
     index = found[other].reshape(len(positions), count)

@@ -1,9 +1,9 @@
 r"""Structure factor, spectral density and pair correlation of periodic configurations.
 
-A configuration in a box of side L has density waves at q = 2 pi n / L only, n integer. With fixed-point coordinates X
-(the box is 2^32 quanta) the phase q.x is the integer n.X modulo 2^32, which the wrap-around of integers computes
-exactly, at any |n|. The exact sum runs on the device; where it would be long, and the library is installed (the extra
-``structure``), finufft's non-uniform fast Fourier transform gives the same amplitudes to 1e-9 on the host.
+A periodic box of side L has density waves at q = 2 pi n / L only, n integer. With fixed-point coordinates X (the box is
+2^32 quanta) the phase q.x is the integer n.X modulo 2^32, which the wrap-around of integers computes exactly, at any
+|n|. The exact sum runs on the device. Where it would be long, finufft's non-uniform fast Fourier transform (the extra
+``structure``, if it is installed) gives the same amplitudes to 1e-9 on the host.
 """
 
 import importlib.util
@@ -24,10 +24,10 @@ from packing_jax.spheres.configuration import Configuration
 from packing_jax.spheres.geometry import ball_volume, check_dim, float_of, quanta
 from packing_jax.spheres.system import System
 
-_PRIOR_MODES = 4  # weight of the exponential law against a shell's own scatter
-_EXACT_TERMS = 2**24  # modes times particles, 0.2 s on one CPU core: beyond, the transform is faster
-_EXACT_TERMS_DEVICE = 2**32  # the same on an accelerator: an estimate from its peak rate, not measured
-_WIDEST_GRID = 2**26  # wave vectors in one table
+_PRIOR_MODES = 4  # the exponential law counts as much as the scatter of so many waves
+_EXACT_TERMS = 2**24  # modes times particles, 0.2 s on one CPU core: above this the transform is faster
+_EXACT_TERMS_DEVICE = 2**32  # the same on an accelerator, estimated from its peak rate and not measured
+_LARGEST_TABLE = 2**26  # wave vectors in one table
 _TOLERANCE = 1e-9  # of the fast transform, relative to the largest amplitude
 
 
@@ -54,7 +54,7 @@ class PairCorrelation(NamedTuple):
 def wave_vectors(dim: int, largest: float) -> NDArray[np.int32]:
     """The box's wave vectors q = 2 pi n / L with 0 < |n| <= ``largest``: integers n (M, dim), one of each pair +-n.
 
-    Sorted by |n|. Both of a pair have the same S(q), so the other would be no new information.
+    Sorted by |n|. The other of a pair has the same S(q).
 
     Raises:
         PackingError: a dimension outside 1 to 6, ``largest`` below 1, or a table of more than 2^26 vectors.
@@ -63,10 +63,10 @@ def wave_vectors(dim: int, largest: float) -> NDArray[np.int32]:
     if not (np.isfinite(largest) and largest >= 1):
         raise PackingError(f"the largest |n| is {largest}; the shortest wave vector of a box has |n| = 1")
     reach = int(largest)
-    if (2 * reach + 1.0) ** dim > _WIDEST_GRID:
+    if (2 * reach + 1.0) ** dim > _LARGEST_TABLE:
         raise PackingError(f"|n| up to {largest} in {dim}D are more than 2^26 wave vectors; ask for a smaller |n|")
     side = 2 * reach + 1
-    upper = np.arange(side**dim // 2 + 1, side**dim)  # above the centre: first component that is not zero positive
+    upper = np.arange(side**dim // 2 + 1, side**dim)  # after n = 0: the first component that is not zero is positive
     n = np.stack(np.unravel_index(upper, (side,) * dim), axis=-1).astype(np.int32) - np.int32(reach)
     square = np.sum(n.astype(np.int64) ** 2, axis=-1)
     inside = square <= largest**2
@@ -91,8 +91,8 @@ def _check_modes(modes: np.ndarray | Array, dim: int) -> NDArray[np.int32]:
 def _turn(phase: Array) -> tuple[Array, Array]:
     """Cosine and sine of a fixed-point phase, whose full range is one turn.
 
-    Over the full turn, 2 pi rounded to float32 would shift every cosine's mean by 3e-8: a wave of amplitude 0.03 at
-    N = 1e6 that is not there. Within an eighth of a turn to either side the four quadrants cancel it.
+    Over a full turn, 2 pi rounded to float32 would shift the mean of every cosine by 3e-8, a spurious wave of amplitude
+    0.03 at N = 1e6. Here angles are at most an eighth of a turn, and what is left cancels between the four quadrants.
     """
     dtype, integer = float_of(phase), phase.dtype
     bits = 8 * integer.itemsize
@@ -149,10 +149,10 @@ def _fast_means(fraction: Float, modes: NDArray[np.int32], weights: Float) -> ND
 
 def _means(fraction: Float, modes: NDArray[np.int32], weights: Float) -> NDArray[np.complex128]:
     particles, dim = fraction.shape
-    grid = (2.0 * np.abs(modes).max() + 1) ** dim
+    table = (2.0 * np.abs(modes).max() + 1) ** dim
     terms = particles * len(modes)
     most = _EXACT_TERMS if on_cpu() else _EXACT_TERMS_DEVICE
-    worth_it = terms > most and grid <= _WIDEST_GRID and 32 * grid < terms
+    worth_it = terms > most and table <= _LARGEST_TABLE and 32 * table < terms
     if dim <= 3 and worth_it and importlib.util.find_spec("finufft"):
         return _fast_means(fraction, modes, weights)
     return _exact_means(fraction, modes, weights)
@@ -205,8 +205,8 @@ def _check_weights(weights: np.ndarray | Array | None, particles: int) -> Float:
 def recorded_structure_factor(modes: np.ndarray | Array) -> Observable:
     """An observable that records S(q), (M,), at the wave vectors 2 pi n / L while a simulation runs.
 
-    ``record={"s": recorded_structure_factor(wave_vectors(2, 10))}``. The exact sum on the device, in any dimension and
-    at the precision of the run; the same bits however the particles are ordered.
+    ``record={"s": recorded_structure_factor(wave_vectors(2, 10))}``. It is the exact sum on the device, in any
+    dimension and at the precision of the run, and has the same bits in whatever order the particles are stored.
     """
     modes = _check_modes(modes, np.shape(modes)[-1])
 
@@ -225,7 +225,7 @@ def spectral_density(
     r"""chi(q) = |sum_j m(q, R_j) exp(-i q.x_j)|^2 / V, the power spectrum of the volume the particles fill.
 
     m(q, R) = (2 pi R / q)^(d/2) J_{d/2}(q R) is the Fourier transform of a ball. In a polydisperse packing this, and
-    not S(q), vanishes as q -> 0 when it is hyperuniform. Overlaps count twice.
+    not S(q), vanishes as q -> 0 when it is hyperuniform. Volume where two particles overlap counts twice.
 
     Args:
         positions: (..., N, dim), in the unit of ``box``.
@@ -255,8 +255,8 @@ def spectral_density(
 def _size_nodes(radii: Float, q_max: float) -> tuple[Float, list[Float]]:
     """Radii R_k and weights w_k(j) with m(q, R_j) = sum_k w_k(j) m(q, R_k) for all q up to ``q_max``.
 
-    One transform per radius would be one per particle in a continuous mixture. m is smooth in R: interpolation on
-    Chebyshev nodes converges faster than exponentially once there are more of them than q (R_max - R_min) / 2.
+    With a sum for each radius, a continuous mixture would need one per particle. But m is smooth in R: interpolation
+    between Chebyshev nodes converges faster than exponentially once there are more than q (R_max - R_min) / 2 of them.
     """
     distinct, which = np.unique(radii, return_inverse=True)
     half = 0.5 * (distinct[-1] - distinct[0])
@@ -280,11 +280,11 @@ def isotropic_average(
 ) -> ShellAverage:
     """Average of S(q) over shells of |q| and over independent samples, with standard errors.
 
-    A wave is an independent number of mean S(q), exponentially distributed when density fluctuations are Gaussian.
-    The error comes from the scatter within a shell, (sum of squares + 4 S^2 n / (n + 1)) / (n - 1 + 4) per wave: four
-    more waves' worth of the exponential law, because two waves alone estimate a variance badly. It is right on
-    average, but small where a shell of few waves came out low: do not weight a fit by it, see
-    :func:`fit_hyperuniformity`.
+    |amplitude|^2 of each wave is an independent number of mean S(q), with an exponential distribution when density
+    fluctuations are Gaussian. The variance of a wave is (sum of squares + 4 S^2 n / (n + 1)) / (n - 1 + 4): the scatter
+    within the shell of n waves, and four waves' worth of the exponential law, because few waves alone estimate a
+    variance badly. The standard error is right on average, but too small where a shell of few waves came out low: do
+    not weight a fit by it, see :func:`fit_hyperuniformity`.
 
     Args:
         modes: (M, dim) integers.
@@ -311,7 +311,7 @@ def isotropic_average(
     count = size * len(samples)
     mean = np.bincount(shell, samples.sum(axis=0)) / count
     squares = np.bincount(shell, np.sum((samples - mean[shell]) ** 2, axis=0))
-    law = mean**2 * count / (count + 1)  # without bias: the square of a mean of exponentials is too large
+    law = mean**2 * count / (count + 1)  # the square of a mean of exponentials is too large by (n + 1)/n
     variance = (squares + _PRIOR_MODES * law) / (count - 1 + _PRIOR_MODES)
     q = 2.0 * np.pi / box * np.bincount(shell, np.sqrt(square)) / size
     return ShellAverage(q, mean, np.sqrt(variance / count), count.astype(np.int64))
