@@ -24,7 +24,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from packing_jax.drive.devices import on_cpu
+from packing_jax.devices import on_cpu
 from packing_jax.drive.run import Progress
 from packing_jax.drive.schedule import STEP_LIMIT
 from packing_jax.errors import PackingError

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from packing_jax.devices import local_devices
 from packing_jax.drive.chunk import State
-from packing_jax.drive.devices import Spread, local_devices
+from packing_jax.drive.devices import Spread
 from packing_jax.drive.kind import Kind, Replicas
 
 

@@ -130,7 +130,7 @@ def chunk(
 ) -> tuple[State, Any]:
     """At most ``most`` steps of every live replica, recording ``record`` at the steps of ``schedule``; and what is met.
 
-    The devices are those that the replicas lie on, see :func:`packing_jax.drive.devices.spread`. What is met has one
+    The devices are those that the replicas lie on, see :class:`packing_jax.drive.devices.Spread`. What is met has one
     entry a device there.
     """
     compiled: tuple[State, Any] = on_devices(kind, record, mesh_of(replicas.key), replicas, state, schedule, most)

@@ -1,6 +1,5 @@
-"""The devices of this process, and how a batch of replicas lies on them."""
+"""How a batch of replicas lies on the devices of this process."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,22 +7,10 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from packing_jax.devices import local_devices
+
 #: The leading axis of a batch, cut into one piece for each device.
 BY_REPLICA = PartitionSpec("replica")
-
-
-def local_devices() -> Sequence[jax.Device]:
-    """Where this process computes: all its devices, or the one that ``jax.default_device`` names."""
-    config: Any = jax.config  # known to its types under no release
-    chosen = config.jax_default_device
-    if chosen is None:
-        return jax.local_devices()
-    return jax.local_devices(backend=chosen)[:1] if isinstance(chosen, str) else [chosen]
-
-
-def on_cpu() -> bool:
-    """Whether this process computes on processors and not on accelerators."""
-    return local_devices()[0].platform == "cpu"
 
 
 class Spread:

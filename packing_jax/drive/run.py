@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from packing_jax.devices import local_devices
 from packing_jax.drive.batch import Batch, take
 from packing_jax.drive.chunk import Observable, Record, State, chunk
-from packing_jax.drive.devices import local_devices
 from packing_jax.drive.kind import AXES, Kind, Pace, Replicas
 from packing_jax.errors import PackingError
 

@@ -16,7 +16,7 @@ import scipy
 from jax import Array
 from numpy.typing import NDArray
 
-from packing_jax.drive.devices import on_cpu
+from packing_jax.devices import on_cpu
 from packing_jax.errors import PackingError
 from packing_jax.observables.activity import Observable, exact_mean
 from packing_jax.observables.periodic import Float, wrapped

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from packing_jax.devices import local_devices, on_cpu
 from packing_jax.drive.chunk import step_keys, where_moves
-from packing_jax.drive.devices import local_devices, on_cpu
 from packing_jax.drive.kind import Clock, Pace, Replicas, Settle
 from packing_jax.spheres import active, noise, tuning
 from packing_jax.spheres import neighbors as nb

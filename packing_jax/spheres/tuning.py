@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 from jax import Array
 
-from packing_jax.drive.devices import on_cpu
+from packing_jax.devices import on_cpu
 from packing_jax.spheres.neighbors import Plan, plan_for
 from packing_jax.spheres.system import System
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from packing_jax.drive.devices import local_devices
+from packing_jax.devices import local_devices
 from packing_jax.drive.run import Progress, Result, Snapshot
 from packing_jax.errors import PackingError
 from packing_jax.spheres.particles import device_width

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from packing_jax.devices import local_devices
 from packing_jax.drive.chunk import State
-from packing_jax.drive.devices import local_devices
 from packing_jax.drive.run import Progress, Result, Snapshot, run, state_like
 from packing_jax.errors import PackingError
 from packing_jax.simulate import DEFAULT_RECORD
