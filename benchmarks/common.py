@@ -1,7 +1,7 @@
-"""Contenders live in processes of their own and take turns.
+"""Each contender is a process of its own, and they take turns.
 
-A crash of one does not touch the others, each has the environment it needs (threads, 64-bit types), its peak memory is
-its own, and while one is timed all others wait for a message.
+So a crash of one does not touch the others, each has the environment it needs (threads, 64-bit types), and peak memory
+is measured for each alone. While one is timed, all others wait for a message.
 """
 
 import importlib

@@ -55,8 +55,8 @@ class Contest:
     same_bits: bool = False  #: its two contenders must give the same trajectory
 
 
-class Field:
-    """Makes entries from the starting configurations that exist."""
+class EntryMaker:
+    """Makes entries; there are none for sizes without a starting configuration."""
 
     def __init__(self, quick: bool, starts: dict[Work, Start | str]) -> None:
         self.quick = quick
@@ -115,7 +115,7 @@ def works_to_start(quick: bool, gpu: bool) -> list[Work]:
 def contests(quick: bool, gpu: bool, starts: dict[Work, Start | str]) -> Iterator[Contest]:
     """The contests, the most telling first."""
     seconds, rounds = (0.4, 3) if quick else (2.0, 5)
-    make = Field(quick, starts)
+    make = EntryMaker(quick, starts)
     if gpu:
         big = [make.ours(Work(n), "BRO step", replicas) for n, replicas in ((4096, 1024), (1_000_000, 1))]
         yield Contest("a full GPU", big, seconds, rounds)
@@ -138,7 +138,7 @@ def contests(quick: bool, gpu: bool, starts: dict[Work, Start | str]) -> Iterato
         yield Contest("other dimensions and float64", [first, *others], seconds, rounds)
 
 
-def bro_entries(make: Field, quick: bool, gpu: bool) -> Iterator[Entry]:
+def bro_entries(make: EntryMaker, quick: bool, gpu: bool) -> Iterator[Entry]:
     """BRO at all sizes, beside the hand-written code."""
     for n in make.has(*SIZES):
         tuned = None
@@ -150,7 +150,7 @@ def bro_entries(make: Field, quick: bool, gpu: bool) -> Iterator[Entry]:
         yield make.ours(Work(n), "BRO step", against=tuned)
 
 
-def gradient_entries(make: Field, n: int, gpu: bool) -> Iterator[Entry]:
+def gradient_entries(make: EntryMaker, n: int, gpu: bool) -> Iterator[Entry]:
     """SGD and Langevin beside jax-md and LAMMPS."""
     jax_md = make.jax_md(n)
     yield from (jax_md, make.ours(Work(n), "SGD step", against=jax_md))
@@ -161,7 +161,7 @@ def gradient_entries(make: Field, n: int, gpu: bool) -> Iterator[Entry]:
     yield from (one, two, make.ours(Work(n), "Langevin step", against=two))
 
 
-def rebuild_entries(make: Field, n: int) -> list[Entry]:
+def rebuild_entries(make: EntryMaker, n: int) -> list[Entry]:
     """The list rebuild of both."""
     work, start = Work(n), make.starts[Work(n)]
     formats = ("OrderedSparse", "Dense") if make.quick else ("OrderedSparse", "Sparse", "Dense")
@@ -169,7 +169,7 @@ def rebuild_entries(make: Field, n: int) -> list[Entry]:
     return [theirs, Entry("ours", "rebuild", work, (start, work), "rebuild", theirs)]
 
 
-def batch_entries(make: Field) -> Iterator[Entry]:
+def batch_entries(make: EntryMaker) -> Iterator[Entry]:
     """The same number of particles in one system and in many."""
     whole = make.ours(Work(64_000), "BRO step")
     yield whole

@@ -1,4 +1,4 @@
-"""packing_jax as a contender, through its public interface; what depends on its insides is one function each."""
+"""packing_jax as a contender, through its public interface except for two functions that say so."""
 
 import importlib.metadata
 import platform
@@ -115,7 +115,7 @@ def device_memory(work: Work, replicas: int) -> dict[str, float]:
 def rebuild_function(system: System, positions: np.ndarray, skin: float) -> tuple[Any, Any]:
     """``rebuild(coordinates) -> (coordinates, needs)``: sort, list, and what the list needed; and its argument.
 
-    The one function here that knows the layout of packing_jax.spheres.neighbors.
+    It uses the internals of packing_jax.spheres.neighbors.
     """
     plan = nb.plan_for(system, skin)
     tags = jnp.arange(system.particles, dtype=jnp.int32)
@@ -153,8 +153,9 @@ def rebuild(channel: Channel, start: Start, work: Work) -> None:
 def approach(_: Channel, work: Work, levels: tuple[float, ...], copies: int, longest: int) -> dict[float, np.ndarray]:
     """Configurations of ``work`` as its activity falls through ``levels`` on the way from a Poisson pattern.
 
-    A periodic tile of work.particles/copies^dim particles is followed first, which is cheap, and the whole system when
-    a level below 0.05 is near, which the tile's fluctuations would carry it past. At most ``longest`` steps are made.
+    A periodic tile of work.particles/copies^dim particles is run first, which is cheap. When a level below 0.05 is
+    near, the whole system is run, because the tile's larger fluctuations might skip the level. At most ``longest``
+    steps are made.
 
     Raises:
         Failed: a level was not reached, or passed over by more than a factor of two.
@@ -194,8 +195,8 @@ def near_transition(
 ) -> dict[str, np.ndarray]:
     """A stretch of so many steps from one configuration, again and again; returns where it ends.
 
-    The neighbour search is the fastest of those that a long run from there would try, and no compilation is timed; the
-    rebuild with which a chunk begins is, and those that follow. ``dense`` forbids the active-only step.
+    The neighbour search is the fastest of those that a long run from there would try. Compilation is not timed, list
+    rebuilds are. ``dense`` forbids the active-only step. It uses the internals of packing_jax.drive.
     """
     system = work.system(None)
     replicas, _ = gather_replicas(system, bro(work.kick), jax.random.key(5), positions)

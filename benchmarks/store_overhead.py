@@ -1,10 +1,11 @@
 """A sweep with its store beside the same replicas without one: `python benchmarks/store_overhead.py --out result.json`.
 
-A, B, B, A, ...: the ratio is the median over rounds of neighbouring measurements, whole runs, compiled beforehand. Both
-run in this process in the same batches; the sweep also checkpoints every few seconds, as it does for a user.
+They take turns, A, B, B, A, ..., as whole runs that were compiled beforehand, and the ratio is the median over rounds
+of neighbouring measurements. Both run in this process in the same batches; the sweep also checkpoints every few
+seconds, as it does for a user.
 
-Where a machine's speed varies by more than the store costs, the time that the sweep spends writing tells more: nothing
-else happens meanwhile.
+Where a machine's speed varies by more than the store costs, the seconds that the sweep spends writing tell more,
+because nothing else happens meanwhile.
 """
 
 import contextlib
