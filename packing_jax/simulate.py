@@ -145,7 +145,7 @@ def simulate(
         steps: moves to make; absorbed replicas stop earlier, and keep their last measurement to the end.
         key: ``jax.random.key(seed)``, () or (R,).
         start: (N, dim) or (R, N, dim) positions in the unit of the box; independent uniform ones when None.
-        record: name -> observable, each called on (system, configuration).
+        record: name -> observable, each a function of a :class:`packing_jax.observables.Configuration`.
         times: increasing steps from 0 to ``steps`` to record at; logarithmic ones when None.
         batch: replicas that move at the same time; chosen from N when None. Changes nothing but speed.
         chunk_steps: steps between two looks of the host; about half a second's worth when None. Likewise.
@@ -346,8 +346,9 @@ def _begin(replicas: Replicas, times: np.ndarray, record: Mapping[str, Observabl
 
     def measure(system: System, x: Array) -> dict[str, Array]:
         rows = jnp.zeros((n, 1), jnp.int32)
-        seen = observables.Configuration(x, jnp.zeros((dim, n), jnp.int32), x, rows, jnp.arange(n, dtype=jnp.int32))
-        return {name: function(system, seen) for name, function in record.items()}
+        images, tags = jnp.zeros((dim, n), jnp.int32), jnp.arange(n, dtype=jnp.int32)
+        seen = observables.Configuration(system, x, images, x, rows, tags)
+        return {name: function(seen) for name, function in record.items()}
 
     shapes = jax.eval_shape(jax.vmap(measure), replicas.system, start)
 

@@ -151,8 +151,9 @@ def _measure(
 
     def observe(replica: Replicas, one: State, listed: nb.Neighbors) -> dict[str, Array]:
         images = one.images + crossings(listed.reference, one.coordinates).astype(jnp.int32)
-        seen = Configuration(one.coordinates, images, _columns(replica.start, one.tags), listed.rows, one.tags)
-        return {name: function(_in_slots(replica.system, one.tags), seen) for name, function in record}
+        system, start = _in_slots(replica.system, one.tags), _columns(replica.start, one.tags)
+        seen = Configuration(system, one.coordinates, images, start, listed.rows, one.tags)
+        return {name: function(seen) for name, function in record}
 
     def some(carry: tuple[Array, dict[str, Array]]) -> tuple[Array, dict[str, Array]]:
         waiting, records = carry

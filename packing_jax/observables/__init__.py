@@ -1,7 +1,8 @@
 """What is measured, on the device and on the host.
 
 * Observables of a configuration, which a simulation records as it runs: `activity`, `energy`,
-  `mean_squared_displacement`, `displacement`, `recorded_structure_factor`. For one system; the driver vmaps them.
+  `mean_squared_displacement`, `displacement`, `recorded_structure_factor`. One of your own is a function of one
+  argument, a `Configuration`: ``record={"far": lambda seen: jnp.max(jnp.abs(seen.displacements))}``.
 * Structure of positions that came back: S(q), g(r), hyperuniformity, bond order, contacts.
 * Correlators between two times, of arrays that need not be positions.
 
@@ -9,15 +10,7 @@ Modules here write ``scipy.spatial.KDTree``, not an import of its own: scipy loa
 and every run imports these modules, few of them for a tree.
 """
 
-from packing_jax.observables.activity import (
-    Configuration,
-    Observable,
-    activity,
-    displacement,
-    energy,
-    exact_mean,
-    mean_squared_displacement,
-)
+from packing_jax.exact import exact_mean
 from packing_jax.observables.contacts import Contacts, find_contacts, force_distribution, gap_distribution
 from packing_jax.observables.correlators import (
     average_over_origins,
@@ -29,6 +22,7 @@ from packing_jax.observables.correlators import (
 )
 from packing_jax.observables.hyperuniformity import fit_hyperuniformity, fit_zero_limit, number_variance
 from packing_jax.observables.order import hexatic_order, steinhardt_order
+from packing_jax.observables.recorded import activity, displacement, energy, mean_squared_displacement
 from packing_jax.observables.structure import (
     Spectrum,
     isotropic_average,
@@ -38,10 +32,12 @@ from packing_jax.observables.structure import (
     structure_factor,
     wave_vectors,
 )
+from packing_jax.spheres.configuration import Configuration, Neighbours, Observable
 
 __all__ = [
     "Configuration",
     "Contacts",
+    "Neighbours",
     "Observable",
     "Spectrum",
     "activity",

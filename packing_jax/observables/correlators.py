@@ -24,7 +24,7 @@ from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from packing_jax.errors import PackingError
-from packing_jax.observables.activity import exact_mean
+from packing_jax.exact import exact_mean
 
 Float = NDArray[np.float64]
 

@@ -157,7 +157,7 @@ def test_marks_of_an_optimizer_with_a_number_per_replica() -> None:
 
 
 def test_a_state_that_has_the_particles_on_another_axis_is_refused() -> None:
-    turned = optax.GradientTransformation(lambda x: jnp.zeros_like(x.T), lambda g, state, x=None: (g, state))
+    turned = optax.GradientTransformation(lambda x: jnp.zeros_like(x.T), lambda g, state, _=None: (g, state))
     with pytest.raises(pj.PackingError, match=r"shape \(3, 2\) for parameters of shape \(2, 3\); .* last axis"):
         pj.sgd(turned).by_particle(jnp.zeros((7, 2)))
 
