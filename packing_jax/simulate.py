@@ -76,8 +76,9 @@ def simulate(
         steps: moves to make; absorbed replicas stop earlier, and keep their last measurement to the end.
         key: ``jax.random.key(seed)``, () or (R,).
         start: (N, dim) or (R, N, dim) positions in the unit of the box; independent uniform ones when None.
-        record: name -> observable; activity, energy and mean squared displacement of spheres, nothing of another kind,
-            when None.
+        record: name -> observable, a function of one argument, what its kind shows of a configuration (of spheres a
+            :class:`packing_jax.observables.Configuration`); activity, energy and mean squared displacement of spheres,
+            nothing of another kind, when None.
         times: increasing steps from 0 to ``steps`` to record at; logarithmic ones when None.
         batch: replicas that move at the same time; chosen from N when None. Changes nothing but speed.
         chunk_steps: steps between two looks of the host; about half a second's worth when None. Likewise.

@@ -167,7 +167,7 @@ def rollout(
             )
         with jax.ensure_compile_time_eval():  # inside jit too
             plan = plan_for(system, tuning.first_skin(system.dim))
-    getattr(rule, "check_derivative", lambda: None)()
+    rule.check_derivative()
     rule = _without_choices(rule)
     return _roll(plan, int(every), steps, system, rule, key, None if start is None else jnp.asarray(start))
 
@@ -221,7 +221,7 @@ def _check_one(system: System, rule: Rule, key: Array, start: Any) -> None:
 
 def _without_choices(rule: Any) -> Any:
     """The rule, with derivatives refused in what only chooses."""
-    for name, sentence in getattr(rule, "pathless", {}).items():
+    for name, sentence in rule.pathless.items():
         rule = replace(rule, **{name: refusing(sentence)(jnp.asarray(getattr(rule, name)))})
     return rule
 

@@ -254,7 +254,7 @@ def _step(
             there[place] = leaf
         rule, system = jax.tree.unflatten(tree, there)
         real, state = _with_floats(before, handed, before)
-        at = Followed(kept.fixed, real, bool(getattr(rule, "reciprocal", False)), kept.sums)
+        at = Followed(kept.fixed, real, rule.reciprocal, kept.sums)
         displacement, state, _ = rule.step(words, system, at, rows, state)
         return _floats((real + displacement, jax.tree.map(jnp.asarray, state)))
 

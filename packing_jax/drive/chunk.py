@@ -87,7 +87,7 @@ def _measure(kind: Kind, record: Record, replicas: Replicas, state: State, work:
 
     def observe(replica: Replicas, one: State, work: Any) -> dict[str, Array]:
         seen = kind.seen(replica, one.place, work)
-        return {name: function(*seen) for name, function in record}
+        return {name: function(seen) for name, function in record}
 
     def some(carry: tuple[Array, dict[str, Array]]) -> tuple[Array, dict[str, Array]]:
         waiting, records = carry

@@ -148,7 +148,7 @@ def begin(kind: Kind, replicas: Replicas, times: np.ndarray, record: Mapping[str
 
     def measure(replica: Replicas, place: Any, work: Any) -> dict[str, Array]:
         seen = kind.seen(replica, place, work)
-        return {name: function(*seen) for name, function in record.items()}
+        return {name: function(seen) for name, function in record.items()}
 
     shapes = jax.eval_shape(jax.vmap(measure, (AXES, 0, 0)), replicas, place, kind.blank(place)[0])
     count = len(replicas.key)

@@ -26,9 +26,10 @@ from packing_jax.landscape.curvature import largest_eigenvalues
 from packing_jax.landscape.forces import net_forces, require_jammed
 from packing_jax.landscape.minima import Minimum, check_differentiable_force, energy_function, rows_of
 from packing_jax.spheres.system import Leaf, System
+from packing_jax.trees import pytree
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["system", "positions", "rows"], meta_fields=[])
+@pytree()
 @dataclass(frozen=True)
 class Equilibrium:
     """A minimum as a differentiable function of its parameters; see :func:`equilibrium`."""

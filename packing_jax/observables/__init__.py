@@ -1,7 +1,8 @@
 """What is measured, on the device and on the host.
 
 * Observables of a configuration, which a simulation records as it runs: `activity`, `energy`,
-  `mean_squared_displacement`, `displacement`, `recorded_structure_factor`. For one system; the driver vmaps them.
+  `mean_squared_displacement`, `displacement`, `recorded_structure_factor`. One of your own is a function of one
+  argument, a `Configuration`: ``record={"far": lambda seen: jnp.max(jnp.abs(seen.displacements))}``.
 * Structure of a run's positions, on the host: S(q), g(r), hyperuniformity, bond order, contacts.
 * Correlators between two times, of positions or of any other arrays.
 
@@ -9,14 +10,7 @@ Modules here write ``scipy.spatial.KDTree`` where they use it and do not import 
 only when it is needed, and every run imports these modules.
 """
 
-from packing_jax.observables.activity import (
-    Observable,
-    activity,
-    displacement,
-    energy,
-    exact_mean,
-    mean_squared_displacement,
-)
+from packing_jax.exact import exact_mean
 from packing_jax.observables.contacts import ContactNetwork, find_contacts, force_distribution, gap_distribution
 from packing_jax.observables.correlators import (
     average_over_origins,
@@ -28,6 +22,7 @@ from packing_jax.observables.correlators import (
 )
 from packing_jax.observables.hyperuniformity import fit_hyperuniformity, fit_zero_limit, number_variance
 from packing_jax.observables.order import hexatic_order, steinhardt_order
+from packing_jax.observables.recorded import activity, displacement, energy, mean_squared_displacement
 from packing_jax.observables.structure import (
     ShellAverage,
     isotropic_average,
@@ -37,11 +32,12 @@ from packing_jax.observables.structure import (
     structure_factor,
     wave_vectors,
 )
-from packing_jax.spheres.configuration import Configuration
+from packing_jax.spheres.configuration import Configuration, Neighbours, Observable
 
 __all__ = [
     "Configuration",
     "ContactNetwork",
+    "Neighbours",
     "Observable",
     "ShellAverage",
     "activity",

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from packing_jax.errors import PackingError
 from packing_jax.estimate import Estimate
-from packing_jax.observables.activity import exact_mean
+from packing_jax.exact import exact_mean
 
 Float = NDArray[np.float64]
 

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from packing_jax.devices import on_cpu
 from packing_jax.errors import PackingError
-from packing_jax.observables.activity import Observable, exact_mean
+from packing_jax.exact import exact_mean
 from packing_jax.observables.periodic import Float, wrapped
-from packing_jax.spheres.configuration import Configuration
+from packing_jax.spheres.configuration import Configuration, Observable
 from packing_jax.spheres.geometry import ball_volume, check_dim, float_of, quanta
-from packing_jax.spheres.system import System
 
 _PRIOR_MODES = 4  # the exponential law counts as much as the scatter of so many waves
 _EXACT_TERMS = 2**24  # modes times particles, 0.2 s on one CPU core: above this the transform is faster
@@ -210,11 +209,11 @@ def recorded_structure_factor(modes: np.ndarray | Array) -> Observable:
     """
     modes = _check_modes(modes, np.shape(modes)[-1])
 
-    def observable(system: System, configuration: Configuration) -> Array:
-        _check_modes(modes, system.dim)
-        dtype = float_of(configuration.coordinates)
-        means = _wave_means(configuration.coordinates, jnp.asarray(modes), jnp.ones(system.particles, dtype))
-        return (means[0] * means[0] + means[1] * means[1]) * np.asarray(system.particles, dtype)
+    def observable(seen: Configuration) -> Array:
+        _check_modes(modes, seen.system.dim)
+        particles, dtype = seen.system.particles, float_of(seen.coordinates)
+        means = _wave_means(seen.coordinates, jnp.asarray(modes), jnp.ones(particles, dtype))
+        return (means[0] * means[0] + means[1] * means[1]) * np.asarray(particles, dtype)
 
     return observable
 

@@ -12,7 +12,6 @@ unordered on a GPU. Where the two partners of a pair get opposite terms, but for
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -21,9 +20,10 @@ import numpy as np
 from jax import Array
 
 from packing_jax.spheres.geometry import float_of, quanta
+from packing_jax.trees import pytree
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["fixed", "real", "sums"], meta_fields=["reciprocal"])
+@pytree(meta=["reciprocal"])
 @dataclass(frozen=True)
 class Followed:
     """Fixed-point coordinates beside real ones that carry their derivative, for a rule's step; see replay.py.

@@ -12,7 +12,6 @@ Arrays of coordinates in the hot loop are (dim, N), one contiguous row per axis;
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -23,6 +22,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Float, Int
 
 from packing_jax.errors import PackingError
+from packing_jax.trees import pytree
 
 MAX_DIM = 6
 
@@ -113,7 +113,7 @@ def unwrapped(coordinates: Array, images: Array, start: Array) -> Array:
 # --- gathers --------------------------------------------------------------------------------------------------
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["slots"], meta_fields=["across"])
+@pytree(meta=["across"])
 @dataclass(frozen=True)
 class Placed:
     """Slots that count through the whole batch, N for each replica before: gathers need not add them at every use.

@@ -14,7 +14,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +25,7 @@ from jax import Array
 from packing_jax.errors import PackingError
 from packing_jax.spheres.geometry import float_of, separation, take, windows
 from packing_jax.spheres.system import Leaf, System
+from packing_jax.trees import pytree
 
 _WORD = 32
 
@@ -50,11 +51,7 @@ class Plan:
         )
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["rows", "tags", "reference", "needed_row", "needed_slots", "own"],
-    meta_fields=[],
-)
+@pytree()
 @dataclass(frozen=True)
 class Neighbors:
     """Neighbour rows of one configuration, valid while no particle is more than half a skin from ``reference``."""

@@ -27,6 +27,7 @@ from packing_jax.spheres import neighbors as nb
 from packing_jax.spheres.configuration import Configuration
 from packing_jax.spheres.geometry import Placed, add_at, crossings, take, to_positions
 from packing_jax.spheres.neighbors import Plan
+from packing_jax.spheres.rules import Rule
 from packing_jax.spheres.system import System
 from packing_jax.spheres.tuning import Needs
 
@@ -78,15 +79,15 @@ class Particles:
         """Sort the particles of every replica by cell and list their neighbours."""
         plan, place = self.plan, self.close(place, work)
 
-        def sort(one: Place, state: Any) -> tuple[Place, Any]:
+        def sort(mover: Rule, one: Place, state: Any) -> tuple[Place, Any]:
             order = nb.cell_order(plan, one.coordinates)
             sorted_place = Place(_columns(one.coordinates, order), _columns(one.images, order), take(one.tags, order))
-            return sorted_place, _reordered(state, one.coordinates.shape, lambda leaf: _columns(leaf, order))
+            return sorted_place, _reordered(mover, state, lambda leaf: _columns(leaf, order))
 
         def build(replica: Replicas, one: Place) -> nb.Neighbors:
             return nb.build(plan, _in_slots(replica.system, one.tags), one.coordinates, one.tags)
 
-        place, rule = jax.vmap(sort)(place, rule)
+        place, rule = jax.vmap(sort)(replicas.rule, place, rule)
         listed: nb.Neighbors = jax.vmap(build)(replicas, place)
         met = met._replace(
             row=jnp.maximum(met.row, jnp.max(listed.needed_row)),
@@ -121,13 +122,12 @@ class Particles:
         work = work._replace(few=jnp.broadcast_to(moving.few, work.few.shape))
         return place, moving.rule, work, moving.clock, moving.stale, met._replace(active=moving.active)
 
-    def seen(self, replica: Replicas, place: Place, work: Work) -> tuple[System, Configuration]:
-        """The system and the configuration, particles in the order of the slots."""
+    def seen(self, replica: Replicas, place: Place, work: Work) -> Configuration:
+        """What observables of spheres are called with."""
         listed = work.neighbors
         images = place.images + crossings(listed.reference, place.coordinates).astype(jnp.int32)
-        start = _columns(replica.start, place.tags)
-        seen = Configuration(place.coordinates, images, start, listed.rows, place.tags)
-        return _in_slots(replica.system, place.tags), seen
+        system, start = _in_slots(replica.system, place.tags), _columns(replica.start, place.tags)
+        return Configuration(system, place.coordinates, images, start, listed.rows, place.tags)
 
     def close(self, place: Place, work: Work) -> Place:
         """Count the boxes crossed since the rows were listed.
@@ -147,7 +147,7 @@ class Particles:
         """Particles in their original order."""
         order = np.argsort(place.tags)
         sorted_place = Place(place.coordinates[:, order], place.images[:, order], place.tags[order])
-        return sorted_place, _reordered(rule, place.coordinates.shape, lambda leaf: leaf[..., order])
+        return sorted_place, _reordered(replica.rule, rule, lambda leaf: leaf[..., order])
 
     def grown(self, met: Needs, replicas: Replicas) -> "Particles | str":
         """Room for what overflowed, and for any Poisson pattern: new replicas start from one. Or why there is none."""
@@ -162,7 +162,7 @@ class Particles:
         """The best skin, capacities and list of active particles for the next chunk."""
         if not self.tunes:
             return self, 0.0
-        local = self.lists and bool(getattr(replicas.rule, "local", False))
+        local = self.lists and replicas.rule.local
         plan, gain = tuning.next_plan(self.plan, replicas.system, met, pace.steps, pace.seconds_left, local, pace.batch)
         return replace(self, plan=plan), gain
 
@@ -329,9 +329,9 @@ def _columns(leaf: Array, order: Array) -> Array:
     return rows.reshape(leaf.shape)
 
 
-def _reordered(state: Any, shape: tuple[int, ...], columns: Callable[[Any], Any]) -> Any:
-    """A rule's state with the leaves of the shape (dim, N) of the coordinates in another order of the particles."""
-    return jax.tree.map(lambda leaf: columns(leaf) if np.shape(leaf)[-2:] == shape else leaf, state)
+def _reordered(rule: Rule, state: Any, columns: Callable[[Any], Any]) -> Any:
+    """A rule's state with the leaves that belong to particles in another order of these."""
+    return jax.tree.map(lambda leaf, travels: columns(leaf) if travels else leaf, state, rule.by_particle(state))
 
 
 def _in_slots(system: System, tags: Array) -> System:

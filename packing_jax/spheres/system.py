@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,16 +12,13 @@ from jax import Array
 from packing_jax.errors import PackingError
 from packing_jax.spheres.energy import LINEAR, Overlap, PairEnergy, is_number
 from packing_jax.spheres.geometry import check_dim, packing_fraction, scale_to_phi
+from packing_jax.trees import pytree
 
 #: An array in a pytree's field. Not annotated as one, because jax rebuilds trees with other leaves too: shapes, specs.
 Leaf = Any
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["box", "diameters", "unit", "energy"],
-    meta_fields=["particles", "dim", "cut"],
-)
+@pytree(meta=["particles", "dim", "cut"])
 @dataclass(frozen=True)
 class System:
     """Spheres in a periodic cubic box; a pytree, so that systems of different phi stack into one batch.

@@ -30,20 +30,17 @@ def _tags(coordinates: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def measure(system: System, configuration: Configuration) -> tuple[jax.Array, jax.Array, jax.Array]:
+def measure(seen: Configuration) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Activity, energy and mean squared displacement, compiled together."""
-    return (
-        activity(system, configuration),
-        energy(system, configuration),
-        mean_squared_displacement(system, configuration),
-    )
+    return activity(seen), energy(seen), mean_squared_displacement(seen)
 
 
 def at_rest(system: System, x: np.ndarray, rows: np.ndarray | jax.Array | None = None) -> Configuration:
     """A configuration that has not moved; positions (N, dim) in the unit of the box side."""
     coordinates = to_fixed(jnp.asarray(x, system.box.dtype), system.box)
     rows = all_pairs_rows(len(x)) if rows is None else jnp.asarray(rows)
-    return Configuration(coordinates, jnp.zeros(coordinates.shape, jnp.int32), coordinates, rows, _tags(coordinates))
+    images = jnp.zeros(coordinates.shape, jnp.int32)
+    return Configuration(system, coordinates, images, coordinates, rows, _tags(coordinates))
 
 
 def distances(x: np.ndarray, side: float) -> np.ndarray:
@@ -123,14 +120,14 @@ def test_activity_counts_particles_that_overlap() -> None:
     x[4:7] = [[0.3, 0.37], [0.38, 0.37], [0.46, 0.37]]  # the one in the middle overlaps both others
     r = distances(x, 1.0)
     assert set(np.flatnonzero(np.any(r < 0.1, axis=1))) == {0, 1, 4, 5, 6}
-    assert measure(system, at_rest(system, x))[0] == pytest.approx(5 / 16)
+    assert measure(at_rest(system, x))[0] == pytest.approx(5 / 16)
     x[5] = [0.62, 0.37]  # without it they are free
-    assert measure(system, at_rest(system, x))[0] == pytest.approx(2 / 16)
+    assert measure(at_rest(system, x))[0] == pytest.approx(2 / 16)
 
 
 def test_an_absorbed_configuration_has_no_activity_and_no_energy() -> None:
     system = System.from_diameters(0.249, 16, 2)
-    assert [float(value) for value in measure(system, at_rest(system, LATTICE))] == [0, 0, 0]
+    assert [float(value) for value in measure(at_rest(system, LATTICE))] == [0, 0, 0]
 
 
 def test_overlaps_shallower_than_the_cut_do_not_count() -> None:
@@ -138,7 +135,7 @@ def test_overlaps_shallower_than_the_cut_do_not_count() -> None:
     x[1] = [0.0, 0.1 * (1 - 4e-6)]
     for pair_energy, active in ((LINEAR, 2 / 16), (HARMONIC, 0.0)):
         system = System.from_diameters(0.1, 16, 2, energy=pair_energy)
-        share, mean_energy, _ = measure(system, at_rest(system, x))
+        share, mean_energy, _ = measure(at_rest(system, x))
         assert share == active
         assert mean_energy > 0
 
@@ -150,10 +147,10 @@ def test_padding_counts_for_nothing() -> None:
     rows = np.tile(np.arange(16, dtype=np.int32)[:, None], (1, 15))
     rows[:2, 4] = [1, 0]
     for listed in (rows, rows[:, ::-1]):
-        share, mean_energy, _ = measure(system, at_rest(system, x, listed))
+        share, mean_energy, _ = measure(at_rest(system, x, listed))
         assert share == pytest.approx(2 / 16)
         assert mean_energy == pytest.approx(0.25 * 0.5**2 / 16, rel=1e-5)
-    assert measure(system, at_rest(system, x, np.tile(rows[:, :1], (1, 15))))[0] == 0
+    assert measure(at_rest(system, x, np.tile(rows[:, :1], (1, 15))))[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -165,7 +162,7 @@ def test_activity_and_energy_of_a_poisson_pattern(pair_energy: Overlap, mixed: b
     n, side = 60, 4.0
     system = System.create(0.5, n, 3, sizes=mixture_1_to_1_4(n) if mixed else None, energy=pair_energy, box=side)
     x = side * np.random.default_rng(2).random((n, 3))
-    share, mean_energy, _ = measure(system, at_rest(system, x))
+    share, mean_energy, _ = measure(at_rest(system, x))
     sigma = np.broadcast_to(np.asarray(system.diameters, np.float64), n)
     contact = 0.5 * (sigma[:, None] + sigma[None])
     depth = np.maximum(1 - distances(x, side) / contact, 0)
@@ -194,7 +191,7 @@ def test_observables_do_not_depend_on_the_order_of_particles_or_rows() -> None:
             listed = rng.permuted(listed, axis=1)
         here = at_rest(system, x[order], listed)
         here = here._replace(images=jnp.asarray(images[:, order]), start=jnp.asarray(start[:, order]))
-        return [float(value) for value in measure(system, here)]
+        return [float(value) for value in measure(here)]
 
     first = reordered(np.arange(n), shuffle=False)
     for _ in range(5):
@@ -206,7 +203,7 @@ def test_energy_of_a_heap() -> None:
     # every pair at full overlap: V = a0 with each of n - 1 partners, shared by two
     n = 300
     system = System.from_diameters(0.01, n, 2, energy=overlap(1.0, 0.99))
-    share, mean_energy, _ = measure(system, at_rest(system, np.full((n, 2), 0.3)))
+    share, mean_energy, _ = measure(at_rest(system, np.full((n, 2), 0.3)))
     assert share == 1
     assert mean_energy == pytest.approx(0.5 * 0.99 * (n - 1), rel=1e-4)
 
@@ -225,9 +222,9 @@ def test_msd_of_known_displacements(side: float) -> None:
     # a coordinate is counted from the middle of the box: it crosses where x/side + 1/2 is whole
     images = (np.floor(end + 0.5) - np.floor(start + 0.5)).astype(np.int32)
     first, last = (to_fixed(jnp.asarray(side * x, jnp.float32), system.box) for x in (start, end % 1.0))
-    configuration = Configuration(last, jnp.asarray(images.T), first, all_pairs_rows(n), _tags(first))
+    configuration = Configuration(system, last, jnp.asarray(images.T), first, all_pairs_rows(n), _tags(first))
     expected = np.mean(np.sum((moved * side) ** 2, axis=1)) / float(system.unit) ** 2
-    assert msd(system, configuration) == pytest.approx(expected, rel=1e-5)
+    assert msd(configuration) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_step_across_the_boundary_is_a_short_one() -> None:
@@ -236,10 +233,10 @@ def test_a_step_across_the_boundary_is_a_short_one() -> None:
     start = jnp.asarray([[2**31 - 1, -(2**31)]], jnp.int32)
     end = jnp.asarray([[-(2**31) + 99, 2**31 - 100]], jnp.int32)  # 100 quanta up, 100 down
     images = jnp.asarray([[1, -1]], jnp.int32)
-    configuration = Configuration(end, images, start, all_pairs_rows(2), _tags(start))
-    assert msd(system, configuration) == pytest.approx((100 * quantum / 0.1) ** 2, rel=1e-5)
+    configuration = Configuration(system, end, images, start, all_pairs_rows(2), _tags(start))
+    assert msd(configuration) == pytest.approx((100 * quantum / 0.1) ** 2, rel=1e-5)
     full = configuration._replace(images=images + 3)
-    assert msd(system, full) == pytest.approx((3 / 0.1) ** 2, rel=1e-5)
+    assert msd(full) == pytest.approx((3 / 0.1) ** 2, rel=1e-5)
 
 
 def test_displacements_keep_the_particles_order_and_their_turns_round_the_box() -> None:
@@ -256,3 +253,64 @@ def test_displacements_keep_the_particles_order_and_their_turns_round_the_box() 
     turns = (run.positions - first.positions) - moved[-1] / side
     assert np.any(np.abs(turns) > 0.5)  # some left the box
     np.testing.assert_allclose(turns, np.rint(turns), atol=1e-5)
+
+
+# --- an observable of the user's own --------------------------------------------------------------------------
+
+
+def close_pairs(seen: Configuration) -> jax.Array:
+    """Pairs closer than 1.1 contact distances, an exact count."""
+    near = seen.neighbours
+    return jnp.sum(near.distance < 1.1 * near.contact, dtype=jnp.int32) // 2
+
+
+def everything(seen: Configuration) -> dict[str, jax.Array]:
+    near = seen.neighbours
+    return {"positions": seen.positions, "diameters": seen.diameters, "moved": seen.displacements, **near._asdict()}
+
+
+def test_a_configuration_shows_positions_and_neighbours_in_the_order_of_the_particles() -> None:
+    n, side = 40, 6.0
+    rng = np.random.default_rng(8)
+    system = System.create(0.9, n, 2, sizes=mixture_1_to_1_4(n), box=side)
+    x, order = side * rng.random((n, 2)), rng.permutation(n)
+    sorted_system = System.create(0.9, n, 2, sizes=mixture_1_to_1_4(n)[order], box=side)
+    start = to_fixed(jnp.asarray(x[order] - [0.3, 0.0], jnp.float32), system.box)
+    seen = at_rest(sorted_system, x[order])._replace(tags=jnp.asarray(order, jnp.int32), start=start)
+    seen = seen._replace(images=geometry.crossings(start, seen.coordinates).astype(jnp.int32))
+    found = jax.device_get(jax.jit(everything)(seen))
+    unit = float(system.unit)
+    sigma = np.asarray(system.diameters, np.float64) / unit
+    np.testing.assert_allclose(found["positions"], x / unit, atol=1e-5)
+    np.testing.assert_allclose(found["diameters"], sigma, rtol=1e-6)
+    np.testing.assert_allclose(found["moved"], np.tile([0.3 / unit, 0.0], (n, 1)), atol=1e-5)
+    index = found["particle"]
+    np.testing.assert_array_equal(np.sort(index, axis=1), np.sort(np.asarray(all_pairs_rows(n)), axis=1))
+    r, contact = distances(x, side) / unit, 0.5 * (sigma[:, None] + sigma[None])
+    me = np.arange(n)[:, None]
+    np.testing.assert_allclose(found["distance"], r[me, index], rtol=1e-4)
+    np.testing.assert_allclose(found["contact"], contact[me, index], rtol=1e-5)
+    np.testing.assert_array_equal(found["overlapping"], (r < contact)[me, index])
+    apart = x[:, None] - x[index]
+    np.testing.assert_allclose(found["separation"], (apart - side * np.round(apart / side)) / unit, atol=1e-4)
+
+
+def test_padding_is_infinitely_far_away() -> None:
+    system = System.from_diameters(0.2, 16, 2)
+    rows = np.tile(np.arange(16, dtype=np.int32)[:, None], (1, 3))
+    rows[:2, 1] = [1, 0]
+    near = jax.jit(lambda seen: seen.neighbours)(at_rest(system, LATTICE, rows))
+    assert np.sum(np.isfinite(near.distance)) == 2
+    np.testing.assert_allclose(near.distance[:2, 1], 1.25, rtol=1e-5)
+
+
+def test_a_run_records_an_observable_of_the_users_own() -> None:
+    system, times = System.create(0.9, 60, 2, sizes=mixture_1_to_1_4(60)), np.array([0, 5, 40])
+    record = {"close": close_pairs, "x": lambda seen: seen.positions}
+    run = simulate(system, bro(0.3), 40, jax.random.key(5), record=record, times=times)
+    side = 1.0 / float(system.unit)
+    np.testing.assert_allclose(run["x"][-1], run.positions * side, atol=1e-5)
+    sigma = np.asarray(system.diameters, np.float64) * side
+    for close, x in zip(run["close"], run["x"].astype(float), strict=True):
+        assert close == np.sum(distances(x, side) < 1.1 * 0.5 * (sigma[:, None] + sigma[None])) // 2
+    assert run["close"][0] != run["close"][-1]

@@ -183,7 +183,7 @@ def test_recorded_bits_do_not_depend_on_the_order() -> None:
     def seen(order: np.ndarray) -> np.ndarray:
         c = jnp.asarray(x[:, order])
         return np.asarray(
-            observe(system, Configuration(c, jnp.zeros_like(c), c, jnp.zeros((1, 257), jnp.int32), jnp.arange(257)))
+            observe(Configuration(system, c, jnp.zeros_like(c), c, jnp.zeros((1, 257), jnp.int32), jnp.arange(257)))
         )
 
     first = seen(np.arange(257))

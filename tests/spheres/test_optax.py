@@ -121,6 +121,47 @@ def test_state_with_more_axes_follows_the_particles() -> None:
     assert _difference(by_hand, driven) < 1e-9
 
 
+OF_PARTICLES: dict[str, tuple[optax.GradientTransformation, list[tuple[int, ...]]]] = {
+    # the shapes of the leaves that belong to particles, for parameters (2, 7)
+    "plain": (optax.sgd(0.1), []),
+    "momentum": (optax.sgd(0.1, momentum=0.9), [(2, 7)]),
+    "adam": (optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1)), [(2, 7), (2, 7)]),
+    "memory": (_mean_of_three(0.1), [(3, 2, 7)]),
+    "lbfgs": (optax.lbfgs(0.1, memory_size=3, linesearch=None), [(2, 7), (2, 7), (3, 2, 7), (3, 2, 7)]),
+    # second moments of rows and of columns: the columns are the particles
+    "factored": (optax.scale_by_factored_rms(min_dim_size_to_factor=2), [(7,)]),
+}
+
+
+@pytest.mark.parametrize("name", OF_PARTICLES)
+def test_an_optimizer_says_what_travels_with_the_particles(name: str) -> None:
+    optimizer, expected = OF_PARTICLES[name]
+    state = optimizer.init(jnp.ones((2, 7)))
+    marks = pj.sgd(optimizer).by_particle(state)
+    assert jax.tree.structure(marks) == jax.tree.structure(state)
+    leaves = [leaf for leaf, mark in zip(jax.tree.leaves(state), jax.tree.leaves(marks), strict=True) if mark]
+    assert sorted(leaf.shape for leaf in leaves) == sorted(expected)
+
+
+def test_marks_of_an_optimizer_with_a_number_per_replica() -> None:
+    rates = jnp.asarray([0.1, 0.2], jnp.float32)
+    rule = pj.sgd(Partial(optax.inject_hyperparams(optax.sgd), learning_rate=rates, momentum=rates), np.ones(2))
+    state = optax.inject_hyperparams(optax.sgd)(0.1, momentum=0.9).init(jnp.ones((2, 7)))
+    assert sum(jax.tree.leaves(rule.by_particle(state))) == 1
+
+    def marks(one: Any) -> jax.Array:
+        return jnp.asarray(jax.tree.leaves(one.by_particle(state)))
+
+    # also where the driver asks, for each replica of a batch
+    np.testing.assert_array_equal(np.sum(jax.vmap(marks)(rule), axis=1), [1, 1])
+
+
+def test_a_state_that_has_the_particles_on_another_axis_is_refused() -> None:
+    turned = optax.GradientTransformation(lambda x: jnp.zeros_like(x.T), lambda g, state, _=None: (g, state))
+    with pytest.raises(pj.PackingError, match=r"shape \(3, 2\) for parameters of shape \(2, 3\); .* last axis"):
+        pj.sgd(turned).by_particle(jnp.zeros((7, 2)))
+
+
 def test_switches_in_a_partial() -> None:
     """``nesterov`` is a Python bool that optax tests: it must not become a traced array."""
     rule = Partial(optax.sgd, learning_rate=0.1, momentum=0.8, nesterov=True)

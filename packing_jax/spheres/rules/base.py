@@ -1,7 +1,8 @@
-"""What the rules share: the protocol, the exact row sums, and the checks of their arguments."""
+"""What the rules share: the base class, the pairs as every rule sees them, their sums, and checks of arguments."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from packing_jax.errors import PackingError
+from packing_jax.exact import bounded_row_sums, row_sums
 from packing_jax.spheres import noise
 from packing_jax.spheres.energy import Pairs, pair_rows
 from packing_jax.spheres.fixed_point import Followed, known_length, reals, row_totals, with_derivative
@@ -28,32 +30,61 @@ class Info(NamedTuple):
     sums: Any = None  #: (dim, M) the row sums behind the move, which a derivative need not make again
 
 
-@runtime_checkable
-class Rule(Protocol):
-    """The algebra of a stochastic update, after optax; see the package docstring.
+class Rule:
+    """A stochastic update of a configuration: what it carries, and one step. The base class of every rule.
 
-    A rule may have a third member, ``local = True``: a particle without overlap stays where it is, and no other's move
-    needs its row. Where few particles overlap, only these are then stepped. A fourth, ``reciprocal = True``: the terms
-    of its row sums are opposite for the two partners of a pair, but for draws that the sums are told, so that
-    derivatives need no scatter. A fifth, ``pathless``: hyperparameters that choose and do not move, with the sentence
-    that refuses their derivative. A sixth, ``check_derivative()``, refuses what has no derivative in a sentence. A step
-    that calls ``sum_of_kicks`` or ``exact_row_sum``, one of them and once, reports what that returned, or where it kept
-    it, as ``Info.sums``.
+    A rule is a frozen dataclass and a pytree (:func:`packing_jax.trees.pytree`) whose leaves are its hyperparameters.
+    ``step`` must be written; the rest has defaults that are right for a rule of which nothing is known. Where the moves
+    are sums over overlaps, :func:`packing_jax.spheres.rules.pair_rule` makes the whole rule of one function.
     """
 
-    def init(self, system: System, coordinates: Any) -> Any:
-        """What the rule carries from step to step."""
-        ...
+    #: A particle without an overlap stays where it is, and no other's move needs its row. Where few particles overlap
+    #: and the energy ends at contact with a finite force, only these are then stepped.
+    local: bool = False
+
+    #: The terms of a row sum are opposite for the two partners of a pair, but for draws that the sums are told, so that
+    #: derivatives need no scatter.
+    reciprocal: bool = False
+
+    #: Hyperparameters that choose and do not move, each with the sentence that refuses its derivative.
+    pathless: Mapping[str, str] = MappingProxyType({})
+
+    def init(self, system: System, coordinates: Array | Followed) -> Any:
+        """What the rule carries from step to step, a pytree of arrays; nothing unless said otherwise."""
+        return ()
 
     def step(
-        self, words: noise.Words, system: System, coordinates: Any, neighbors: Neighbors, state: Any
-    ) -> tuple[Array, Any, Info]:
-        """Displacement in quanta (dim, M) of the particles whose rows are listed, the next state, and diagnostics.
+        self, words: noise.Words, system: System, coordinates: Array | Followed, neighbors: Neighbors, state: Any
+    ) -> tuple[Array, Any, "Info"]:
+        """One move of the M particles whose rows are listed.
 
-        Coordinates are integers, or ``Followed`` ones where the step is differentiated; these bring the ``sums`` that
-        the step of the integers reported.
+        Args:
+            words: the step's random words, see :mod:`packing_jax.spheres.noise`.
+            system: box (of side 1), diameters in the order of the coordinates, energy.
+            coordinates: (dim, N) fixed point; ``Followed`` ones where the step is differentiated, which bring the
+                ``sums`` that the step of the integers reported.
+            neighbors: rows of every pair within reach of the energy, and contact at least.
+            state: what the last step carried.
+
+        Returns:
+            Displacement (dim, M) in quanta, the next state, and diagnostics. A step that calls ``sum_of_kicks`` or
+            ``exact_row_sum``, one of them and once, reports what that returned, or where it kept it, as ``Info.sums``.
         """
-        ...
+        raise NotImplementedError(f"{type(self).__name__} is a rule without a step")
+
+    def by_particle(self, state: Any) -> Any:
+        """Which leaves of the state have the particles as their last axis: a bool for each, in a tree of its structure.
+
+        These leaves are sorted with the particles. None is, unless said otherwise.
+        """
+        return jax.tree.map(lambda _: False, state)
+
+    def check_derivative(self) -> None:
+        """Refuse in a sentence what has no derivative along a run; everything has one, unless said otherwise.
+
+        Raises:
+            PackingError: a hyperparameter for which a run has no derivative.
+        """
 
 
 class Scene(NamedTuple):
@@ -81,21 +112,6 @@ def look(words: noise.Words, system: System, coordinates: Array | Followed, neig
     hit = pairs.overlapping()
     deep = pairs.overlapping(system.cut) if system.cut else hit
     return Scene(pairs, hit, deep, words.particle, own, other, coordinates, neighbors.rows)
-
-
-def row_sums(terms: Sequence[Array], deep: Array) -> tuple[list[Array], Array]:
-    """Sums (M,) of integer terms (M, K) over the rows, and whether a row has an overlap.
-
-    All in one reduction: XLA then computes a pair once for all of them, and stores nothing per pair.
-    """
-    operands = (*terms, deep)
-    starts = tuple(np.zeros((), operand.dtype) for operand in operands)
-
-    def add(left: tuple[Array, ...], right: tuple[Array, ...]) -> tuple[Array, ...]:
-        return (*(a + b for a, b in zip(left[:-1], right[:-1], strict=True)), left[-1] | right[-1])
-
-    *sums, active = jax.lax.reduce(operands, starts, add, (1,))
-    return sums, active
 
 
 def as_move(displacement: Array, coordinates: Array | Followed) -> Array:
@@ -153,35 +169,15 @@ def exact_row_sum(
 ) -> tuple[Array, Array]:
     """Sum floats (M, K), one array per axis, over the rows exactly, in fixed point, whatever their order.
 
-    A derivative may be told the draws (M, K) of both partners, and is that of the sum of values times these.
-
-    Each value is at most ``bound``. The quantum is 2^-24 of the bound in float32, the resolution of the values
-    themselves, and 2^-56 in float64. Long rows are summed in high and low halves, so that 2^15 terms cannot overflow.
-    Sums are multiplied by the quantum: divided by its inverse, XLA does one or the other, and not the same in all
-    programs.
+    Each value is at most ``bound``, see :func:`packing_jax.exact.bounded_row_sums`. A derivative may be told the draws
+    (M, K) of both partners, and is that of the sum of values times these.
 
     Returns the sums (dim, M) and the mask of active particles.
     """
     followed = scene.coordinates
     if isinstance(followed, Followed):
         return with_derivative(_known(followed), _real_sums(values, scene, followed, draws)), _active(scene)
-    return _exact_sums(values, bound, scene.deep)
-
-
-def _exact_sums(values: Sequence[Array], bound: Array | float, deep: Array) -> tuple[Array, Array]:
-    dtype = values[0].dtype
-    bits = 8 * dtype.itemsize
-    bound = jnp.asarray(bound, dtype)
-    scale, quantum = np.asarray(2.0 ** (bits - 8), dtype) / bound, np.asarray(2.0 ** (8 - bits), dtype) * bound
-    whole = [jnp.rint(value * scale).astype(np.dtype(f"int{bits}")) for value in values]
-    if values[0].shape[1] < 127:
-        sums, active = row_sums(whole, deep)
-        return jnp.stack([total.astype(dtype) for total in sums]) * quantum, active
-    half = np.asarray(bits // 2, whole[0].dtype)
-    lowest = np.asarray(2 ** (bits // 2) - 1, whole[0].dtype)
-    parts, active = row_sums([part for one in whole for part in (one >> half, one & lowest)], deep)
-    high, low = (jnp.stack(sums).astype(dtype) for sums in (parts[::2], parts[1::2]))
-    return (high * np.asarray(2.0 ** (bits // 2), dtype) + low) * quantum, active
+    return bounded_row_sums(values, bound, scene.deep)
 
 
 def length(vectors: Array) -> Array:

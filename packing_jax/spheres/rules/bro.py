@@ -10,9 +10,7 @@ arXiv:2505.22933 for the correlation.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -24,6 +22,7 @@ from packing_jax.spheres.neighbors import Neighbors
 from packing_jax.spheres.rules.base import (
     Coupling,
     Info,
+    Rule,
     Scene,
     as_move,
     check_coupling,
@@ -35,23 +34,19 @@ from packing_jax.spheres.rules.base import (
     sum_of_kicks,
 )
 from packing_jax.spheres.system import Leaf, System
+from packing_jax.trees import pytree
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["kick"], meta_fields=["coupling", "correlation", "name"])
+@pytree(meta=["coupling", "correlation"])
 @dataclass(frozen=True)
-class BRO:
+class BRO(Rule):
     """Biased random organization; build with :func:`bro`."""
 
     kick: Leaf
     coupling: Coupling
     correlation: float
-    name: str = "bro"  #: jax tells the trees of two dataclasses apart by their fields only
     local = True  #: what does not overlap does not move
     reciprocal = True  #: partners get opposite terms, but for draws of their own
-
-    def init(self, system: System, coordinates: Array | Followed) -> tuple[()]:
-        """Nothing is carried."""
-        return ()
 
     def step(
         self, words: noise.Words, system: System, coordinates: Array | Followed, neighbors: Neighbors, state: tuple[()]

@@ -12,9 +12,7 @@ Source: arXiv:2411.11834.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
-import jax
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
@@ -27,6 +25,7 @@ from packing_jax.spheres.neighbors import Neighbors
 from packing_jax.spheres.rules.base import (
     Coupling,
     Info,
+    Rule,
     Scene,
     as_move,
     bounded,
@@ -38,23 +37,19 @@ from packing_jax.spheres.rules.base import (
     sum_of_kicks,
 )
 from packing_jax.spheres.system import Leaf, System
+from packing_jax.trees import pytree
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["kick"], meta_fields=["coupling", "correlation", "name"])
+@pytree(meta=["coupling", "correlation"])
 @dataclass(frozen=True)
-class Langevin:
+class Langevin(Rule):
     """The moment-matched Langevin map; build with :func:`langevin`."""
 
     kick: Leaf
     coupling: Coupling
     correlation: float
-    name: str = "langevin"  #: jax tells the trees of two dataclasses apart by their fields only
     local = True  #: what does not overlap does not move
     reciprocal = True  #: partners get opposite terms, but for draws of their own
-
-    def init(self, system: System, coordinates: Array | Followed) -> tuple[()]:
-        """Nothing is carried."""
-        return ()
 
     def step(
         self, words: noise.Words, system: System, coordinates: Array | Followed, neighbors: Neighbors, state: tuple[()]

@@ -8,13 +8,12 @@ Gollub and Pine, Nat. Phys. 4, 420 (2008).
 """
 
 from dataclasses import dataclass
-from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from packing_jax.exact import row_sums
 from packing_jax.spheres import noise
 from packing_jax.spheres.fixed_point import Followed
 from packing_jax.spheres.geometry import float_of
@@ -22,33 +21,29 @@ from packing_jax.spheres.neighbors import Neighbors
 from packing_jax.spheres.rules.base import (
     Coupling,
     Info,
+    Rule,
     Scene,
     as_move,
     check_coupling,
     check_positive,
     look,
     pair_uniforms,
-    row_sums,
     sum_of_kicks,
 )
 from packing_jax.spheres.system import Leaf, System
+from packing_jax.trees import pytree
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["kick"], meta_fields=["coupling", "correlation", "name"])
+@pytree(meta=["coupling", "correlation"])
 @dataclass(frozen=True)
-class RandomOrganization:
+class RandomOrganization(Rule):
     """Random organization; build with :func:`random_organization`."""
 
     kick: Leaf
     coupling: Coupling
     correlation: float
-    name: str = "random organization"  #: jax tells the trees of two dataclasses apart by their fields only
     local = True  #: what does not overlap does not move
     reciprocal = True  #: partners get opposite terms, but for draws of their own
-
-    def init(self, system: System, coordinates: Array | Followed) -> tuple[()]:
-        """Nothing is carried."""
-        return ()
 
     def step(
         self, words: noise.Words, system: System, coordinates: Array | Followed, neighbors: Neighbors, state: tuple[()]

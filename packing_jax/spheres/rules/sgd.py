@@ -11,7 +11,7 @@ With ``optax.sgd(alpha)`` this is dx = -alpha g. Source: arXiv:2411.11834.
 """
 
 from dataclasses import dataclass
-from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from packing_jax.errors import PackingError
+from packing_jax.exact import row_sums
 from packing_jax.spheres import noise
 from packing_jax.spheres.energy import pair_slopes
 from packing_jax.spheres.fixed_point import Followed, reals
@@ -30,6 +31,7 @@ from packing_jax.spheres.neighbors import Neighbors
 from packing_jax.spheres.rules.base import (
     Coupling,
     Info,
+    Rule,
     Scene,
     as_move,
     bounded,
@@ -37,9 +39,9 @@ from packing_jax.spheres.rules.base import (
     check_fraction,
     exact_row_sum,
     look,
-    row_sums,
 )
 from packing_jax.spheres.system import Leaf, System
+from packing_jax.trees import pytree
 
 _CHOOSES = (
     "the batch fraction chooses which pairs move and does not enter their moves: the path of a run has no derivative "
@@ -69,13 +71,9 @@ class _Switched:
         return self.make(*args, **dict(self.switches), **keywords)
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["optimizer", "batch_fraction"],
-    meta_fields=["coupling", "correlation", "selective", "local"],
-)
+@pytree(meta=["coupling", "correlation", "selective", "local"])
 @dataclass(frozen=True)
-class SGD:
+class SGD(Rule):
     """Stochastic gradient descent; build with :func:`sgd`."""
 
     optimizer: Any  #: a pytree that makes an optax transformation when called
@@ -85,11 +83,7 @@ class SGD:
     selective: bool
     local: bool  #: the optimizer moves each particle by its own gradient alone, and not at all where that is zero
     reciprocal = True  #: partners get opposite terms, but for draws of their own
-
-    @property
-    def pathless(self) -> dict[str, str]:
-        """The batch fraction only chooses."""
-        return {"batch_fraction": _CHOOSES}
+    pathless = MappingProxyType({"batch_fraction": _CHOOSES})
 
     def check_derivative(self) -> None:
         """Try whether updates have a derivative where a particle's gradient is zero, with 1/2 for what is traced.
@@ -112,6 +106,35 @@ class SGD:
     def init(self, system: System, coordinates: Array | Followed) -> optax.OptState:
         """The optimizer's own state."""
         return self.optimizer().init(_parameters(system, coordinates))
+
+    def by_particle(self, state: optax.OptState) -> Any:
+        """The leaves whose last axis is as long as that of the parameters: found by making the state of other lengths.
+
+        Not by optax's ``tree_map_params``: an optimizer whose ``init`` calculates with the parameters' shape or values
+        fails on its placeholders.
+
+        Raises:
+            PackingError: the optimizer keeps an array that depends on the number of particles in another way.
+        """
+        one = _of_one_replica(self.optimizer)
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            shapes = [
+                jax.eval_shape(lambda x: one().init(x), jax.ShapeDtypeStruct((2, n), np.dtype(np.float32)))
+                for n in (3, 5)
+            ]
+
+        def follows(few: Any, more: Any) -> bool:
+            if few.shape == more.shape:
+                return False
+            if few.shape[:-1] == more.shape[:-1] and (few.shape[-1], more.shape[-1]) == (3, 5):
+                return True
+            raise PackingError(
+                f"the optimizer keeps an array of shape {few.shape} for parameters of shape (2, 3); one with an entry "
+                "for each particle must have these as its last axis, as the parameters have, to be sorted with them"
+            )
+
+        marks = jax.tree.leaves(jax.tree.map(follows, *shapes))
+        return jax.tree.unflatten(jax.tree.structure(state), marks)
 
     def step(
         self,
@@ -249,11 +272,16 @@ def sgd(
     return SGD(optimizer, fraction, coupling, correlation, selective, _is_local(optimizer))
 
 
+def _of_one_replica(optimizer: Any) -> Any:
+    """The optimizer with one number for each hyperparameter, that of any replica."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf).reshape(-1)[0], optimizer)
+
+
 def _is_local(optimizer: Any) -> bool:
     """Whether updates are local, by trial: momentum, weight decay and clipping by the global norm are not."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(optimizer)):
         return False
-    one = jax.tree.map(lambda leaf: jnp.asarray(leaf).reshape(-1)[0], optimizer)  # of any replica
+    one = _of_one_replica(optimizer)
     rng = np.random.default_rng(0)
     with jax.ensure_compile_time_eval(), jax.numpy_dtype_promotion("standard"):
         places = jnp.asarray(rng.uniform(1.0, 2.0, (2, 6)), np.float32)
