@@ -34,8 +34,7 @@ import numpy as np
 
 from packing_jax import System
 from packing_jax.commands import plots
-from packing_jax.commands.report import open_results
-from packing_jax.criticality import ACTIVITY_CUT, estimate_phi_c
+from packing_jax.criticality import ACTIVITY_CUT, estimate_phi_c, open_results
 from packing_jax.criticality.stationarity import final_activity
 from packing_jax.sweeps.run import run_sweep
 from packing_jax.sweeps.spheres import Sweep

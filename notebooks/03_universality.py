@@ -35,8 +35,7 @@ import numpy as np
 
 from packing_jax import PackingError
 from packing_jax.commands import plots
-from packing_jax.commands.report import open_results
-from packing_jax.criticality import classes_in, estimate_phi_c, finite_size_collapse, verdict
+from packing_jax.criticality import classes_in, estimate_phi_c, finite_size_collapse, open_results, verdict
 from packing_jax.criticality.stationarity import final_activity
 from packing_jax.sweeps.run import run_sweep
 from packing_jax.sweeps.spheres import Sweep

@@ -19,14 +19,14 @@ from packing_jax.commands import plots
 from packing_jax.criticality import (
     KickEstimate,
     ZeroKickLimit,
-    check_results,
     estimate_phi_c,
+    open_results,
     verdict,
     was_run,
     zero_kick_limit,
 )
+from packing_jax.criticality.results import first_line
 from packing_jax.errors import PackingError
-from packing_jax.sweeps.cells import check_memory, check_metadata
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -124,45 +124,6 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
             f"{root} cannot be written ({error.strerror or error}): it must be a writable directory"
         ) from error
     return summary
-
-
-def open_results(directory: str | os.PathLike[str]) -> xr.Dataset:
-    """The sweep in DIR/results.zarr; positions stay on disk until they are asked for.
-
-    Raises:
-        PackingError: no such directory, no store in it, or a store that is damaged or not a sweep.
-    """
-    import xarray as xr
-
-    root = Path(directory)
-    store = root / "results.zarr"
-    try:
-        place, found = root.is_dir(), store.is_dir()
-    except OSError:  # a name that is too long
-        place = found = False
-    if not found:
-        what = "has no results.zarr" if place else "is not a directory"
-        raise PackingError(f"{root} {what}: give the directory that packing-jax run or sweep wrote")
-    try:
-        check_metadata(store)
-        results = xr.open_zarr(store, chunks=None, consolidated=False, decode_times=False, decode_timedelta=False)
-        check_results(results)
-        needed = {"activity", "absorbed_at", "steps_done", "failed"} & set(results.data_vars)
-        check_memory(sum(results[name].nbytes for name in needed))
-        for name in needed:
-            results[name].load()
-        # a cell that an extension to more steps has not reached yet is not done
-        late = (results["steps_done"] > 0) & (results["steps_done"] < int(results["time"][-1]))
-        if "failed" in results:
-            late &= results["failed"] == 0
-        results["steps_done"] = results["steps_done"].where(~late, 0)
-    except PackingError as error:
-        raise PackingError(f"{store} is not a sweep: {error}") from error
-    except Exception as error:  # a damaged store makes zarr, its codecs and xarray raise anything
-        raise PackingError(
-            f"{store} is damaged and cannot be read ({_first_line(error)}): run the sweep again into a new directory"
-        ) from error
-    return results
 
 
 def format_summary(summary: dict[str, Any]) -> str:
@@ -329,7 +290,7 @@ def _picture(results: xr.Dataset) -> Figure:
         positions = results["positions"].isel(at).transpose("particle", "axis").values
         diameters = results["diameters"].isel(phi=p).values
     except Exception as error:  # as in open_results: one damaged chunk must not cost the numbers
-        raise PackingError(f"the positions cannot be read ({_first_line(error)})") from error
+        raise PackingError(f"the positions cannot be read ({first_line(error)})") from error
     phi = float(results["phi"].values[p])
     return plots.packing(positions, diameters, title=rf"$\phi = {phi:.4g}$")
 
@@ -359,7 +320,3 @@ def _strict(value: Any) -> Any:
 
 def _words(method: str) -> str:
     return method.replace("_", " ")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -12,8 +12,8 @@ survives. One file for each estimate of phi_c, and all of them read the same rec
 `estimates` applies them to a sweep. `zero_kick` extrapolates phi_c(kick) to kick = 0. `exponents` fits power laws at a
 known phi_c, `data_collapse` finds phi_c and exponents from several sizes or times. `search` says what to run next to
 find phi_c to a tolerance, and `universality` compares exponents with the known classes. All of it is float64 NumPy on
-the host, and works on arrays or an `xarray.Dataset` of results, however they were simulated. Where the data do not
-suffice, a `PackingError` says what would help.
+the host. Estimates take arrays, or `results` that have them: a trajectory, a dataset or the directory of a sweep.
+Where the data do not suffice, a `PackingError` says what would help.
 
 `stderr` is one standard deviation: from the bootstrap over replicas, or from the likelihood where absorbed replicas are
 counted (`half_absorbed`). `interval` holds the truth in 95 of 100 cases, which the tests check on known models.
@@ -21,11 +21,12 @@ counted (`half_absorbed`). `interval` holds the truth in 95 of 100 cases, which 
 
 from packing_jax.criticality.data_collapse import Collapse, collapse, time_collapse
 from packing_jax.criticality.decay import StraightestDecay, straightest_decay_phi_c
-from packing_jax.criticality.estimates import KickEstimate, check_results, estimate_phi_c, finite_size_collapse, was_run
+from packing_jax.criticality.estimates import KickEstimate, estimate_phi_c, finite_size_collapse
 from packing_jax.criticality.exponents import Exponent, exponent, fluctuations
 from packing_jax.criticality.half_absorbed import HalfAbsorbed, half_absorbed_phi_c
 from packing_jax.criticality.power_law import MIN_POINTS, PowerLaw, power_law_phi_c
 from packing_jax.criticality.relaxation import Relaxation, relaxation_phi_c, relaxation_times
+from packing_jax.criticality.results import as_sweep, check_results, open_results, was_run
 from packing_jax.criticality.search import SearchResult
 from packing_jax.criticality.threshold import ACTIVITY_CUT, Threshold, threshold_phi_c
 from packing_jax.criticality.universality import CLASSES, UniversalityClass, Verdict, classes_in, verdict
@@ -48,6 +49,7 @@ __all__ = [
     "UniversalityClass",
     "Verdict",
     "ZeroKickLimit",
+    "as_sweep",
     "check_results",
     "classes_in",
     "collapse",
@@ -56,6 +58,7 @@ __all__ = [
     "finite_size_collapse",
     "fluctuations",
     "half_absorbed_phi_c",
+    "open_results",
     "power_law_phi_c",
     "relaxation_phi_c",
     "relaxation_times",

@@ -19,6 +19,7 @@ from packing_jax.criticality.fits import (
     standard_error,
     student_interval,
 )
+from packing_jax.criticality.results import or_results
 from packing_jax.criticality.scan import DRAWS, records_run
 from packing_jax.errors import PackingError
 
@@ -49,6 +50,7 @@ class StraightestDecay:
     points: int
 
 
+@or_results("time", "phi", "activity")
 def straightest_decay_phi_c(
     time: ArrayLike, phi: ArrayLike, activity: ArrayLike, *, draws: int = DRAWS, seed: int = 0
 ) -> StraightestDecay:
@@ -69,6 +71,8 @@ def straightest_decay_phi_c(
     pseudo-values because of the logarithm, joined with the scatter between windows; the 95 % interval comes from
     chi^2(phi_c). Corrections to scaling at early times are not in them: in mean-field dynamics, f_a = 1/(t + 1) at
     phi_c, a cut record gives a phi_c too high by 0.0003.
+
+    In the place of time, phi and activity: a trajectory, a dataset, or the directory of a sweep (str or Path).
 
     Args:
         time: recorded steps, (time,), increasing.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,13 @@ from packing_jax.criticality.exponents import Exponent, exponent, fluctuations
 from packing_jax.criticality.half_absorbed import HalfAbsorbed, half_absorbed_phi_c
 from packing_jax.criticality.power_law import PowerLaw, power_law_phi_c
 from packing_jax.criticality.relaxation import Relaxation, relaxation_phi_c
+from packing_jax.criticality.results import Scan, as_sweep, scan_of
 from packing_jax.criticality.scan import DRAWS, drifting, replicas_run, scan_order
-from packing_jax.criticality.stationarity import Drift, final_activity, final_drift
 from packing_jax.criticality.threshold import Threshold, threshold_phi_c
 from packing_jax.errors import PackingError
 
 if TYPE_CHECKING:
-    import xarray as xr
+    from packing_jax.criticality.results import Results
 
 Array = NDArray[np.float64]
 
@@ -72,52 +72,40 @@ class KickEstimate:
         return found
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """The replicas of one kick and batch fraction; NaN (absorbed_at: -1) where not run."""
-
-    time: Array
-    phi: Array
-    activity: Array  #: (phi, replica, time)
-    absorbed_at: NDArray[np.int64]  #: (phi, replica)
-    final: Array  #: (phi, replica)
-    drift: Drift
-    particles: int | None
-
-
-def estimate_phi_c(results: xr.Dataset, *, draws: int = DRAWS, seed: int = 0) -> tuple[KickEstimate, ...]:
+def estimate_phi_c(results: Results, *, draws: int = DRAWS, seed: int = 0) -> tuple[KickEstimate, ...]:
     """phi_c by every method for each kick and batch fraction of a sweep, in increasing order.
 
     Replicas not run yet or failed (see `was_run`), and those without records in the last half of the time, are left out
     and counted as missing.
 
     Args:
-        results: dims phi, kick, batch_fraction, replica, time; variables activity, absorbed_at, steps_done; the
-            attribute particles, without which there are no fluctuations.
+        results: a trajectory, the directory of a sweep, or a dataset: dims phi, kick, batch_fraction, replica, time;
+            variables activity, absorbed_at, steps_done; the attribute particles, without which there are no
+            fluctuations.
         draws: bootstrap draws.
         seed: of the bootstrap.
 
     Raises:
-        PackingError: a dataset without these dims and variables. A method that refuses raises nothing here: its
+        PackingError: results without these dims and variables. A method that refuses raises nothing here: its
             sentence is in `refusals`.
     """
-    check_results(results)
-    results = results[["activity", "absorbed_at"]].assign(run=was_run(results)).sortby(["kick", "batch_fraction"])
+    sweep = as_sweep(results)
+    kicks, fractions = (sweep[axis].values for axis in ("kick", "batch_fraction"))
     return tuple(
-        _estimate(_cell(results, k, b), float(kick), float(fraction), draws, seed)
-        for k, kick in enumerate(results["kick"].values)
-        for b, fraction in enumerate(results["batch_fraction"].values)
+        _estimate(scan_of(sweep, int(k), int(b)), float(kicks[k]), float(fractions[b]), draws, seed)
+        for k in np.argsort(kicks)
+        for b in np.argsort(fractions)
     )
 
 
-def finite_size_collapse(results: list[xr.Dataset], *, draws: int = DRAWS, seed: int = 0) -> Collapse:
+def finite_size_collapse(results: Sequence[Results], *, draws: int = DRAWS, seed: int = 0) -> Collapse:
     """nu_perp, beta/nu_perp and phi_c by `collapse` of the stationary activity of sweeps at several N, L = N^(1/d).
 
     Active replicas are averaged; a phi at which they drift is left out. Leave out packing fractions far from phi_c
     yourself, where the critical law no longer holds: the chi^2 of the collapse says whether any are left.
 
     Args:
-        results: sweeps of one kick and batch fraction each, with the attributes particles and dim.
+        results: of one kick and batch fraction each, with the attributes particles and dim; as for `estimate_phi_c`.
         draws: bootstrap draws.
         seed: of the bootstrap.
 
@@ -125,12 +113,11 @@ def finite_size_collapse(results: list[xr.Dataset], *, draws: int = DRAWS, seed:
         PackingError: more than one kick or batch fraction, missing attributes, or what `collapse` refuses.
     """
     scales, phis, values = [], [], []
-    for one in results:
-        check_results(one)
+    for one in map(as_sweep, results):
         particles, dim = one.attrs.get("particles"), one.attrs.get("dim")
         if one.sizes["kick"] != 1 or one.sizes["batch_fraction"] != 1 or not particles or not dim:
             raise PackingError("each sweep needs one kick, one batch fraction, and the attributes particles and dim")
-        cell = _cell(one[["activity", "absorbed_at"]].assign(run=was_run(one)), 0, 0)
+        cell = scan_of(one, 0, 0)
         stationary = _stationary(cell)
         scales.append(float(particles) ** (1.0 / float(dim)))
         phis.append(cell.phi[stationary])
@@ -138,31 +125,18 @@ def finite_size_collapse(results: list[xr.Dataset], *, draws: int = DRAWS, seed:
     return collapse(scales, phis, values, draws=draws, seed=seed)
 
 
-def _cell(results: xr.Dataset, kick: int, batch_fraction: int) -> _Cell:
-    cell = results.isel(kick=kick, batch_fraction=batch_fraction)
-    time, phi = cell["time"].values.astype(float), cell["phi"].values.astype(float)
-    activity = cell["activity"].where(cell["run"]).transpose("phi", "replica", "time").values.astype(float)
-    absorbed_at = cell["absorbed_at"].transpose("phi", "replica").values.astype(np.int64)
-    change, stderr = final_drift(time, activity)
-    final = np.where(np.isnan(change), np.nan, final_activity(time, activity, absorbed_at >= 0))
-    # a replica whose record is not complete counts as not run
-    activity = np.where(np.isnan(final)[..., None], np.nan, activity)
-    particles = results.attrs.get("particles")
-    return _Cell(time, phi, activity, absorbed_at, final, Drift(change, stderr), particles and int(particles))
-
-
 def _lowest(law: PowerLaw) -> float:
     return float(law.activity([law.window[0]])[0])
 
 
-def _stationary(cell: _Cell) -> list[int]:
+def _stationary(cell: Scan) -> list[int]:
     """Indices of the phi whose active replicas do not drift."""
     order = scan_order(cell.phi, cell.final)
     moves = drifting(replicas_run(cell.final, order), cell.drift, order)
     return [i for i, moving in zip(order, moves, strict=True) if not moving]
 
 
-def _estimate(cell: _Cell, kick: float, batch_fraction: float, draws: int, seed: int) -> KickEstimate:
+def _estimate(cell: Scan, kick: float, batch_fraction: float, draws: int, seed: int) -> KickEstimate:
     refusals = []
 
     def attempt(method: str, estimate: Callable[[], Any]) -> Any:
@@ -178,8 +152,7 @@ def _estimate(cell: _Cell, kick: float, batch_fraction: float, draws: int, seed:
     power_law = attempt("power_law", lambda: power_law_phi_c(phi, final, cell.drift, **how))
     decay = attempt("decay", lambda: straightest_decay_phi_c(time, phi, f_a, **how))
     relaxation = attempt("relaxation", lambda: relaxation_phi_c(time, phi, f_a, gone, **how))
-    absorbed = np.where(np.isnan(final), np.nan, gone >= 0)
-    half = attempt("half_absorbed", lambda: half_absorbed_phi_c(phi, absorbed))
+    half = attempt("half_absorbed", lambda: half_absorbed_phi_c(phi, cell.absorbed))
 
     def variance() -> Exponent:
         if power_law is None or cell.particles is None:
@@ -211,30 +184,3 @@ def _estimate(cell: _Cell, kick: float, batch_fraction: float, draws: int, seed:
         missing=int(np.isnan(final).sum()),
         runs=final.size,
     )
-
-
-def was_run(results: xr.Dataset) -> xr.DataArray:
-    """True for each replica whose record can be used: steps_done > 0, and not marked `failed`."""
-    run = results["steps_done"] > 0
-    return run & (results["failed"] == 0) if "failed" in results else run
-
-
-def check_results(results: xr.Dataset) -> None:
-    """Raise `PackingError` unless `results` has the coordinates and variables of a sweep.
-
-    Coordinates phi, kick, batch_fraction, replica, time; activity over all five, absorbed_at and
-    steps_done over the first four.
-    """
-    coords = ("phi", "kick", "batch_fraction", "replica", "time")
-    for name in coords:
-        if name not in results.coords or results[name].dims != (name,):
-            raise PackingError(f"these results lack the coordinate '{name}' that every sweep has")
-        values = results[name].values
-        if not values.size or len(np.unique(values)) != values.size:
-            raise PackingError(f"the values of '{name}' must be one or more, all different")
-    for name in ("activity", "absorbed_at", "steps_done"):
-        dims = coords if name == "activity" else coords[:4]
-        if name not in results.data_vars:
-            raise PackingError(f"these results lack the variable '{name}' that every sweep has")
-        if set(results[name].dims) != set(dims):
-            raise PackingError(f"'{name}' has dims {results[name].dims}: they must be {dims}")

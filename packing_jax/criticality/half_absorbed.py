@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, xlog1py, xlogy
 from scipy.stats import chi2 as chi2_law
 
+from packing_jax.criticality.results import or_results
 from packing_jax.criticality.scan import replicas_run, scan_order
 from packing_jax.errors import PackingError
 
@@ -33,12 +34,15 @@ class HalfAbsorbed:
     dof: int
 
 
+@or_results("phi", "absorbed")
 def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
     """phi at which a replica is absorbed with probability 1/2: logistic regression, P = 1/(1 + exp((phi - phi_c)/w)).
 
     Maximum likelihood over a table of phi_c and w. The 95 % interval holds every phi_c at which twice the
     log-likelihood, at its best w, is within 3.84 of the maximum; stderr is its half-width over 1.96. Where all replicas
     of each phi agree, a bootstrap would give the error zero, and the likelihood gives the spacing of the scan.
+
+    In the place of phi and absorbed: a trajectory, a dataset, or the directory of a sweep (str or Path).
 
     Args:
         phi: packing fractions, (phi,).

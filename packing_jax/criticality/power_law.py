@@ -21,6 +21,7 @@ from packing_jax.criticality.fits import (
     power_law_profile,
     standard_error,
 )
+from packing_jax.criticality.results import or_results
 from packing_jax.criticality.scan import DRAWS, drifting, replicas_run, scan_order
 from packing_jax.criticality.stationarity import Drift
 from packing_jax.errors import PackingError
@@ -60,6 +61,7 @@ class PowerLaw:
         return f_a
 
 
+@or_results("phi", "final", "drift")
 def power_law_phi_c(
     phi: ArrayLike, activity: ArrayLike, drift: Drift | None = None, *, draws: int = DRAWS, seed: int = 0
 ) -> PowerLaw:
@@ -76,6 +78,8 @@ def power_law_phi_c(
     2 dropped)/2); and for phi_c joined with f_1 h, where h is the spacing below the first point, which no fit sees, and
     f_1 the activity there, the relative size of corrections to the law. Where f_1 is not small, beta is an effective
     exponent. The 95 % intervals come from chi^2(phi_c) and chi^2(beta), see `packing_jax.criticality.fits`.
+
+    In the place of phi, activity and drift: a trajectory, a dataset, or the directory of a sweep (str or Path).
 
     Args:
         phi: packing fractions, (phi,).

@@ -20,6 +20,7 @@ from packing_jax.criticality.fits import (
     standard_error,
 )
 from packing_jax.criticality.power_law import OPEN, SURVIVING
+from packing_jax.criticality.results import or_results
 from packing_jax.criticality.scan import DRAWS, records_run
 from packing_jax.criticality.stationarity import final_activity
 from packing_jax.errors import PackingError
@@ -77,6 +78,7 @@ def relaxation_times(time: ArrayLike, activity: ArrayLike, absorbed_at: ArrayLik
     return np.where(np.isnan(level), np.nan, np.where(gone >= 0, np.maximum(gone, 1), relaxed))
 
 
+@or_results("time", "phi", "activity", "absorbed_at")
 def relaxation_phi_c(
     time: ArrayLike, phi: ArrayLike, activity: ArrayLike, absorbed_at: ArrayLike, *, draws: int = DRAWS, seed: int = 0
 ) -> Relaxation:
@@ -93,6 +95,8 @@ def relaxation_phi_c(
 
     Errors: the bootstrap over replicas, joined with the scatter between windows of weight exp(-(chi^2 + 2 dropped)/2).
     The 95 % intervals come from chi^2(phi_c) and chi^2(nu_par), see `packing_jax.criticality.fits`.
+
+    In the place of the four arrays: a trajectory, a dataset, or the directory of a sweep (str or Path).
 
     Args:
         time: recorded steps, (time,), increasing.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from packing_jax.criticality.fits import bootstrap_means
+from packing_jax.criticality.results import or_results
 from packing_jax.criticality.scan import DRAWS, drifting, replicas_run, scan_order
 from packing_jax.criticality.stationarity import Drift
 from packing_jax.errors import PackingError
@@ -31,6 +32,7 @@ class Threshold:
     bracket: tuple[float, float]
 
 
+@or_results("phi", "final", "drift")
 def threshold_phi_c(
     phi: ArrayLike,
     activity: ArrayLike,
@@ -45,6 +47,8 @@ def threshold_phi_c(
     replicas with h/sqrt(3), the root-mean-square distance from the lower edge of a crossing that is uniform in the
     interval. So a coarse scan has a large error even if all replicas agree. With a single replica of each phi the error
     is h/sqrt(3) alone. Source: arXiv:2411.11834.
+
+    In the place of phi, activity and drift: a trajectory, a dataset, or the directory of a sweep (str or Path).
 
     Args:
         phi: packing fractions, (phi,).

@@ -1,0 +1,263 @@
+"""What the estimates of phi_c read: a trajectory, a dataset or the directory of a sweep, as one kind of dataset.
+
+A trajectory is known by its method ``to_xarray``: nothing here knows how results were made.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from packing_jax.criticality.stationarity import Drift, final_activity, final_drift
+from packing_jax.errors import PackingError
+from packing_jax.sweeps.cells import check_memory, check_metadata
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Array = NDArray[np.float64]
+
+_P = ParamSpec("_P")
+_R_co = TypeVar("_R_co", covariant=True)
+
+_CELL = ("phi", "kick", "batch_fraction")
+
+
+@runtime_checkable
+class HasDataset(Protocol):
+    """A trajectory, such as :func:`packing_jax.simulate` returns."""
+
+    def to_xarray(self) -> xr.Dataset:
+        """Its records as a dataset."""
+        ...
+
+
+#: A trajectory, a dataset, or the directory of a sweep.
+Results: TypeAlias = "HasDataset | xr.Dataset | str | os.PathLike[str]"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The replicas of one kick and batch fraction; NaN (absorbed_at: -1) where not run."""
+
+    time: Array
+    phi: Array
+    activity: Array  #: (phi, replica, time)
+    absorbed_at: NDArray[np.int64]  #: (phi, replica)
+    final: Array  #: (phi, replica)
+    drift: Drift
+    particles: int | None
+
+    @property
+    def absorbed(self) -> Array:
+        """1 where the replica was absorbed, 0 where active, NaN where not run, (phi, replica)."""
+        return np.where(np.isnan(self.final), np.nan, self.absorbed_at >= 0)
+
+
+# --- one kind of dataset --------------------------------------------------------------------------------------
+
+
+def as_sweep(results: Results) -> xr.Dataset:
+    """Results with the dims phi, kick, batch_fraction, replica and time, whatever they were.
+
+    Args:
+        results: what :func:`packing_jax.simulate` returns, the directory of a sweep, or a dataset. A dataset without
+            the dim phi has a coordinate phi, and kick and batch_fraction where they are known, () or (replica,);
+            replicas of the same values are counted together.
+
+    Raises:
+        PackingError: nothing of these, packing fractions that are not known, or no activity.
+    """
+    import xarray as xr
+
+    if isinstance(results, (str, os.PathLike)):
+        return open_results(results)
+    found: Any = results.to_xarray() if hasattr(results, "to_xarray") else results
+    if not isinstance(found, xr.Dataset):
+        raise PackingError(
+            f"the results are a {type(results).__name__}; they must be what simulate returns, an xarray.Dataset, or "
+            "the directory that packing-jax run or sweep wrote"
+        )
+    if "phi" not in found.dims:
+        found = _in_a_grid(found)
+    check_results(found)
+    return found
+
+
+def _in_a_grid(results: xr.Dataset) -> xr.Dataset:
+    """The replicas of a dataset by their phi, kick and batch fraction."""
+    import xarray as xr
+
+    for name in ("activity", "absorbed_at"):
+        if name not in results.data_vars:
+            raise PackingError(f"these results lack the variable '{name}': record it")
+    if "phi" not in results.coords:
+        raise PackingError("these results lack their packing fractions: give them a coordinate phi, () or (replica,)")
+    flat = results if "replica" in results.dims else results.expand_dims("replica")
+    count = flat.sizes["replica"]
+    unknown = {"kick": np.nan, "batch_fraction": 1.0}
+    values = [
+        np.broadcast_to(np.asarray(flat[axis].values if axis in flat.coords else unknown[axis], float), count)
+        for axis in _CELL
+    ]
+    axes, places = zip(*(np.unique(value, return_inverse=True) for value in values), strict=True)
+    number = np.zeros(count, int)
+    seen: dict[tuple[int, ...], int] = {}
+    for i, place in enumerate(zip(*places, strict=True)):
+        number[i] = seen[place] = seen.get(place, -1) + 1
+    at = (*places, number)
+    shape = (*map(len, axes), int(number.max()) + 1)
+    activity = flat["activity"].transpose("replica", "time").values
+    arrays = {
+        "activity": np.full((*shape, activity.shape[1]), np.nan),
+        "absorbed_at": np.full(shape, -1),
+        "steps_done": np.zeros(shape, int),
+    }
+    arrays["activity"][at] = activity
+    arrays["absorbed_at"][at] = flat["absorbed_at"].values
+    arrays["steps_done"][at] = max(int(flat["time"].values[-1]), 1)
+    dims = (*_CELL, "replica")
+    return xr.Dataset(
+        {name: ((*dims, "time")[: one.ndim], one) for name, one in arrays.items()},
+        coords={
+            **dict(zip(_CELL, axes, strict=True)),
+            "replica": np.arange(shape[-1]),
+            "time": flat["time"].values,
+        },
+        attrs=flat.attrs,
+    )
+
+
+def open_results(directory: str | os.PathLike[str]) -> xr.Dataset:
+    """The sweep in DIR/results.zarr; positions stay on disk until they are asked for.
+
+    Raises:
+        PackingError: no such directory, no store in it, or a store that is damaged or not a sweep.
+    """
+    import xarray as xr
+
+    root = Path(directory)
+    store = root / "results.zarr"
+    try:
+        place, found = root.is_dir(), store.is_dir()
+    except OSError:  # a name that is too long
+        place = found = False
+    if not found:
+        what = "has no results.zarr" if place else "is not a directory"
+        raise PackingError(f"{root} {what}: give the directory that packing-jax run or sweep wrote")
+    try:
+        check_metadata(store)
+        results = xr.open_zarr(store, chunks=None, consolidated=False, decode_times=False, decode_timedelta=False)
+        check_results(results)
+        needed = {"activity", "absorbed_at", "steps_done", "failed"} & set(results.data_vars)
+        check_memory(sum(results[name].nbytes for name in needed))
+        for name in needed:
+            results[name].load()
+        # a cell that an extension to more steps has not reached yet is not done
+        late = (results["steps_done"] > 0) & (results["steps_done"] < int(results["time"][-1]))
+        if "failed" in results:
+            late &= results["failed"] == 0
+        results["steps_done"] = results["steps_done"].where(~late, 0)
+    except PackingError as error:
+        raise PackingError(f"{store} is not a sweep: {error}") from error
+    except Exception as error:  # a damaged store makes zarr, its codecs and xarray raise anything
+        raise PackingError(
+            f"{store} is damaged and cannot be read ({first_line(error)}): run the sweep again into a new directory"
+        ) from error
+    return results
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, in short."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def was_run(results: xr.Dataset) -> xr.DataArray:
+    """True for each replica whose record can be used: steps_done > 0, and not marked `failed`."""
+    run = results["steps_done"] > 0
+    return run & (results["failed"] == 0) if "failed" in results else run
+
+
+def check_results(results: xr.Dataset) -> None:
+    """Raise `PackingError` unless `results` has the coordinates and variables of a sweep.
+
+    Coordinates phi, kick, batch_fraction, replica, time; activity over all five, absorbed_at and
+    steps_done over the first four.
+    """
+    coords = (*_CELL, "replica", "time")
+    for name in coords:
+        if name not in results.coords or results[name].dims != (name,):
+            raise PackingError(f"these results lack the coordinate '{name}' that every sweep has")
+        values = results[name].values
+        if not values.size or len(np.unique(values)) != values.size:
+            raise PackingError(f"the values of '{name}' must be one or more, all different")
+    for name in ("activity", "absorbed_at", "steps_done"):
+        dims = coords if name == "activity" else coords[:4]
+        if name not in results.data_vars:
+            raise PackingError(f"these results lack the variable '{name}' that every sweep has")
+        if set(results[name].dims) != set(dims):
+            raise PackingError(f"'{name}' has dims {results[name].dims}: they must be {dims}")
+
+
+# --- arrays ---------------------------------------------------------------------------------------------------
+
+
+def scan_of(results: xr.Dataset, kick: int, batch_fraction: int) -> Scan:
+    """The replicas of one kick and batch fraction, by their places in a sweep."""
+    cell = results.isel(kick=kick, batch_fraction=batch_fraction)
+    time, phi = cell["time"].values.astype(float), cell["phi"].values.astype(float)
+    activity = cell["activity"].where(was_run(cell)).transpose("phi", "replica", "time").values.astype(float)
+    absorbed_at = cell["absorbed_at"].transpose("phi", "replica").values.astype(np.int64)
+    change, error = final_drift(time, activity)
+    final = np.where(np.isnan(change), np.nan, final_activity(time, activity, absorbed_at >= 0))
+    # a replica whose record is not complete counts as not run
+    activity = np.where(np.isnan(final)[..., None], np.nan, activity)
+    particles = results.attrs.get("particles")
+    return Scan(time, phi, activity, absorbed_at, final, Drift(change, error), particles and int(particles))
+
+
+def _are_results(given: object) -> bool:
+    return isinstance(given, (str, os.PathLike)) or hasattr(given, "to_xarray") or hasattr(given, "data_vars")
+
+
+@runtime_checkable
+class Estimate(Protocol, Generic[_P, _R_co]):
+    """An estimate that takes arrays, or results that have them."""
+
+    @overload
+    def __call__(self, results: Results, /, **how: int) -> _R_co: ...
+    @overload
+    def __call__(self, *args: _P.args, **keywords: _P.kwargs) -> _R_co: ...
+
+
+def or_results(*fields: str) -> Callable[[Callable[_P, _R_co]], Estimate[_P, _R_co]]:
+    """Let an estimate take results in the place of its arrays, which are these fields of a :class:`Scan`."""
+
+    def decorate(estimate: Callable[_P, _R_co]) -> Estimate[_P, _R_co]:
+        @functools.wraps(estimate)
+        def either(*args: Any, **keywords: Any) -> Any:
+            alone = len(args) == 1 and not set(keywords) - {"draws", "seed"}
+            if not (alone or any(map(_are_results, args))):
+                return estimate(*args, **keywords)
+            if not alone:
+                raise PackingError("results bring all of an estimate's arrays; give either these or the results")
+            results = as_sweep(args[0])
+            for axis in _CELL[1:]:
+                if results.sizes[axis] != 1:
+                    raise PackingError(
+                        f"these results have {results.sizes[axis]} values of '{axis}', and an estimate is of one: "
+                        f"choose it by .sel({axis}=[...]), or take estimate_phi_c, which goes through all"
+                    )
+            scan = scan_of(results, 0, 0)
+            return estimate(*(getattr(scan, name) for name in fields), **keywords)
+
+        return either
+
+    return decorate
