@@ -325,15 +325,15 @@ class BenchCommand:
         if min(self.particles) < 64:
             raise PackingError(f"{min(self.particles)} particles; at least 64 fit a box of phi {PHI} and stay active")
         bandwidth = copy_bandwidth()
-        print(f"{device_name()}, jax {jax.__version__}, copies {bandwidth / 1e9:.1f} GB/s")  # noqa: T201
+        print(f"{device_name()}, jax {jax.__version__}, copies {bandwidth / 1e9:.1f} GB/s")
         rows = []
         for n in self.particles:
             work = Work(n)
             start, _ = thermalised(work)
             for name in RULES:
                 rows.append(measured(work, name, start, bandwidth))
-                print(f"N = {n:,}: {name} {rows[-1].particle_steps_per_s / 1e6:.3g} M/s")  # noqa: T201
-        print(f"\n{format_rows(rows)}")  # noqa: T201
+                print(f"N = {n:,}: {name} {rows[-1].particle_steps_per_s / 1e6:.3g} M/s")
+        print(f"\n{format_rows(rows)}")
         if self.out is not None:
             content = {"command": command, "jax": jax.__version__, "rows": [asdict(row) for row in rows]}
             self.out.write_text(json.dumps(content, indent=1) + "\n")

@@ -75,7 +75,7 @@ class CriticalCommand:
             )
         finally:
             bar.close()
-        print(format_result(result))  # noqa: T201
+        print(format_result(result))
         if self.out is not None:
             from packing_jax.commands.plots import phi_h_vs_size
 
@@ -83,7 +83,7 @@ class CriticalCommand:
                 phi_h_vs_size(result).savefig(self.out / "critical.png")
             except OSError as error:
                 raise PackingError(f"{self.out} cannot be written ({error.strerror or error})") from error
-            print(f"figure: {self.out / 'critical.png'}\nsummary: {self.out / 'critical.json'}")  # noqa: T201
+            print(f"figure: {self.out / 'critical.png'}\nsummary: {self.out / 'critical.json'}")
         return 0
 
 

@@ -5,10 +5,11 @@ one at a time, the other precision, NumPy, published test vectors, another batch
 compiler cuts large arrays into blocks: one release was wrong from 32,769 rows on and right below.
 """
 
+import sys
 import textwrap
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from packing_jax.commands import machine
 from packing_jax.simulate import simulate
 from packing_jax.spheres import neighbors as nb
 from packing_jax.spheres import noise
@@ -38,6 +40,18 @@ _THREEFRY = (
     (0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0x1CB996FC, 0xBB002BE7),
     (0x13198A2E, 0x03707344, 0x243F6A88, 0x85A308D3, 0xC4923A9C, 0x483DF7A0),
 )
+
+
+@dataclass(frozen=True)
+class DoctorCommand:
+    """Show versions and devices, and check that this jax computes right numbers."""
+
+    def execute(self, command: str) -> int:
+        """Examine this machine."""
+        print("checking, up to a minute", file=sys.stderr)
+        checks = examine(on_check=lambda check: print(f"{'ok' if check.passed else 'FAILED':6} {check.name}"))
+        print(format_report(machine.environment(), checks))
+        return 0 if all(check.passed for check in checks) else 1
 
 
 class Check(NamedTuple):

@@ -48,7 +48,7 @@ class MovieCommand:
             kind = ".mp4" if shutil.which("ffmpeg") else ".gif"
             out = self.directory / "movies" / f"{source.stem}{kind}"
         frames = write_movie(source, out, self.fps)
-        print(f"{out}: {frames} frames of {source.name}")  # noqa: T201
+        print(f"{out}: {frames} frames of {source.name}")
         return 0
 
 

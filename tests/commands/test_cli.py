@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from synthetic import sweep as synthetic_sweep
 
 import packing_jax
-from packing_jax.commands.main import free_directory, main, numbers
+from packing_jax.commands.main import main
+from packing_jax.commands.options import free_directory, numbers
 from packing_jax.drive import run as driver
 from packing_jax.errors import PackingError
 from packing_jax.sweeps import files as files_module
@@ -513,7 +514,7 @@ def test_ctrl_c_before_anything_is_finished(packing, tmp_path, monkeypatch):
     assert done.code == 130
     assert "stopped by SIGINT; there: 0 of 6 cells are done, 6 are missing" in done.err.splitlines()[-1]
     assert not np.any(opened(tmp_path / "there")["steps_done"])
-    monkeypatch.setattr("packing_jax.commands.main.run_sweep", stop)
+    monkeypatch.setattr("packing_jax.commands.options.run_sweep", stop)
     done = packing(*SWEEP, "--out", "elsewhere")
     assert (done.code, done.err.splitlines()[-1]) == (130, "packing-jax: interrupted")
 
@@ -551,6 +552,11 @@ def test_help(packing, command, words):
     # tyro does not break the line of usage, which names all commands
     wide = [line for line in done.out.splitlines() if len(line) > 80 and not line.startswith("usage: ")]
     assert not wide
+
+
+def test_version(packing):
+    done = packing("--version")
+    assert (done.code, done.out, done.err) == (0, f"packing-jax {packing_jax.__version__}\n", "")
 
 
 def test_slow_packages_are_imported_by_what_uses_them():

@@ -21,7 +21,7 @@ import xarray as xr
 from jax.tree_util import Partial
 
 import packing_jax
-from packing_jax.commands.report import report
+from packing_jax.commands.summary import report
 from packing_jax.drive import run as driver
 from packing_jax.drive.run import run, state_like
 from packing_jax.errors import PackingError

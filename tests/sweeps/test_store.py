@@ -11,7 +11,7 @@ import xarray as xr
 from zarr.storage import LocalStore
 
 import packing_jax as pj
-from packing_jax.commands.report import report
+from packing_jax.commands.summary import report
 from packing_jax.errors import PackingError
 from packing_jax.sweeps import files
 from packing_jax.sweeps.cells import Finished, Layout

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from synthetic import sweep, true_phi_c, without
 
-from packing_jax.commands.report import METHODS, _doubts, format_summary, report
+from packing_jax.commands.summary import METHODS, _doubts, format_summary, report
 from packing_jax.criticality import estimate_phi_c, open_results
 from packing_jax.errors import PackingError
 

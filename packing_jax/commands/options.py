@@ -1,0 +1,158 @@
+"""What the commands run and sweep share: their options, and what is done with them."""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from packing_jax.commands.progress_bar import Log, Said
+from packing_jax.commands.report import ReportCommand
+from packing_jax.errors import PackingError
+from packing_jax.sweeps.cluster import connected
+from packing_jax.sweeps.progress import Stop, seconds
+from packing_jax.sweeps.run import run_sweep
+from packing_jax.sweeps.spheres import CouplingName, Mixture, RuleName, Sweep
+
+_BEGAN = time.monotonic()  # what --max-walltime counts from
+
+Grid = Annotated[str, tyro.conf.arg(metavar="LIST|LO:HI:N")]
+OptionalGrid = Annotated[str | None, tyro.conf.arg(metavar="LIST|LO:HI:N", help_behavior_hint="")]
+OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+OptionalDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
+OptionalText = Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="")]
+OptionalFrames = Annotated[str | None, tyro.conf.arg(metavar="every:K|log", help_behavior_hint="")]
+OptionalLog = Annotated[Log | None, tyro.conf.arg(help_behavior_hint="")]
+OptionalCoupling = Annotated[CouplingName | None, tyro.conf.arg(help_behavior_hint="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """What run and sweep have in common."""
+
+    rule: RuleName = "bro"
+    """What moves the particles: biased random organization, stochastic gradient descent on the overlap energy, random
+    organization, or the moment-matched Langevin map."""
+    coupling: OptionalCoupling = None
+    """Who shares a random draw: both partners of an overlap (pair), each its own (pair-independent), or all overlaps
+    of a particle; particle-normalised is for bro. Default: pair; particle for ro."""
+    correlation: float = 1.0
+    """Correlation p of the two partners' draws, 0 to 1, for coupling pair."""
+    dim: int = 3
+    """Dimension, 1 to 6."""
+    particles: int = 1000
+    """Number of particles N."""
+    mixture: Mixture = "mono"
+    """Equal spheres, or half of diameter 1 and half of 1.4."""
+    exponent: float = 1.0
+    """Exponent a >= 1 of the pair energy (1 - r/sigma)^a: 1 linear, 2 harmonic, 2.5 Hertzian."""
+    steps: OptionalInt = None
+    """Steps to make. Default: 500 over the smallest kick."""
+    record_every: OptionalInt = None
+    """Steps between two records. Default: 40 logarithmic and 100 linear times."""
+    trajectory: OptionalFrames = None
+    """Write the particles to DIR/trajectories/*.gsd, for OVITO and freud: every K steps, or ten times a decade.
+    Default: no trajectories."""
+    seed: int = 0
+    """Seed of everything random; the same seed gives the same bits."""
+    out: OptionalDir = None
+    """Directory for the results. Default: packing-run or packing-sweep, or the first free packing-sweep-2, -3, ..."""
+    max_walltime: OptionalText = None
+    """Stop in time for this limit of a queue system, counted from the start of the command: seconds, MM:SS, HH:MM:SS or
+    D-HH:MM:SS."""
+    log: OptionalLog = None
+    """What is said on the way, on stderr: a progress bar, one JSON object a line, or nothing but the last line.
+    Default: bar on a terminal, else quiet."""
+
+    def specification(
+        self, phi: tuple[float, ...], kick: tuple[float, ...], batch_fraction: tuple[float, ...] | None, replicas: int
+    ) -> Sweep:
+        """The sweep that these words describe."""
+        return Sweep(
+            rule=self.rule,
+            coupling=self.coupling,
+            correlation=self.correlation,
+            dim=self.dim,
+            particles=self.particles,
+            phi=phi,
+            kick=kick,
+            batch_fraction=batch_fraction,
+            exponent=self.exponent,
+            mixture=self.mixture,
+            steps=self.steps,
+            record_every=self.record_every,
+            trajectory=self.trajectory,
+            replicas=replicas,
+            seed=self.seed,
+        )
+
+
+def sweep_and_report(
+    spec: Sweep,
+    out: Path,
+    options: SweepOptions,
+    command: str,
+    *,
+    resume: bool = False,
+    scheduler: str | None = None,
+    local_workers: int | None = None,
+) -> int:
+    """Run a sweep, say where it stands, make its report; returns the exit code."""
+    limit = None if options.max_walltime is None else seconds(options.max_walltime)
+    log = Said(options.log or ("bar" if sys.stderr.isatty() else "quiet"))
+    try:
+        with connected(scheduler, local_workers) as client:
+            outcome = run_sweep(
+                spec,
+                out,
+                resume=resume,
+                on_progress=log.progress,
+                on_note=log.note,
+                command=command,
+                stop=Stop(limit, _BEGAN),
+                client=client,
+            )
+    finally:
+        log.close()
+    if outcome.stopped is None:
+        ReportCommand(out).execute(command)
+        sys.stdout.flush()
+    log.end(out, outcome)
+    if outcome.stopped is not None:
+        return {"SIGINT": 130, "SIGTERM": 143}.get(outcome.stopped, 3)
+    return 4 if outcome.failed else 0
+
+
+def numbers(name: str, text: str) -> tuple[float, ...]:
+    """``a,b,c`` or ``lo:hi:n`` (both ends included) as numbers.
+
+    Raises:
+        PackingError: anything else.
+    """
+    wrong = PackingError(
+        f"--{name} is {text!r}; it must be a list such as 0.6,0.62 or a range lo:hi:n such as 0.58:0.62:9"
+    )
+    try:
+        if ":" not in text:
+            return tuple(float(part) for part in text.split(","))
+        low, high, count = text.split(":")
+        first, last, n = float(low), float(high), int(count)
+        if not 1 <= n <= 100_000 or (n == 1 and first != last):
+            raise wrong
+        # rounded, so that a range gives the numbers one would type: they name the cells of the store
+        step = (last - first) / max(n - 1, 1)
+        return (first, *(float(f"{first + i * step:.10g}") for i in range(1, n - 1)), last)[:n]
+    except ValueError as error:
+        raise wrong from error
+
+
+def free_directory(name: str) -> Path:
+    """``name``, or the first of name-2, name-3, ... that does not exist."""
+    path, number = Path(name), 1
+    while path.exists():
+        number += 1
+        path = Path(f"{name}-{number}")
+    return path

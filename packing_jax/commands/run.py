@@ -1,0 +1,28 @@
+"""The command `packing-jax run`."""
+
+from dataclasses import dataclass
+
+from packing_jax.commands.options import OptionalFloat, SweepOptions, free_directory, sweep_and_report
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCommand(SweepOptions):
+    """Run one packing fraction: activity, energy and displacement against time.
+
+    The same words as sweep with one value each, the same store and figures.
+    """
+
+    phi: float
+    """Packing fraction."""
+    kick: float = 0.05
+    """Kick size eps for bro, ro and langevin, learning rate for sgd, in mean diameters."""
+    batch_fraction: OptionalFloat = None
+    """Batch fraction b_f of sgd, above 0 and at most 1. Default: 0.75."""
+    replicas: int = 1
+    """Independent runs."""
+
+    def execute(self, command: str) -> int:
+        """Run it, then the report."""
+        fractions = None if self.batch_fraction is None else (self.batch_fraction,)
+        spec = self.specification((self.phi,), (self.kick,), fractions, self.replicas)
+        return sweep_and_report(spec, self.out or free_directory("packing-run"), self, command)
