@@ -5,8 +5,8 @@ network, or something of your own. The loop behind it is :mod:`packing_jax.drive
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -21,6 +21,9 @@ from packing_jax.errors import PackingError
 from packing_jax.spheres.particles import particles_of
 from packing_jax.spheres.start import gather_replicas
 from packing_jax.spheres.system import System
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 #: What is recorded of spheres unless something else is asked for.
 DEFAULT_RECORD: Mapping[str, Observable] = {
@@ -38,6 +41,8 @@ class Trajectory:
     records: dict[str, np.ndarray]  #: name -> (..., M)
     final: Mapping[str, np.ndarray]  #: the last configuration, by name; of spheres, positions (..., N, dim) in [0, box)
     absorbed_at: np.ndarray  #: (...) first step without an overlap, -1 if still active
+    parameters: Mapping[str, np.ndarray] = field(default_factory=dict)  #: phi, kick, ...: name -> () or (...)
+    attributes: Mapping[str, Any] = field(default_factory=dict)  #: particles, dim, rule, where they are known
 
     def __getitem__(self, name: str) -> np.ndarray:
         """A record by its name."""
@@ -47,6 +52,13 @@ class Trajectory:
     def positions(self) -> np.ndarray:
         """(..., N, dim) final positions of spheres, in [0, box)."""
         return self.final["positions"]
+
+    def to_xarray(self) -> "xr.Dataset":
+        """The same as a dataset, which every estimate of phi_c takes: dims replica (if any), time, particle and axis.
+
+        The parameters are coordinates, () or (replica,): phi of spheres, and the numbers of the rule by their names.
+        """
+        return _dataset(self)
 
 
 def simulate(
@@ -117,6 +129,8 @@ def simulate(
         records={name: pick(np.stack([one.records[name] for one in ordered])) for name in record},
         final={name: pick(values) for name, values in final.items()},
         absorbed_at=pick(np.array([one.absorbed_at for one in ordered], np.int32)),
+        parameters=_parameters(system, rule, (len(ordered),) if batched else ()),
+        attributes=_attributes(system, rule),
     )
 
 
@@ -137,3 +151,47 @@ def prepared(system: Any, rule: Any, key: Array, start: Any, skin: float | None 
             "packing_jax.stack([...]), or an object with the method prepare of packing_jax.drive.kind.Problem"
         )
     return system.prepare(rule, key, start)
+
+
+# --- what a trajectory says of itself -------------------------------------------------------------------------
+
+
+def _parameters(system: Any, rule: Any, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """phi of spheres, and the numbers that the rule holds, by their names; one for all replicas or one for each."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(rule):
+        name = getattr(path[-1], "name", getattr(path[-1], "key", None)) if path else None
+        if isinstance(name, str) and np.shape(leaf) in ((), shape):
+            # the learning rate is the kick of SGD, as in the stores of sweeps
+            found["kick" if name == "learning_rate" else name] = np.asarray(leaf)
+    if isinstance(system, System):
+        exact = replace(
+            system, diameters=np.asarray(system.diameters, np.float64), box=np.asarray(system.box, np.float64)
+        )
+        found["phi"] = np.asarray(exact.phi)
+    return found
+
+
+def _attributes(system: Any, rule: Any) -> dict[str, Any]:
+    known = {"particles": system.particles, "dim": system.dim} if isinstance(system, System) else {}
+    return {**known, "rule": type(rule).__name__.lower()}
+
+
+def _dataset(made: Trajectory) -> "xr.Dataset":
+    import xarray as xr  # takes a third of a second
+
+    replica = ("replica",) * np.ndim(made.absorbed_at)
+
+    def named(name: str, values: np.ndarray, *dims: str) -> tuple[tuple[str, ...], np.ndarray]:
+        known = (*replica, *dims)
+        return (*known, *(f"{name}_{axis}" for axis in range(values.ndim - len(known)))), values
+
+    arrays = {name: named(name, values, "time") for name, values in made.records.items()}
+    for name, values in made.final.items():
+        arrays[name] = named(name, values, *(("particle", "axis") if name == "positions" else ()))
+    arrays["absorbed_at"] = named("absorbed_at", made.absorbed_at)
+    coordinates = {"time": ("time", made.times), **({"replica": np.arange(len(made.absorbed_at))} if replica else {})}
+    for name, values in made.parameters.items():
+        if name not in arrays and name not in coordinates:
+            coordinates[name] = (replica[: np.ndim(values)], values)
+    return xr.Dataset(arrays, coordinates, dict(made.attributes))

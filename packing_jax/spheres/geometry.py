@@ -249,7 +249,7 @@ def ball_volume(dim: int) -> float:
 
 
 def packing_fraction(
-    diameters: Array | np.ndarray | float, particles: int, dim: int, box: Array | float = 1.0
+    diameters: Array | np.ndarray | float, particles: int, dim: int, box: Array | np.ndarray | float = 1.0
 ) -> Array | np.ndarray | np.floating | float:
     """phi = v_d sum_i (sigma_i/2)^d / box^d; a scalar diameter counts for every particle."""
     powers = diameters**dim

@@ -2,11 +2,15 @@
 
 import warnings
 
+import jax
 import numpy as np
+import optax
 import pytest
 import xarray as xr
 from synthetic import mean_field, sweep
 
+import packing_jax
+from packing_jax import System, bro, observables, sgd, simulate, stack
 from packing_jax.criticality import (
     as_sweep,
     estimate_phi_c,
@@ -18,6 +22,7 @@ from packing_jax.criticality import (
 )
 from packing_jax.criticality.results import scan_of
 from packing_jax.errors import PackingError
+from packing_jax.simulate import _parameters
 
 ARRAYS = {
     threshold_phi_c: ("phi", "final", "drift"),
@@ -133,3 +138,48 @@ def test_what_cannot_be_read(results, change, words):
 def test_arrays_beside_results_are_refused(results):
     with pytest.raises(PackingError, match="give either these or the results"):
         threshold_phi_c(results, np.zeros((25, 6)))
+
+
+class TestOfATrajectory:
+    """What simulate returns, as a dataset."""
+
+    def test_a_batch_across_the_transition(self):
+        phi = np.repeat([0.3, 0.5, 0.7, 0.9], 2)
+        system = stack([System.create(one, 32, 2) for one in phi])
+        made = simulate(system, bro(0.3), 60, jax.random.key(0), record={"activity": observables.activity})
+        results = made.to_xarray()
+        assert dict(results.sizes) == {"replica": 8, "time": len(made.times), "particle": 32, "axis": 2}
+        np.testing.assert_allclose(results["phi"], phi, rtol=1e-6)
+        assert results["kick"].dims == ()
+        assert (results.attrs["particles"], results.attrs["dim"], results.attrs["rule"]) == (32, 2, "bro")
+        np.testing.assert_array_equal(results["activity"].sel(replica=3), made["activity"][3])
+        np.testing.assert_array_equal(results["positions"], made.positions)
+        sweep = as_sweep(made)
+        assert dict(sweep.sizes) == {"phi": 4, "kick": 1, "batch_fraction": 1, "replica": 2, "time": len(made.times)}
+        np.testing.assert_array_equal(sweep["activity"].values[1, 0, 0, 1], made["activity"][3])
+        gone = (made.absorbed_at >= 0).reshape(4, 2)
+        assert half_absorbed_phi_c(made) == half_absorbed_phi_c(sweep["phi"].values, gone.astype(float))
+        (estimate,) = estimate_phi_c(made)
+        assert (estimate.kick, estimate.runs, estimate.missing) == (float(np.float32(0.3)), 8, 0)
+
+    def test_other_kinds_and_records_of_any_shape(self):
+        made = packing_jax.Trajectory(
+            times=np.array([0, 3]),
+            records={"loss": np.zeros((5, 2)), "overlap": np.zeros((5, 2, 7))},
+            final={"weights": np.zeros((5, 4, 3))},
+            absorbed_at=np.full(5, -1),
+            parameters={"kick": np.arange(5.0), "loss": np.zeros(())},
+        )
+        results = made.to_xarray()
+        assert results["overlap"].dims == ("replica", "time", "overlap_0")
+        assert results["weights"].dims == ("replica", "weights_0", "weights_1")
+        assert results["kick"].dims == ("replica",)
+        assert "loss" in results.data_vars  # the record, and not the parameter of that name
+        with pytest.raises(PackingError, match="lack the variable 'activity'"):
+            threshold_phi_c(made)
+
+    def test_the_learning_rate_is_the_kick_of_sgd(self):
+        rule = sgd(jax.tree_util.Partial(optax.sgd, learning_rate=np.array([0.1, 0.2])), 0.5)
+        found = _parameters(System.create(0.5, 32, 2), rule, (2,))
+        np.testing.assert_array_equal(found["kick"], [0.1, 0.2])
+        assert found["batch_fraction"] == 0.5
