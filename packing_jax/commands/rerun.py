@@ -21,7 +21,7 @@ class RerunCommand:
 
     def execute(self, command: str) -> int:
         """Compute and compare."""
-        from packing_jax.sweeps.status import rerun
+        from packing_jax.sweeps.rerun import rerun
 
         same, sentence = rerun(self.directory, self.cell)
         print(sentence)

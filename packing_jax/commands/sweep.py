@@ -18,8 +18,9 @@ from packing_jax.commands.options import (
     sweep_and_report,
 )
 from packing_jax.errors import PackingError
-from packing_jax.sweeps.cells import description
-from packing_jax.sweeps.spheres import recorded
+from packing_jax.sweeps.schema import description
+from packing_jax.sweeps.spec import stored_spec
+from packing_jax.sweeps.spheres import Sweep
 
 _MAIN_PHI = "0.59:0.6075:8"  # across the transition of the main job: 3D pairwise BRO at kick 0.05, phi_c near 0.597
 
@@ -79,7 +80,7 @@ class SweepCommand(SweepOptions):
 
     def _go_on(self, directory: Path, command: str) -> int:
         """The sweep in a directory, with what else the command asks for."""
-        stored = recorded(description(directory))
+        stored = stored_spec(description(directory), Sweep())
         if self.out is not None:
             raise PackingError(f"--resume writes into {directory}; leave --out away")
         # The words once more, with the store's values in the place of the defaults.
@@ -88,7 +89,7 @@ class SweepCommand(SweepOptions):
             coupling=stored.coupling,
             correlation=stored.correlation,
             dim=stored.dim,
-            particles=stored.particles,
+            particles=stored.particles if isinstance(stored.particles, int) else stored.particles[0],
             mixture=stored.mixture,
             exponent=stored.exponent,
             steps=stored.steps,
