@@ -99,7 +99,10 @@ class Spec:
         raise NotImplementedError
 
     def build(self, names: Sequence[Name]) -> tuple[Kind, Replicas]:
-        """The kind and replicas of some cells of one group, in this order; each a function of its own name and the seed.
+        """The kind of some cells of one group, and their replicas in this order.
+
+        A replica, its random key included, is a function of its own name and of what is fixed, and of nothing else:
+        then the same cell is the same trajectory in any sweep that has it.
 
         Args:
             names: (values of the axes..., replica number) of each.

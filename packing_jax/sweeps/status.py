@@ -16,8 +16,9 @@ def status(directory: Path) -> dict[str, Any]:
 
     Returns:
         Plain JSON values: `running`, the numbers of `total`, `done`, `absorbed`, `active`, `failed` and `missing`
-        cells, `under_way`, `speed` (moves of a `unit` per second) and `seconds_left` of a running sweep, the `transitions` in sight
-        from absorbed to active, `reasons` why cells failed, `kind`, `steps`, and the `sessions` that worked on it.
+        cells, `under_way`, `speed` (moves of a `unit` per second) and `seconds_left` of a running sweep, the
+        `transitions` in sight from absorbed to active, `reasons` why cells failed, `kind`, `steps`, and the `sessions`
+        that worked on it.
 
     Raises:
         PackingError: no sweep there.
