@@ -8,18 +8,21 @@ from typing import Annotated
 
 import tyro
 
+from packing_jax.commands.own import OwnOptions
 from packing_jax.commands.progress_bar import Log, Said
 from packing_jax.commands.report import ReportCommand
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.cluster import connected
+from packing_jax.sweeps.model import CouplingName
 from packing_jax.sweeps.progress import Stop, seconds
 from packing_jax.sweeps.run import run_sweep
-from packing_jax.sweeps.spheres import CouplingName, Mixture, RuleName, Sweep
+from packing_jax.sweeps.spheres import Mixture, Sweep
 
 _BEGAN = time.monotonic()  # what --max-walltime counts from
 
 Grid = Annotated[str, tyro.conf.arg(metavar="LIST|LO:HI:N")]
 OptionalGrid = Annotated[str | None, tyro.conf.arg(metavar="LIST|LO:HI:N", help_behavior_hint="")]
+RuleWord = Annotated[str, tyro.conf.arg(metavar="bro|sgd|ro|langevin|MODULE:OBJECT")]
 OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
 OptionalDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
@@ -30,12 +33,13 @@ OptionalCoupling = Annotated[CouplingName | None, tyro.conf.arg(help_behavior_hi
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepOptions:
+class SweepOptions(OwnOptions):
     """What run and sweep have in common."""
 
-    rule: RuleName = "bro"
+    rule: RuleWord = "bro"
     """What moves the particles: biased random organization, stochastic gradient descent on the overlap energy, random
-    organization, or the moment-matched Langevin map."""
+    organization, or the moment-matched Langevin map. Or an object of your own, such as my_model:slow in ./my_model.py:
+    a rule, an optax optimizer, or a function that makes one from the kick."""
     coupling: OptionalCoupling = None
     """Who shares a random draw: both partners of an overlap (pair), each its own (pair-independent), or all overlaps
     of a particle; particle-normalised is for bro. Default: pair; particle for ro."""
@@ -72,7 +76,7 @@ class SweepOptions:
     ) -> Sweep:
         """The sweep that these words describe."""
         return Sweep(
-            rule=self.rule,
+            **self.objects(),
             coupling=self.coupling,
             correlation=self.correlation,
             dim=self.dim,

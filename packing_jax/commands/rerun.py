@@ -6,9 +6,11 @@ from typing import Annotated
 
 import tyro
 
+from packing_jax.commands.own import OwnOptions
+
 
 @dataclass(frozen=True, kw_only=True)
-class RerunCommand:
+class RerunCommand(OwnOptions):
     """Compute one cell of a sweep again, and say whether the bytes agree.
 
     Exit code 0 if every byte does, 1 if not.
@@ -22,7 +24,8 @@ class RerunCommand:
     def execute(self, command: str) -> int:
         """Compute and compare."""
         from packing_jax.sweeps.rerun import rerun
+        from packing_jax.sweeps.spheres import Sweep
 
-        same, sentence = rerun(self.directory, self.cell)
+        same, sentence = rerun(self.directory, self.cell, Sweep(**self.objects()))
         print(sentence)
         return 0 if same else 1

@@ -80,12 +80,12 @@ class SweepCommand(SweepOptions):
 
     def _go_on(self, directory: Path, command: str) -> int:
         """The sweep in a directory, with what else the command asks for."""
-        stored = stored_spec(description(directory), Sweep())
+        stored = stored_spec(description(directory), Sweep(**self.objects()))
         if self.out is not None:
             raise PackingError(f"--resume writes into {directory}; leave --out away")
         # The words once more, with the store's values in the place of the defaults.
         before = SweepCommand(
-            rule=stored.rule,
+            rule=stored.rule if isinstance(stored.rule, str) else self.rule,
             coupling=stored.coupling,
             correlation=stored.correlation,
             dim=stored.dim,

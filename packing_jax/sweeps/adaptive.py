@@ -21,8 +21,9 @@ from packing_jax.errors import PackingError
 from packing_jax.spheres.geometry import ball_volume, check_dim
 from packing_jax.sweeps.files import write_all
 from packing_jax.sweeps.manifest import digest_of
+from packing_jax.sweeps.model import CouplingName, RuleName
 from packing_jax.sweeps.schema import scratch
-from packing_jax.sweeps.spheres import CouplingName, Mixture, RuleName, Sweep
+from packing_jax.sweeps.spheres import Mixture, Sweep
 from packing_jax.versions import provenance
 
 BUDGET = 10**10
@@ -123,7 +124,7 @@ class _Recorded:
         self._spec, self._settings, self._directory, self._on_progress = spec, settings, directory, on_progress
         self._spent, self._rounds = 0, tuple[Round, ...]()
         # what a result depends on: the budget only cuts it, and a finer tolerance asks for more of the same
-        self._what = {name: value for name, value in asdict(spec).items() if name not in ("phi", "replicas")}
+        self._what = {name: value for name, value in spec.settings().items() if name not in ("phi", "replicas")}
         self._known = {} if directory is None else _read(directory, digest_of([self._what, provenance()]))
 
     def __call__(self, ask: Ask) -> Answer:

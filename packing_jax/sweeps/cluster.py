@@ -27,6 +27,7 @@ from packing_jax.sweeps.cells import encoded, entry_of, lost
 from packing_jax.sweeps.checkpoint import Checkpoints
 from packing_jax.sweeps.compute import Stopped, at_once, finished_cell, made_by, run_cells, state_to_keep
 from packing_jax.sweeps.manifest import Entry, digest_of
+from packing_jax.sweeps.own import changed_modules
 from packing_jax.sweeps.progress import Stop
 from packing_jax.sweeps.run import Report
 from packing_jax.sweeps.schema import Index, description, scratch, stored_width
@@ -76,6 +77,8 @@ def work(task: Task) -> Ended:
     if not session.is_dir():
         return Ended(arrived, provenance(), [], seen=False)
     attributes = description(directory)
+    if changed := changed_modules(attributes.get("own", {})):
+        raise PackingError(f"a worker has another version of {', '.join(changed)} than the process that owns the sweep")
     versions = provenance(exact=stored_width(attributes) is None)
     layout = task.spec.layout("")._replace(attributes=attributes)
     names = [layout.cells.name(cell) for cell in task.cells]
@@ -244,7 +247,8 @@ class Cluster:
         if isinstance(error, OSError):
             raise cannot_write(self.store.directory, error) from error
         if isinstance(error, ModuleNotFoundError) or (error is not None and "packing_jax" in str(error.__cause__)):
-            raise PackingError("the workers cannot import packing_jax: install the same version there") from error
+            lacking = getattr(error, "name", None) or "packing_jax"
+            raise PackingError(f"the workers cannot import {lacking}: install the same version there") from error
         if error is not None:
             raise error
         ended: Ended = future.result()

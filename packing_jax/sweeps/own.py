@@ -1,69 +1,22 @@
-"""A user's own rule, energy, optimizer or observable: imported when it is named, described to be known again.
+"""A user's own rule, energy, optimizer or observable: imported when it is named, and known again when a sweep goes on.
 
 A store keeps of such an object a name, a digest of the source of every module of the user's that it runs, and a digest
-of the values it holds: what its functions close over, their defaults, the arguments of partials, fields, arrays. A
-sweep that goes on is given the object again, and refuses another version of it.
+of the values it holds: what its functions close over, their defaults, the arguments of partials, fields, arrays
+(:mod:`packing_jax.sweeps.contents`). A sweep that goes on is given the object again, and refuses another version of it.
 
 Nothing here imports a module because a store names it. Only :func:`imported` imports, and it is called with words of
 the present command line alone.
 """
 
-import dataclasses
-import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple
-
-import jax
-import numpy as np
+from typing import Any
 
 from packing_jax.errors import PackingError
-from packing_jax.sweeps.manifest import digest, digest_of
-
-# What these hold is known by its name: a store records their versions, and Python's.
-_VERSIONED = frozenset({"packing_jax", "jax", "jaxlib", "numpy", "optax", *sys.stdlib_module_names}) - {"__main__"}
-
-_PLAIN = (type(None), bool, int, str, type(...), type(NotImplemented))
-
-
-class Described(NamedTuple):
-    """What a store keeps of a user's object."""
-
-    name: str  #: module:object, to be read by people: nothing is imported by it
-    sources: dict[str, str | None]  #: module -> digest of its source; None: it has none, as what is typed in a session
-    values: str  #: digest of the values that the object holds
-
-    @property
-    def source(self) -> bool:
-        """Whether all of its source is there to be compared."""
-        return None not in self.sources.values()
-
-    def stored(self) -> dict[str, Any]:
-        """The same as JSON."""
-        return {**self._asdict(), "source": self.source}
-
-    @classmethod
-    def read(cls, value: Any) -> "Described":
-        """What a store, which may come from elsewhere, keeps of an object.
-
-        Raises:
-            PackingError: it is no description.
-        """
-        try:
-            found = cls(value["name"], dict(value["sources"]), value["values"])
-        except (TypeError, KeyError, ValueError):
-            found = cls("", {}, "")
-        texts = (found.name, found.values, *found.sources, *(one or "none" for one in found.sources.values()))
-        if not all(isinstance(text, str) and text for text in texts):
-            raise PackingError(
-                f"the store describes an object of a user's as {str(value)[:80]}; that is no description"
-            )
-        return found
-
+from packing_jax.sweeps.contents import Described, described, file_digest
 
 # --- by name, from this command line --------------------------------------------------------------------------
 
@@ -114,37 +67,41 @@ def _sentence(error: BaseException) -> str:
 # --- known again ----------------------------------------------------------------------------------------------
 
 
-def described(thing: Any, name: str | None = None) -> Described:
-    """Name, sources and values of a user's object.
-
-    Two descriptions agree in sources and values where the modules say the same and the values are the same bits,
-    whatever the session. A module of the user's counts if the object's functions, classes or methods are in it or
-    refer to something of it; installed packages count with the one module that holds the object, and those whose
-    versions a store records (packing_jax, jax, numpy, optax, Python's own) not at all.
+def given_again(stored: Any, given: Mapping[str, Any], trust: bool) -> tuple[str, ...]:
+    """Check that the objects of a user's are those that a sweep was begun with.
 
     Args:
-        thing: a rule, an energy, an optimizer, an observable; or a function that makes one.
-        name: what it was called on the command line; its qualified name when None.
+        stored: what the store says of them: {"rule": :meth:`Described.stored`, "record contacts": ...}.
+        given: the objects themselves, as the present call or command names them.
+        trust: take what has no source for the same.
+
+    Returns:
+        A sentence for each whose source was trusted and not compared.
 
     Raises:
-        PackingError: it holds a value that has no lasting content, such as an open file or a traced array.
+        PackingError: one is missing, or another version; or there is one that the sweep was begun without.
     """
-    walk = _Walk()
-    try:
-        values = digest_of(walk.content(thing))
-    except PackingError as error:
-        raise PackingError(f"{name or name_of(thing)} cannot be recorded in a store: {error}") from error
-    return Described(name or name_of(thing), dict(sorted(walk.sources.items())), values)
+    if not isinstance(stored, Mapping):
+        raise PackingError(f"the store describes a user's objects as {str(stored)[:80]}; that is no description")
+    before = {what: Described.read(value) for what, value in stored.items()}
+    missing = [f"the {what} {one.name}" for what, one in before.items() if what not in given]
+    if missing:
+        raise PackingError(
+            f"this sweep was begun with {', '.join(missing)}, a user's own, and nothing is imported because a store "
+            "names it: name them again, with --rule, --energy or --record, or as fields of a Sweep in Python"
+        )
+    if more := [what for what in given if what not in before]:
+        raise PackingError(f"this sweep was begun without {', '.join(f'a {what} of your own' for what in more)}")
+    checks = (check_same(what, one, described(given[what]), trust) for what, one in before.items())
+    return tuple(sentence for sentence in checks if sentence is not None)
 
 
-def name_of(thing: Any) -> str:
-    """module:qualname of an object, or of its class; the script that runs is called by the name of its file."""
-    while isinstance(thing, functools.partial):
-        thing = thing.func
-    if isinstance(thing, MethodType):
-        thing = thing.__func__
-    named = thing if hasattr(thing, "__qualname__") else type(thing)
-    return f"{_module_name(named.__module__)}:{named.__qualname__}"
+def changed_modules(stored: Mapping[str, Any]) -> list[str]:
+    """Modules which this process has imported, and whose source is not that in a store."""
+    sources = [source for value in stored.values() for source in Described.read(value).sources.items()]
+    return sorted(
+        {module for module, was in sources if module in sys.modules and was not in (None, file_digest(module))}
+    )
 
 
 def check_same(what: str, was: Described, now: Described, trust: bool) -> str | None:
@@ -183,211 +140,3 @@ def check_same(what: str, was: Described, now: Described, trust: bool) -> str | 
             "typed in a session and is in no file); --trust-rule, in Python trust_rule=True, takes it for the same"
         )
     return f"the {what} {now.name} has no source and was trusted to be the one that this sweep was begun with"
-
-
-# --- what an object is made of --------------------------------------------------------------------------------
-
-
-class _Walk:
-    """Goes through an object and all that it holds; content as JSON, sources by the way."""
-
-    def __init__(self) -> None:
-        self.sources: dict[str, str | None] = {}
-        self._path: list[Any] = []  # from the object to where the walk is
-
-    def content(self, thing: Any) -> Any:
-        """What an object is, for `digest_of`."""
-        if isinstance(thing, jax.core.Tracer):
-            raise PackingError("it holds a traced array, which has no value; make it outside of jax.jit and jax.grad")
-        if type(thing) in _PLAIN:
-            return repr(thing)
-        if isinstance(thing, (float, complex, bytes)):
-            return [type(thing).__name__, repr(thing)]
-        if isinstance(thing, (np.ndarray, np.generic, jax.Array)):
-            return self._array(thing)
-        for place, above in enumerate(self._path):
-            if above is thing:
-                return ["again", place]
-        self._path.append(thing)
-        try:
-            return digest_of(self._parts(thing))
-        finally:
-            self._path.pop()
-
-    def _array(self, thing: Any) -> Any:
-        if isinstance(thing, jax.Array) and jax.numpy.issubdtype(thing.dtype, jax.dtypes.prng_key):
-            return ["key", str(jax.random.key_impl(thing)), self._array(jax.random.key_data(thing))]
-        values = np.asarray(thing)
-        if values.dtype.hasobject:
-            return ["objects", list(values.shape), [self.content(one) for one in values.ravel().tolist()]]
-        return ["array", str(values.dtype), list(values.shape), digest(np.ascontiguousarray(values).tobytes())]
-
-    def _parts(self, thing: Any) -> Any:
-        if isinstance(thing, ModuleType):
-            self._note(thing.__name__)
-            return ["module", _module_name(thing.__name__)]
-        if _named_and_versioned(thing):
-            return ["name", name_of(thing) if hasattr(thing, "__qualname__") else thing.__name__]
-        if isinstance(thing, FunctionType):
-            return self._function(thing)
-        if isinstance(thing, type):
-            return self._class(thing)
-        if isinstance(thing, MethodType):
-            return ["method", self.content(thing.__func__), self.content(thing.__self__)]
-        if isinstance(thing, functools.partial):
-            words = self._mapping(thing.keywords)
-            return [type(thing).__name__, self.content(thing.func), [self.content(one) for one in thing.args], words]
-        if isinstance(thing, (tuple, list)):
-            return [self.content(type(thing)), [self.content(one) for one in thing]]
-        if isinstance(thing, (set, frozenset)):
-            return [self.content(type(thing)), sorted(digest_of(self.content(one)) for one in thing)]
-        if isinstance(thing, dict):
-            return [self.content(type(thing)), self._mapping(thing)]
-        if hasattr(thing, "__wrapped__"):  # jax.jit, jax.custom_jvp and other wrappers
-            parts = {name: one for name, one in vars(thing).items() if not name.startswith("_")}
-            return [type(thing).__name__, self.content(thing.__wrapped__), self._mapping(parts)]
-        if dataclasses.is_dataclass(thing):
-            fields = {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)}
-            return [self.content(type(thing)), self._mapping(fields)]
-        return self._reduced(thing)
-
-    def _mapping(self, mapping: Mapping[Any, Any]) -> Any:
-        return sorted([digest_of(self.content(key)), self.content(value)] for key, value in mapping.items())
-
-    def _reduced(self, thing: Any) -> Any:
-        """Any other object is what Python would copy of it."""
-        if isinstance(thing, BuiltinFunctionType):
-            return ["builtin", thing.__qualname__, self.content(thing.__self__)]
-        try:
-            parts = thing.__reduce_ex__(4)
-        except Exception as error:
-            raise PackingError(
-                f"it holds {_article(type(thing).__name__)}, which has no content that could be compared later"
-            ) from error
-        if isinstance(parts, str):
-            return ["name", self.content(type(thing)), parts]
-        listed = [list(part) if isinstance(part, Iterator) else part for part in parts]
-        return [self.content(type(thing)), [self.content(part) for part in listed]]
-
-    def _function(self, function: FunctionType) -> Any:
-        if function.__code__.co_filename.startswith("<") and hasattr(function, "__wrapped__"):
-            return ["wrapper", self.content(function.__wrapped__)]  # generated around it, by a type checker
-        parts: list[Any] = ["function", _module_name(function.__module__), function.__qualname__]
-        known = self._note(function.__module__, function.__code__)
-        if known and function.__name__ == "<lambda>":
-            parts.append(_place(function.__code__))
-        parts.append([self.content(value) for value in _closed_over(function)])
-        parts.append([self.content(one) for one in function.__defaults__ or ()])
-        parts.append(self._mapping(function.__kwdefaults__ or {}))
-        parts.append(self._mapping({name: one for name, one in vars(function).items() if not name.startswith("__")}))
-        if _is_users(function.__module__):
-            for name in sorted(_names(function.__code__)):
-                referred = function.__globals__.get(name)
-                if isinstance(referred, (FunctionType, type, ModuleType)) or hasattr(referred, "__wrapped__"):
-                    parts.append([name, self.content(referred)])
-        return parts
-
-    def _class(self, cls: type) -> Any:
-        parts: list[Any] = ["class", _module_name(cls.__module__), cls.__qualname__]
-        if _root(cls.__module__) in _VERSIONED:
-            return parts
-        self._note(cls.__module__)
-        parts.append([self.content(base) for base in cls.__bases__])
-        for name, member in vars(cls).items():
-            function = getattr(member, "__func__", getattr(member, "fget", member))
-            if isinstance(function, FunctionType) and not _generated(function):
-                parts.append([name, self.content(function)])
-        return parts
-
-    def _note(self, module: str, code: CodeType | None = None) -> bool:
-        """Keep the digest of a module's source; whether the code is in it."""
-        if _root(module) in _VERSIONED:
-            return True
-        name = _module_name(module)
-        text = None
-        if code is None or not code.co_filename.startswith("<"):
-            text = _source(module)
-        if name not in self.sources or text is None:
-            self.sources[name] = None if text is None else digest(text.encode())
-        return text is not None
-
-
-def _named_and_versioned(thing: Any) -> bool:
-    """Whether this is what a versioned package holds under its own name, such as jax.numpy.sin."""
-    module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", getattr(thing, "__name__", None))
-    if not (isinstance(module, str) and isinstance(name, str) and _root(module) in _VERSIONED):
-        return False
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return found is thing
-
-
-def _closed_over(function: FunctionType) -> Iterator[Any]:
-    for cell in function.__closure__ or ():
-        try:
-            value = cell.cell_contents
-        except ValueError:  # not filled yet, or no longer
-            continue
-        yield value
-
-
-def _generated(function: FunctionType) -> bool:
-    """Whether `dataclass` or `NamedTuple` wrote this method."""
-    name, file = function.__name__, function.__code__.co_filename
-    by_them = file == "<string>" or "namedtuple" in file or file == dataclasses.__file__
-    return name.startswith("__") and name.endswith("__") and by_them
-
-
-def _place(code: CodeType) -> Any:
-    """Where in its module a lambda is: it has no name that would tell it from another one."""
-    places = [(line, column) for line, _, column, _ in code.co_positions() if line and column]
-    return [code.co_firstlineno, list(min(places, default=(0, 0)))]
-
-
-def _names(code: CodeType) -> set[str]:
-    """The global names that a function and those inside it refer to."""
-    inner = [one for one in code.co_consts if isinstance(one, CodeType)]
-    return {*code.co_names}.union(*map(_names, inner))
-
-
-def _root(module: str) -> str:
-    return module.partition(".")[0]
-
-
-def _is_users(module: str) -> bool:
-    """Whether a module is the user's own and not of an installed package."""
-    if _root(module) in _VERSIONED:
-        return False
-    file = getattr(sys.modules.get(module), "__file__", None) or ""
-    return not {"site-packages", "dist-packages"} & {*Path(file).parts}
-
-
-def _module_name(module: str) -> str:
-    """The name of a module, that of the script that runs included: as another session would import it."""
-    main = sys.modules.get("__main__")
-    if module != "__main__" or main is None:
-        return module
-    spec = getattr(main, "__spec__", None)
-    file = getattr(main, "__file__", None)
-    if spec is not None:
-        return str(spec.name)
-    return Path(file).stem if file and not file.startswith("<") else module
-
-
-def _source(module: str) -> str | None:
-    """The text of a module; None where there is none."""
-    found = sys.modules.get(module)
-    loader: Any = getattr(found, "__loader__", None)
-    try:
-        if loader is not None and hasattr(loader, "get_source"):
-            text: str | None = loader.get_source(getattr(loader, "name", module))
-            return text
-        file = getattr(found, "__file__", None)
-        return Path(file).read_text(encoding="utf-8") if file else None
-    except (ImportError, OSError, SyntaxError, UnicodeDecodeError):
-        return None
-
-
-def _article(name: str) -> str:
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

@@ -96,9 +96,10 @@ def run_sweep(
             store = Store.create(directory, _laid_out(spec, command, batch))
         with contextlib.closing(store):
             attributes = store.layout.attributes
-            spec = stored_spec(attributes, known_spec(attributes) if spec is None else spec)
+            if resume or spec is None:
+                spec = stored_spec(attributes, known_spec(attributes) if spec is None else spec)
             _check_engine(spec, directory, client)
-            store.begin_session(command)
+            store.begin_session(command, spec.trusted(attributes) if resume else ())
             session = _Session(spec, store, on_progress, on_note, stop)
             try:
                 if session.trajectories is not None and not resume:

@@ -125,6 +125,10 @@ class Spec:
         """Everything that the store says of the sweep, as JSON keeps it."""
         return {**self.fixed, **self.axes, "steps": self.steps, "replicas": self.replicas}
 
+    def trusted(self, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+        """What the store is to say of this specification's objects that could not be compared with what it knows."""
+        return ()
+
     def trajectories(self, directory: Path) -> "Trajectories | None":
         """The files of frames in a sweep's directory, if cells have such."""
         return None
@@ -211,7 +215,7 @@ class Spec:
 
 def plain(value: Any) -> Any:
     """A value in Python's own numbers and tuples: numpy's print and compare differently."""
-    if isinstance(value, (tuple, list, np.ndarray)):
+    if type(value) in (tuple, list, np.ndarray):  # and no NamedTuple, such as an optimizer
         return tuple(map(plain, value))
     return value.item() if isinstance(value, np.generic) else value
 

@@ -6,36 +6,41 @@ place in the sweep: the same replica is the same trajectory in any sweep that co
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import Field, asdict, dataclass, fields, replace
+from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
-from jax.tree_util import Partial
 
-from packing_jax.drive.chunk import Observable
 from packing_jax.drive.kind import Kind, Replicas
 from packing_jax.drive.schedule import STEP_LIMIT, linear_times, log_times
 from packing_jax.errors import PackingError
 from packing_jax.foreign import LARGEST_STORE
 from packing_jax.simulate import DEFAULT_RECORD
 from packing_jax.spheres.energy import overlap
-from packing_jax.spheres.geometry import MAX_DIM, mixture_1_to_1_4
+from packing_jax.spheres.geometry import MAX_DIM
 from packing_jax.spheres.particles import particles_of
-from packing_jax.spheres.rules import Rule, bro, langevin, random_organization, sgd
 from packing_jax.spheres.start import gather_replicas
-from packing_jax.spheres.system import System, stack
+from packing_jax.spheres.system import stack
+from packing_jax.sweeps.contents import described, name_of
 from packing_jax.sweeps.manifest import Name
+from packing_jax.sweeps.model import (
+    CouplingName,
+    RuleName,
+    check_model,
+    make_rule,
+    make_system,
+    rule_name,
+    takes_batches,
+)
+from packing_jax.sweeps.own import given_again
 from packing_jax.sweeps.schema import MOST_CELLS, Table, Variable
 from packing_jax.sweeps.spec import Spec
 from packing_jax.sweeps.trajectory import Trajectories, check_trajectory
 
-RuleName = Literal["bro", "sgd", "ro", "langevin"]
-CouplingName = Literal["pair", "pair-independent", "particle", "particle-normalised"]
 Mixture = Literal["mono", "1:1.4"]
 
 _MOST_RECORDS = 10**6
@@ -44,11 +49,16 @@ _SHORTEST_KICK = 2.0**-24  # box sides, 256 quanta of the coordinates
 
 _FIXED = ("rule", "coupling", "correlation", "dim", "particles", "exponent", "mixture", "record_every", "seed")
 _AXES = ("phi", "kick", "batch_fraction")
+_OWN = ("energy", "record", "trust_rule")  # fields that are not stored as they are
 
 
 @dataclass(frozen=True)
 class Sweep(Spec):
-    """What to sweep; every field is recorded in the store."""
+    """What to sweep; every field is recorded in the store, of a user's objects a description.
+
+    A rule, energy or observable of a user's is never made from a store: who goes on with the sweep gives it again, and
+    another version is refused, see :mod:`packing_jax.sweeps.own`.
+    """
 
     kind: ClassVar[str] = "spheres"
     unit: ClassVar[str] = "particle"
@@ -66,7 +76,7 @@ class Sweep(Spec):
         "diameters": ("diameters", "box sides"),
     }
 
-    rule: RuleName = "bro"
+    rule: RuleName | Any = "bro"  #: or a Rule, an optax optimizer, or a function that makes one from the kick
     coupling: CouplingName | None = None  #: None: particle for ro, else pair
     correlation: float = 1.0
     dim: int = 3
@@ -82,6 +92,10 @@ class Sweep(Spec):
     seed: int = 0
     trajectory: str | None = None  #: every:K or log, see packing_jax.sweeps.trajectory; None: none
     extended_from: tuple[int, ...] = ()  #: steps before each extension; what was recorded then is kept
+    energy: Any = None  #: an Overlap or PairEnergy; None: (a0/a) (1 - r/sigma)^a with the exponent above
+    #: name -> observable, beside activity, energy and msd; None, before :meth:`checked`: these alone
+    record: Mapping[str, Any] | None = None  # type: ignore[assignment]
+    trust_rule: bool = False  #: go on with objects that have no source to be compared, typed in a session
 
     # --- the protocol of a specification ----------------------------------------------------------------------
 
@@ -94,12 +108,20 @@ class Sweep(Spec):
     @property
     def fixed(self) -> Mapping[str, Any]:
         """All but the axes, steps, replicas and trajectories."""
-        return {name: getattr(self, name) for name in _FIXED if name not in self.axes}
+        known = {name: getattr(self, name) for name in _FIXED if name not in self.axes}
+        if not self.own:
+            return known
+        found = {what: described(one) for what, one in self.own.items()}
+        return {**known, "rule": rule_name(self.rule), "own": {what: [*one[1:]] for what, one in found.items()}}
 
     @property
-    def record(self) -> Mapping[str, Observable]:
-        """Activity, energy and mean squared displacement."""
-        return DEFAULT_RECORD
+    def own(self) -> Mapping[str, Any]:
+        """The user's objects, by what they are of the sweep."""
+        return {
+            **({} if isinstance(self.rule, str) else {"rule": self.rule}),
+            **({} if self.energy is None else {"energy": self.energy}),
+            **{f"record {name}": one for name, one in (self.record or {}).items() if name not in DEFAULT_RECORD},
+        }
 
     @property
     def finals(self) -> Mapping[str, Variable]:
@@ -113,7 +135,7 @@ class Sweep(Spec):
         diameters = np.full((len(numbers), len(self.phi), max(numbers)), np.nan, np.float32)
         for i, n in enumerate(numbers):
             for j, phi in enumerate(self.phi):
-                diameters[i, j, :n] = _system(self, n, phi).diameters
+                diameters[i, j, :n] = make_system(self, n, phi).diameters
         if "particles" in self.axes:
             return {"diameters": Table(("particles", "phi", "particle"), diameters)}
         return {"diameters": Table(("phi", "particle"), diameters[0])}
@@ -141,7 +163,7 @@ class Sweep(Spec):
         """The replicas of some cells of the same number of particles, in this order."""
         (n,) = set(_numbers_of(self, names))
         phis, kicks, fractions, numbers = zip(*(name[-4:] for name in names), strict=True)
-        systems = {phi: _system(self, n, phi) for phi in set(phis)}
+        systems = {phi: make_system(self, n, phi) for phi in set(phis)}
         named = zip(phis, kicks, fractions, map(int, numbers), strict=True)
         keys = jnp.stack([replica_key(self.seed, *one) for one in named])
         rule = make_rule(self, jnp.array(kicks), jnp.array(fractions))
@@ -157,12 +179,20 @@ class Sweep(Spec):
     def described(self) -> Mapping[str, Any]:
         """Every field, and what the model is beyond them."""
         return {
-            **asdict(self),
-            "energy": f"(a0/a) (1 - r/sigma)^a, a = {self.exponent:g}, a0 = 1/2 mean diameter",
-            "activity_cut": _system(self, _numbers(self)[0], self.phi[0]).cut,
+            **self.settings(),
+            "energy": f"(a0/a) (1 - r/sigma)^a, a = {self.exponent:g}, a0 = 1/2 mean diameter"
+            if self.energy is None
+            else name_of(self.energy),
+            **({"own": {what: described(one).stored() for what, one in self.own.items()}} if self.own else {}),
+            "activity_cut": make_system(self, _numbers(self)[0], self.phi[0]).cut,
             "precision": "float32 forces on int32 fixed-point coordinates",
             "start": "independent uniform positions",
         }
+
+    def settings(self) -> dict[str, Any]:
+        """Every field as JSON keeps it; of a rule the name."""
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in _OWN}
+        return {**values, "rule": rule_name(self.rule)}
 
     def checked(self) -> "Sweep":
         """The specification with its defaults filled in.
@@ -171,12 +201,13 @@ class Sweep(Spec):
             PackingError: a field out of range, in one sentence.
         """
         spec = super().checked()
-        spec = replace(spec, kick=spec.kick or (0.05,), replicas=3 if spec.replicas is None else spec.replicas)
+        spec = replace(spec, kick=check_model(spec), replicas=3 if spec.replicas is None else spec.replicas)
         _check_numbers(spec)
-        if spec.batch_fraction not in (None, (1.0,)) and spec.rule != "sgd":
-            raise PackingError(f"a batch fraction belongs to the rule sgd; {spec.rule} has none")
+        batches = takes_batches(spec)
+        if spec.batch_fraction not in (None, (1.0,)) and not batches:
+            raise PackingError(f"a batch fraction belongs to the rule sgd; {rule_name(spec.rule)} has none")
         coupling = spec.coupling or ("particle" if spec.rule == "ro" else "pair")
-        fractions = spec.batch_fraction or ((0.75,) if spec.rule == "sgd" else (1.0,))
+        fractions = spec.batch_fraction or ((0.75,) if batches else (1.0,))
         numbers = tuple(sorted(_numbers(spec)))
         filled = replace(
             spec,
@@ -187,6 +218,7 @@ class Sweep(Spec):
             kick=_sorted(spec.kick),
             batch_fraction=_sorted(fractions),
             steps=_default_steps(spec) if spec.steps is None else spec.steps,
+            record={**DEFAULT_RECORD, **(spec.record or {})},
         )
         filled.times()
         overlap(filled.exponent)
@@ -199,9 +231,16 @@ class Sweep(Spec):
         """The specification in the attributes of a store, which may come from elsewhere.
 
         Raises:
-            PackingError: a field is missing, of another type or out of range.
+            PackingError: a field is missing, of another type or out of range; or a user's object is not given again, or
+                is another version.
         """
-        return replace(self, **{one.name: _recorded(one, attributes) for one in fields(self)}).checked()
+        given_again(attributes.get("own", {}), self.own, self.trust_rule)
+        known = [one for one in fields(self) if one.name not in _OWN and (one.name != "rule" or "rule" not in self.own)]
+        return replace(self, **{one.name: _recorded(one, attributes) for one in known}).checked()
+
+    def trusted(self, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+        """A sentence for each object that has no source and was taken for the one in the store."""
+        return given_again(attributes.get("own", {}), self.own, self.trust_rule)
 
     def differences(self, asked: "Sweep") -> list[str]:
         """Why another specification is not this one with more of it; what is None there is as it was."""
@@ -248,8 +287,8 @@ def _default_steps(spec: Sweep) -> int:
 
 def _check_reach(spec: Sweep) -> None:
     numbers = _numbers(spec)
-    widest = float(_system(spec, numbers[0], spec.phi[-1]).unit)
-    narrowest = float(_system(spec, numbers[-1], spec.phi[0]).unit)
+    widest = float(make_system(spec, numbers[0], spec.phi[-1]).unit)
+    narrowest = float(make_system(spec, numbers[-1], spec.phi[0]).unit)
     if spec.kick[-1] * widest > 0.25:
         raise PackingError(
             f"a kick of {spec.kick[-1]:g} diameters is {spec.kick[-1] * widest:.3g} box sides for {numbers[0]} "
@@ -263,8 +302,6 @@ def _check_reach(spec: Sweep) -> None:
 
 
 def _check_numbers(spec: Sweep) -> None:
-    if spec.rule not in ("bro", "sgd", "ro", "langevin"):
-        raise PackingError(f"the rule is {spec.rule!r}; it must be bro, sgd, ro or langevin")
     if not 1 <= spec.dim <= MAX_DIM:
         raise PackingError(f"the dimension is {spec.dim}; it must be from 1 to {MAX_DIM}")
     numbers = _numbers(spec)
@@ -294,7 +331,7 @@ def _shown(values: tuple[float, ...]) -> str:
 def _check_size(spec: Sweep) -> None:
     particles = max(_numbers(spec))
     replicas = math.prod(map(len, spec.axes.values())) * (spec.replicas or 0)
-    size = replicas * 4 * (particles * spec.dim + len(spec.record) * len(spec.times()))
+    size = replicas * 4 * (particles * spec.dim + len(spec.record or {}) * len(spec.times()))
     if spec.trajectory is not None:
         check_trajectory(spec.trajectory, spec.steps or 0, spec.dim, particles, replicas)
     if particles > _MOST_PARTICLES:
@@ -319,30 +356,6 @@ def _schedule(spec: Sweep, steps: int) -> np.ndarray:
             )
         return linear_times(steps, spec.record_every)
     return np.union1d(log_times(steps, 40), linear_times(steps, max(1, steps // 100)))
-
-
-def make_rule(spec: Sweep, kick: Array, batch_fraction: Array) -> Rule:
-    """The rule of a specification, with one kick and batch fraction per replica."""
-    correlation = spec.correlation
-    if spec.coupling == "pair-independent":
-        if correlation not in (0.0, 1.0):
-            raise PackingError(f"pair-independent means correlation 0; for {correlation} use the coupling pair")
-        correlation = 0.0
-    coupling: Any = "pair" if spec.coupling == "pair-independent" else spec.coupling
-    match spec.rule:
-        case "sgd":
-            return sgd(Partial(optax.sgd, learning_rate=kick), batch_fraction, coupling, correlation)
-        case "bro":
-            return bro(kick, coupling, correlation)
-        case "ro":
-            return random_organization(kick, coupling, correlation)
-        case "langevin":
-            return langevin(kick, coupling, correlation)
-
-
-def _system(spec: Sweep, particles: int, phi: float) -> System:
-    sizes = mixture_1_to_1_4(particles) if spec.mixture == "1:1.4" else None
-    return System.create(phi, particles, spec.dim, sizes=sizes, energy=overlap(spec.exponent))
 
 
 def replica_key(seed: int, phi: float, kick: float, batch_fraction: float, replica: int) -> Array:

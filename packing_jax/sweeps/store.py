@@ -166,8 +166,8 @@ class Store:
         self.ended = np.zeros(shape, bool)
         self._mark(entry for name, entry in self.manifest.entries.items() if name in old_index)
 
-    def begin_session(self, command: str) -> None:
-        """Record who goes on from here."""
+    def begin_session(self, command: str, trusted: Sequence[str] = ()) -> None:
+        """Record who goes on from here, and what of a user's objects was trusted without being compared."""
         versions = self._maker
         try:
             self.manifest.begin_session(
@@ -176,10 +176,12 @@ class Store:
                     "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                     "versions": versions,
                     "id": self.versions,
+                    **({"trusted": list(trusted)} if trusted else {}),
                 }
             )
         except OSError as error:
             raise cannot_write(self.manifest.path, error) from error
+        self.notes += trusted
         before = self.layout.attributes["versions"]
         changed = [f"{name} {before.get(name)} -> {new}" for name, new in versions.items() if before.get(name) != new]
         if changed:

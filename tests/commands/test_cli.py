@@ -522,7 +522,8 @@ def test_ctrl_c_before_anything_is_finished(packing, tmp_path, monkeypatch):
 # --- help and start-up ----------------------------------------------------------------------------------------
 
 WORDS = [
-    "--rule {bro,sgd,ro,langevin}", "pair,pair-independent,particle,particle-normalised}", "--coupling",
+    "bro|sgd|ro|langevin|MODULE:OBJECT", "--energy", "--record NAME=MODULE:OBJECT", "--trust-rule",
+    "pair,pair-independent,particle,particle-normalised}", "--coupling",
     "--correlation", "--dim", "--particles", "--phi", "--kick", "--batch-fraction", "--exponent", "--mixture",
     "--steps", "--record-every", "--trajectory every:K|log", "--replicas", "--seed", "--out DIR",
     "--max-walltime TIME", "--log", "bar,json,quiet",

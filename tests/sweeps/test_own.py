@@ -15,7 +15,8 @@ import optax
 import pytest
 
 from packing_jax import PackingError, bro
-from packing_jax.sweeps.own import Described, check_same, described, imported, name_of
+from packing_jax.sweeps.contents import Described, described, name_of
+from packing_jax.sweeps.own import check_same, imported
 
 MODULE = """
     from dataclasses import dataclass
@@ -77,7 +78,7 @@ def user(tmp_path, monkeypatch):
 
 
 def _of(word):
-    return described(imported(word, "--rule"), word)
+    return described(imported(word, "--rule"))
 
 
 def _module(name):

@@ -10,9 +10,10 @@ import xarray as xr
 import packing_jax as pj
 from packing_jax.drive.run import state_like
 from packing_jax.errors import PackingError
+from packing_jax.sweeps.model import make_rule
 from packing_jax.sweeps.run import run_sweep
 from packing_jax.sweeps.schema import sealed
-from packing_jax.sweeps.spheres import Sweep, make_rule, replica_key
+from packing_jax.sweeps.spheres import Sweep, replica_key
 
 N, STEPS = 64, 300
 KICK = 0.3
