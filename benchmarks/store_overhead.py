@@ -9,7 +9,6 @@ because nothing else happens meanwhile.
 """
 
 import contextlib
-import itertools
 import json
 import tempfile
 import time
@@ -23,13 +22,11 @@ import numpy as np
 import tyro
 
 from packing_jax.drive.run import run
-from packing_jax.simulate import DEFAULT_RECORD
-from packing_jax.spheres.particles import particles_of
-from packing_jax.sweeps.cells import provenance
 from packing_jax.sweeps.checkpoint import Checkpoints
 from packing_jax.sweeps.run import run_sweep
-from packing_jax.sweeps.spheres import Sweep, checked, layout_of, record_times, replicas_of
+from packing_jax.sweeps.spheres import Sweep
 from packing_jax.sweeps.store import Store
+from packing_jax.versions import provenance
 
 KICK = 0.05
 
@@ -48,12 +45,10 @@ class Arguments:
 
 def without(spec: Sweep) -> float:
     """Seconds of the replicas alone."""
-    layout = layout_of(spec, "")
-    cells = sorted(itertools.product(*(range(len(axis)) for axis in (spec.phi, spec.kick, spec.batch_fraction or ()))))
-    names = [layout.name((*cell, r)) for cell in reversed(cells) for r in range(spec.replicas)]
+    names = sorted(spec.cells.places(), key=lambda name: -name[0])
     clock = time.perf_counter()
-    replicas = replicas_of(spec, names)
-    ended = sum(1 for _ in run(particles_of(replicas), replicas, record_times(spec), DEFAULT_RECORD))
+    kind, replicas = spec.build(names)
+    ended = sum(1 for _ in run(kind, replicas, spec.times(), spec.record))
     assert ended == len(names)
     return time.perf_counter() - clock
 
@@ -95,9 +90,9 @@ def with_store(spec: Sweep) -> tuple[float, float, int, int]:
 def main(arguments: Arguments) -> None:
     """Run the rounds and write the figures."""
     phi = tuple(float(value) for value in np.round(np.linspace(0.60, 0.70, arguments.phis), 4))
-    spec = checked(
-        Sweep(phi=phi, kick=(KICK,), particles=arguments.particles, steps=arguments.steps, replicas=arguments.replicas)
-    )
+    spec = Sweep(
+        phi=phi, kick=(KICK,), particles=arguments.particles, steps=arguments.steps, replicas=arguments.replicas
+    ).checked()
     # what is compiled once, and the plans that a run goes through
     with_store(replace(spec, steps=50, replicas=2))
     print(f"{without(replace(spec, replicas=8)):.1f} s for the first cells, the first time", flush=True)

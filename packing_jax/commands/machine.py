@@ -1,14 +1,12 @@
 """Where a program runs: versions, devices, memory."""
 
-import importlib.metadata
-import platform
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from packing_jax import __version__
+from packing_jax.versions import package_versions
 
 #: Releases that the package's requirements exclude, and why.
 KNOWN_WRONG = {
@@ -20,25 +18,16 @@ KNOWN_WRONG = {
 
 def environment() -> list[tuple[str, str]]:
     """Versions, devices and memory, as (name, value) lines."""
-    versions = {name: _version(name) for name in ("jax", "jaxlib", "optax", "numpy", "xarray", "zarr")}
+    versions = package_versions()
     installed = {versions["jax"], versions["jaxlib"]}
     wrong = "; ".join(f"{version}, {KNOWN_WRONG[version]}" for version in sorted(installed & KNOWN_WRONG.keys()))
     return [
-        ("packing_jax", __version__),
-        ("python", platform.python_version()),
         *versions.items(),
         ("known wrong results", wrong or "none in this release"),
         *(("device", line) for line in _devices()),
         ("free memory", _free_memory()),
         ("float64", "on (jax_enable_x64)" if jax.config.read("jax_enable_x64") else "off (jax_enable_x64)"),
     ]
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _devices() -> list[str]:

@@ -23,11 +23,12 @@ from packing_jax.commands.critical import CriticalCommand
 from packing_jax.commands.movie import MovieCommand
 from packing_jax.commands.progress_bar import Log, Said
 from packing_jax.errors import PackingError
-from packing_jax.sweeps.cells import description
 from packing_jax.sweeps.cluster import connected
 from packing_jax.sweeps.progress import Stop, seconds
 from packing_jax.sweeps.run import run_sweep
-from packing_jax.sweeps.spheres import CouplingName, Mixture, RuleName, Sweep, recorded
+from packing_jax.sweeps.schema import description
+from packing_jax.sweeps.spec import stored_spec
+from packing_jax.sweeps.spheres import CouplingName, Mixture, RuleName, Sweep
 
 _BEGAN = time.monotonic()  # what --max-walltime counts from
 
@@ -153,7 +154,7 @@ class SweepCommand(_Words):
 
     def _go_on(self, directory: Path, command: str) -> int:
         """The sweep in a directory, with what else the command asks for."""
-        stored = recorded(description(directory))
+        stored = stored_spec(description(directory), Sweep())
         if self.out is not None:
             raise PackingError(f"--resume writes into {directory}; leave --out away")
         # The words once more, with the store's values in the place of the defaults.
@@ -162,7 +163,7 @@ class SweepCommand(_Words):
             coupling=stored.coupling,
             correlation=stored.correlation,
             dim=stored.dim,
-            particles=stored.particles,
+            particles=stored.particles if isinstance(stored.particles, int) else stored.particles[0],
             mixture=stored.mixture,
             exponent=stored.exponent,
             steps=stored.steps,
@@ -255,7 +256,7 @@ class RerunCommand:
 
     def execute(self, command: str) -> int:
         """Compute and compare."""
-        from packing_jax.sweeps.status import rerun
+        from packing_jax.sweeps.rerun import rerun
 
         same, sentence = rerun(self.directory, self.cell)
         print(sentence)

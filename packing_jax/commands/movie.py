@@ -14,8 +14,7 @@ import tyro
 from tqdm import tqdm
 
 from packing_jax.errors import PackingError
-from packing_jax.sweeps.cells import description
-from packing_jax.sweeps.spheres import layout_of, recorded
+from packing_jax.sweeps.schema import description, stored_cells
 from packing_jax.sweeps.trajectory import hoomd_schema, trajectory_file
 
 _PASSIVE, _ACTIVE, _EDGE = "#dfe3e8", "#d1495bb0", "#4a5058"  # red is half transparent: both discs of an overlap show
@@ -58,10 +57,13 @@ def find_trajectory(directory: Path, cell: int | None) -> Path:
     Raises:
         PackingError: no such cell, or no trajectory of it.
     """
-    names = list(layout_of(recorded(description(directory)), "").places())
+    cells = stored_cells(description(directory))
+    names = list(cells.places())
     if cell is not None and not 0 <= cell < len(names):
         raise PackingError(f"there is no cell {cell}; {directory} has cells 0 to {len(names) - 1}")
-    files = [trajectory_file(directory, name) for name in (names if cell is None else names[cell : cell + 1])]
+    files = [
+        trajectory_file(directory, cells.dims, name) for name in (names if cell is None else names[cell : cell + 1])
+    ]
     found = next((file for file in files if file.is_file()), None)
     if found is None:
         which = "no cell" if cell is None else f"no cell {cell}"

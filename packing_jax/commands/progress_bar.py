@@ -25,7 +25,7 @@ class Said:
     def progress(self, now: SweepProgress) -> None:
         """Where the sweep stands, after a chunk."""
         if self._form == "json" and (self._clock.due() or now.done == now.total):
-            self._json("progress", {**now._asdict(), "phi_c": [guess._asdict() for guess in now.phi_c]})
+            self._json("progress", now.plain())
         if self._form != "bar":
             return
         if self._bar is None:  # not sooner: bad input gets a sentence and no bar
@@ -37,9 +37,9 @@ class Said:
         self._bar.update(now.share - self._bar.n)
         parts = [f"{now.done}/{now.total} done", f"{now.absorbed} absorbed", f"{now.running} under way"]
         parts += [f"{now.failed} failed"] if now.failed else []
-        parts += [f"{now.speed / 1e6:.2g} M particle-steps/s"]
+        parts += [f"{now.speed / 1e6:.2g} M {now.unit}-steps/s"]
         parts += [f"{duration(now.seconds_left)} left"] if now.seconds_left is not None else []
-        parts += [f"phi_c {guess.low:g} to {guess.high:g}" for guess in now.phi_c[:1]]
+        parts += [f"{one.axis}_c {one.low:g} to {one.high:g}" for one in now.transitions[:1]]
         self._bar.set_postfix_str(", ".join(parts))
 
     def note(self, text: str) -> None:

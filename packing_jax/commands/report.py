@@ -26,7 +26,8 @@ from packing_jax.criticality import (
     zero_kick_limit,
 )
 from packing_jax.errors import PackingError
-from packing_jax.sweeps.cells import check_memory, check_metadata
+from packing_jax.sweeps.files import write_all
+from packing_jax.sweeps.foreign import check_memory, check_metadata
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -118,7 +119,8 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
             }
             | {key: results.attrs.get(key) for key in ("rule", "dim", "particles", "steps")}
         )
-        _write(root / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+        write_all(root, {root / "summary.json": text.encode()})
     except OSError as error:
         raise PackingError(
             f"{root} cannot be written ({error.strerror or error}): it must be a writable directory"
@@ -332,16 +334,6 @@ def _picture(results: xr.Dataset) -> Figure:
         raise PackingError(f"the positions cannot be read ({_first_line(error)})") from error
     phi = float(results["phi"].values[p])
     return plots.packing(positions, diameters, title=rf"$\phi = {phi:.4g}$")
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file in one move: a reader sees the old one or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _strict(value: Any) -> Any:

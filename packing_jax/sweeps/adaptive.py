@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +19,11 @@ from packing_jax.criticality.search import Answer, Ask, Round, SearchResult, Sea
 from packing_jax.drive.run import Progress, run
 from packing_jax.errors import PackingError
 from packing_jax.spheres.geometry import ball_volume, check_dim
-from packing_jax.spheres.particles import particles_of
-from packing_jax.sweeps.cells import provenance
 from packing_jax.sweeps.files import write_all
 from packing_jax.sweeps.manifest import digest_of
-from packing_jax.sweeps.spheres import CouplingName, Mixture, RuleName, Sweep, checked, replicas_of
+from packing_jax.sweeps.schema import scratch
+from packing_jax.sweeps.spheres import CouplingName, Mixture, RuleName, Sweep
+from packing_jax.versions import provenance
 
 BUDGET = 10**10
 """Particle-steps of a search: a quarter of an hour at 10 million a second."""
@@ -90,21 +90,19 @@ def search(
     first = _SMALLEST * 2 ** max(0, math.ceil(math.log2(dense_box / _SMALLEST)))
     steps = math.ceil(min(_STEPS / kick, 2**30))
     settings = SearchSettings(dim, (densest * _DILUTEST, densest), first, max(steps, 100), tolerance, budget)
-    spec = checked(
-        Sweep(
-            rule=rule,
-            coupling=coupling,
-            dim=dim,
-            particles=first,
-            phi=settings.bracket,
-            kick=(kick,),
-            batch_fraction=None if batch_fraction is None else (batch_fraction,),
-            mixture=mixture,
-            steps=settings.steps,
-            replicas=2,
-            seed=seed,
-        )
-    )
+    spec = Sweep(
+        rule=rule,
+        coupling=coupling,
+        dim=dim,
+        particles=first,
+        phi=settings.bracket,
+        kick=(kick,),
+        batch_fraction=None if batch_fraction is None else (batch_fraction,),
+        mixture=mixture,
+        steps=settings.steps,
+        replicas=2,
+        seed=seed,
+    ).checked()
     check_settings(settings)
     simulator = _Recorded(spec, settings, None if out is None else Path(out), on_progress)
     result = refine(settings, simulator, simulator.round_ended)
@@ -142,17 +140,15 @@ class _Recorded:
         spec = self._spec
         kick, fraction = spec.kick[0], (spec.batch_fraction or (1.0,))[0]
         phis = tuple(sorted({phi for phi, _ in ask.replicas}))
-        size = Sweep(**{**asdict(spec), "particles": ask.particles, "steps": ask.steps, "phi": phis})
-        replicas = replicas_of(checked(size), [(phi, kick, fraction, number) for phi, number in ask.replicas])
+        size = replace(spec, particles=ask.particles, steps=ask.steps, phi=phis).checked()
+        kind, replicas = size.build([(phi, kick, fraction, number) for phi, number in ask.replicas])
         absorbed_at, moves = [-1] * len(ask.replicas), 0
 
         def progress(now: Progress) -> None:
             spent = self._spent + now.unit_steps
             self._on_progress(SearchProgress(self._rounds, ask.particles, spent, self._settings.budget))
 
-        for index, one in run(
-            particles_of(replicas), replicas, np.array([ask.steps], np.int32), {}, on_progress=progress
-        ):
+        for index, one in run(kind, replicas, np.array([ask.steps], np.int32), {}, on_progress=progress):
             if one.failed:
                 raise PackingError(f"a replica at phi = {ask.replicas[index][0]:g} {one.reason}")
             absorbed_at[index] = one.absorbed_at
@@ -178,7 +174,7 @@ class _Recorded:
         text = json.dumps(facts, indent=1, allow_nan=False) + "\n"
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            write_all(self._directory / ".tmp", {self._directory / "critical.json": text.encode()})
+            write_all(scratch(self._directory), {self._directory / "critical.json": text.encode()})
         except OSError as error:
             raise PackingError(f"{self._directory} cannot be written ({error.strerror or error})") from error
 

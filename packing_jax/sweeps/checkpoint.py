@@ -19,7 +19,8 @@ from numcodecs import Zstd
 
 from packing_jax.errors import PackingError
 from packing_jax.sweeps import files
-from packing_jax.sweeps.manifest import Name, digest, digest_of
+from packing_jax.sweeps.manifest import Name, cell_name, digest, digest_of
+from packing_jax.sweeps.schema import scratch
 
 _MAGIC = b"packing_jax checkpoint 1"
 _CODEC = Zstd(level=1)
@@ -54,7 +55,7 @@ class Checkpoints:
             look: whether to go on from what is there.
         """
         self._folder = directory / "checkpoints"
-        self._scratch = directory / ".tmp"
+        self._scratch = scratch(directory)
         self._made_by = made_by
         self._path = self._folder / f"running-{uuid.uuid4().hex}.ckpt"
         self._seconds = seconds
@@ -172,12 +173,11 @@ def _header(path: Path, made_by: str) -> dict[Name, Found]:
         if value["made_by"] != made_by:
             raise PackingError("was made by another version, on another device, or of another sweep")
         return {
-            (float(phi), float(kick), float(fraction), int(replica)): Found(
+            cell_name(one["cell"]): Found(
                 path, int(one["step"]), start + int(one["offset"]), int(one["size"]), str(one["checksum"]),
                 [(str(key), str(dtype), [int(n) for n in shape]) for key, dtype, shape in one["leaves"]],
             )
             for one in value["replicas"]
-            for phi, kick, fraction, replica in [one["cell"]]
         }  # fmt: skip
     except OSError as error:
         raise PackingError(f"cannot be read ({error.strerror or error})") from error

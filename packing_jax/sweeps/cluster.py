@@ -1,4 +1,4 @@
-"""A sweep on many machines, by Dask: groups of cells are tasks, and one process owns the store.
+"""A sweep on many machines, by Dask: a task is some cells, and one process owns the store.
 
 A worker writes the files of a finished cell into a folder of its own and announces it; the owner moves them into the
 dataset, appends to the manifest and marks the cell. So no worker ever touches the dataset, and one that was given up
@@ -19,29 +19,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from packing_jax.devices import local_devices
-from packing_jax.drive.run import Progress, Result, Snapshot
+from packing_jax.drive.run import Progress, Result, Snapshot, default_batch
 from packing_jax.errors import PackingError
-from packing_jax.spheres.particles import device_width
 from packing_jax.sweeps import files
-from packing_jax.sweeps.cells import Finished, Index, cell_arrays, chunk_file, encoded, entry_of, provenance, scratch
+from packing_jax.sweeps.cells import encoded, entry_of, lost
 from packing_jax.sweeps.checkpoint import Checkpoints
+from packing_jax.sweeps.compute import Stopped, at_once, finished_cell, made_by, run_cells, state_to_keep
 from packing_jax.sweeps.manifest import Entry, digest_of
 from packing_jax.sweeps.progress import Stop
-from packing_jax.sweeps.run import Report, Stopped, finished_cell, made_by, run_cells, state_to_keep
-from packing_jax.sweeps.spheres import Sweep, layout_of
+from packing_jax.sweeps.run import Report
+from packing_jax.sweeps.schema import Index, description, scratch, stored_width
+from packing_jax.sweeps.spec import Spec
 from packing_jax.sweeps.store import Store, cannot_write
+from packing_jax.versions import provenance
 
 _SAY_EVERY = 2.0  # seconds between two messages of a worker that finished nothing
 _LOOK_EVERY = 0.2  # seconds between two looks of the owner at its signals
 
 
-class Group(NamedTuple):
+class Task(NamedTuple):
     """What a worker is asked to do."""
 
-    spec: Sweep
+    spec: Spec
     cells: tuple[Index, ...]
     directory: str  #: of the sweep, the same on every machine
     session: str  #: name of the session's folder there, and of its messages
@@ -51,7 +51,7 @@ class Group(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """What a worker says when it has no more to do for a group."""
+    """What a worker says when it has no more to do for a task."""
 
     arrived: list[tuple[str, list[dict[str, Any]]]]  #: folders and the entries of the cells in them
     versions: dict[str, str]
@@ -67,21 +67,23 @@ def dask_setup(_: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def work(group: Group) -> Ended:
-    """Run the cells of a group on this worker's devices, until they are finished or the session ends."""
+def work(task: Task) -> Ended:
+    """Run the cells of a task on this worker's devices, until they are finished or the session ends."""
     from distributed import get_worker
 
-    directory, arrived = Path(group.directory), list[tuple[str, list[dict[str, Any]]]]()
-    session, worker, versions = scratch(directory) / group.session, get_worker(), provenance()
+    directory, arrived = Path(task.directory), list[tuple[str, list[dict[str, Any]]]]()
+    session, worker = scratch(directory) / task.session, get_worker()
     if not session.is_dir():
-        return Ended(arrived, versions, [], seen=False)
-    layout = layout_of(group.spec, "")
-    names = [layout.name(cell) for cell in group.cells]
-    checkpoints = Checkpoints(directory, made_by(layout, digest_of(versions)), group.checkpoint_seconds)
+        return Ended(arrived, provenance(), [], seen=False)
+    attributes = description(directory)
+    versions = provenance(exact=stored_width(attributes) is None)
+    layout = task.spec.layout("")._replace(attributes=attributes)
+    names = [layout.cells.name(cell) for cell in task.cells]
+    checkpoints = Checkpoints(directory, made_by(layout, digest_of(versions)), task.checkpoint_seconds)
     finished: list[tuple[int, Result]] = []
     attempt, clock, said, longest = uuid.uuid4().hex, time.monotonic(), 0.0, 0.0
 
-    def keep(progress: Progress) -> None:
+    def keep(progress: Progress, _: Sequence[int]) -> None:
         nonlocal clock, said, longest
         now = time.monotonic()
         longest, clock = max(longest, now - clock), now
@@ -91,8 +93,8 @@ def work(group: Group) -> Ended:
         folder = session / uuid.uuid4().hex
         if finished:
             checkpoints.save_final({names[i]: state_to_keep(result) for i, result in finished})
-            cells = [finished_cell(layout, group.cells[i], result) for i, result in finished]
-            parts = {folder / _flat(name): data for one in cells for name, data in encoded(one).items()}
+            cells = [finished_cell(layout, task.cells[i], result) for i, result in finished]
+            parts = {folder / _flat(name): data for one in cells for name, data in encoded(layout, one).items()}
             files.write_all(folder, parts)
             entries = [asdict(entry_of(layout, one, digest_of(versions))) for one in cells]
             arrived.append((folder.name, entries))
@@ -102,13 +104,13 @@ def work(group: Group) -> Ended:
             message = {
                 "folder": folder.name,
                 "entries": entries,
-                "first": group.cells[0],
+                "first": task.cells[0],
                 "attempt": attempt,
-                "share": progress.share * len(group.cells),
+                "share": progress.share * len(task.cells),
                 "steps": progress.unit_steps,
                 "longest": longest,
             }
-            worker.log_event(group.session, message)
+            worker.log_event(task.session, message)
 
     def look(snapshot: Snapshot) -> None:
         def states() -> dict[Any, Any]:
@@ -120,7 +122,7 @@ def work(group: Group) -> Ended:
         checkpoints.save_if_due(states)
 
     with contextlib.suppress(Stopped):
-        for index, result in run_cells(group.spec, names, checkpoints, group.batch, group.chunk_steps, keep, look):
+        for index, result in run_cells(task.spec, names, checkpoints, task.batch, task.chunk_steps, keep, look):
             finished.append((index, result))
         checkpoints.drop()
     return Ended(arrived, versions, checkpoints.notes, seen=True)
@@ -143,13 +145,13 @@ class Cluster:
         self._messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._shares: dict[Any, float] = {}
         self._steps: dict[str, int] = {}
-        self._kinds: set[str] = set()
-        self._places = store.layout.places()
+        self._makers: set[str] = set()
+        self._places = store.layout.cells.places()
         self._total = 0
         self._patience = 30.0  # seconds for workers to stop; a first chunk compiles
 
     def run(
-        self, spec: Sweep, todo: Sequence[Index], batch: int | None, chunk_steps: int | None, seconds: float
+        self, spec: Spec, todo: Sequence[Index], batch: int | None, chunk_steps: int | None, seconds: float
     ) -> None:
         """Finish cells on the workers of the cluster.
 
@@ -157,21 +159,22 @@ class Cluster:
             PackingError: a worker does not see the directory, has no packing_jax, or failed.
             Stopped: the session is to end; what was under way is in the checkpoints.
         """
-        width = device_width(spec.particles, spec.dim) * len(local_devices()) if batch is None else batch
+        kind, replicas = spec.build([self.store.layout.cells.name(todo[0])])
+        width = at_once(kind, default_batch(kind, replicas) if batch is None else batch)
         self._total = len(todo)
-        groups = max(-(-len(todo) // width), min(len(todo), len(self.client.nthreads())))
-        # dealt like cards, so that each group has its share of dense cells, which take longest
-        dealt = [tuple(todo[first::groups]) for first in range(groups)]
+        tasks = max(-(-len(todo) // width), min(len(todo), len(self.client.nthreads())))
+        # dealt like cards, so that each task has its share of dense cells, which take longest
+        dealt = [tuple(todo[first::tasks]) for first in range(tasks)]
         directory = str(self.store.directory.resolve())
         self._folder.mkdir(parents=True)
         self.client.subscribe_topic(self._folder.name, lambda event: self._messages.put(event[1]))
-        waiting: dict[Any, Group] = {}
+        waiting: dict[Any, Task] = {}
 
         def submit(cells: tuple[Index, ...]) -> None:
-            group = Group(spec, cells, directory, self._folder.name, batch, chunk_steps, seconds)
+            task = Task(spec, cells, directory, self._folder.name, batch, chunk_steps, seconds)
             # a name of its own: a task of the same words in another session is another task
             key = f"packing_jax-{uuid.uuid4().hex}"
-            waiting[self.client.submit(work, group, key=key, pure=False)] = group
+            waiting[self.client.submit(work, task, key=key, pure=False)] = task
 
         try:
             for cells in dealt:
@@ -179,8 +182,8 @@ class Cluster:
             while waiting:
                 self._look(waiting)
                 for future in [one for one in waiting if one.done()]:
-                    group = waiting.pop(future)
-                    for cells in self._end(future, group):
+                    task = waiting.pop(future)
+                    for cells in self._end(future, task):
                         submit(cells)
                 if reason := self.stop.reason():
                     self._end_session(waiting)
@@ -192,7 +195,7 @@ class Cluster:
             self.client.unsubscribe_topic(self._folder.name)
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _look(self, waiting: dict[Any, Group]) -> None:
+    def _look(self, waiting: dict[Any, Task]) -> None:
         """Take what workers announced, or wait a moment for it."""
         with contextlib.suppress(queue.Empty):
             message = self._messages.get(timeout=_LOOK_EVERY)
@@ -202,7 +205,7 @@ class Cluster:
                 self._steps[message["attempt"]] = message["steps"]
                 self.stop.took(message["longest"])
                 self._patience = max(self._patience, 3 * message["longest"])
-                going = [cell for group in waiting.values() for cell in group.cells if not self.store.ended[cell]]
+                going = [cell for task in waiting.values() for cell in task.cells if not self.store.ended[cell]]
                 share = sum(self._shares.values()) / self._total
                 self.report(going, share, sum(self._steps.values()), self._total)
                 message = self._messages.get_nowait()
@@ -215,7 +218,7 @@ class Cluster:
             cell = self._places[entry.cell]
             if self.store.ended[cell]:
                 continue
-            for name in (chunk_file(variable, cell) for variable in cell_arrays(self.store.layout)):
+            for name in (self.store.layout.chunk_file(variable, cell) for variable in self.store.layout.arrays):
                 target = self.store.path / name
                 (self._folder / folder / _flat(name)).replace(target)
                 moved.add(target.parent)
@@ -226,17 +229,17 @@ class Cluster:
             self.store.accept(new)
         shutil.rmtree(self._folder / folder, ignore_errors=True)
 
-    def _end(self, future: Any, group: Group) -> list[tuple[Index, ...]]:
-        """Close a group; groups of cells that have to be tried again."""
+    def _end(self, future: Any, task: Task) -> list[tuple[Index, ...]]:
+        """Close a task; cells that have to be tried again, those of each new task."""
         from distributed import KilledWorker
 
         error = future.exception()
         if isinstance(error, KilledWorker):
-            left = [cell for cell in group.cells if not self.store.ended[cell]]
-            if len(group.cells) > 1:  # one of them may be what no worker survives: each alone
+            left = [cell for cell in task.cells if not self.store.ended[cell]]
+            if len(task.cells) > 1:  # one of them may be what no worker survives: each alone
                 return [(cell,) for cell in left]
             reason = "was under way on several workers that were lost one after the other"
-            self.store.write([_lost(self.store, cell, reason) for cell in left])
+            self.store.write([lost(self.store.layout, cell, reason) for cell in left])
             return []
         if isinstance(error, OSError):
             raise cannot_write(self.store.directory, error) from error
@@ -253,13 +256,13 @@ class Cluster:
         for folder, entries in ended.arrived:
             self._take(folder, entries)
         self.notes += ended.notes
-        kind = digest_of(ended.versions)
-        if self._kinds and kind not in self._kinds:
+        maker = digest_of(ended.versions)
+        if self._makers and maker not in self._makers:
             self.notes.append("workers have different versions or devices: replicas may round differently on them")
-        self._kinds.add(kind)
+        self._makers.add(maker)
         return []
 
-    def _end_session(self, waiting: dict[Any, Group]) -> None:
+    def _end_session(self, waiting: dict[Any, Task]) -> None:
         """Let workers write where they stand, as long as they are not too slow about it."""
         (self._folder / "stop").touch()
         deadline = time.monotonic() + self._patience
@@ -269,17 +272,9 @@ class Cluster:
             if not any(one.key in running and one.status == "pending" for one in waiting):
                 break
             self._look(waiting)
-        for future, group in waiting.items():
+        for future, task in waiting.items():
             if future.done() and future.status == "finished":
-                self._end(future, group)
-
-
-def _lost(store: Store, cell: Index, reason: str) -> Finished:
-    layout = store.layout
-    times, particles = len(layout.coordinates["time"]), layout.diameters.shape[1]
-    records = {name: np.full(times, np.nan, np.float32) for name in layout.record}
-    positions = np.full((particles, int(layout.attributes["dim"])), np.nan, np.float32)
-    return Finished(cell, records, positions, "failed", 0, -1, reason)
+                self._end(future, task)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterable
@@ -18,8 +19,8 @@ from typing import Any, Literal, get_args
 
 from packing_jax.errors import PackingError
 
-#: What a cell is, whatever its place in the grid: (phi, kick, batch fraction, replica).
-Name = tuple[float, float, float, int]
+#: What a cell is, wherever it stands: the values of the sweep's axes, and last the replica number.
+Name = tuple[float | int, ...]
 
 State = Literal["active", "absorbed", "diverged", "failed", "damaged"]
 
@@ -41,7 +42,7 @@ class Entry:
     covers: int  #: last step of the schedule that the records of this cell fill
     steps: int  #: steps accounted for; fewer than ``covers`` where it failed
     absorbed_at: int
-    checksum: str  #: of records, positions and the numbers above
+    checksum: str  #: of the cell's arrays and the numbers above
     configuration: str  #: hash of the physics that made it
     versions: str  #: hash of the versions that made it
     reason: str = ""
@@ -210,8 +211,7 @@ def _wait_for_lock(handle: int, path: Path) -> None:
 
 def _entry(value: dict[str, Any]) -> Entry:
     """An entry from JSON, or ValueError: nothing else may come out of a file from elsewhere."""
-    phi, kick, fraction, replica = value["cell"]
-    numbers = (value["covers"], value["steps"], value["absorbed_at"], replica)
+    numbers = (value["covers"], value["steps"], value["absorbed_at"])
     texts = (value["checksum"], value["configuration"], value["versions"], value["reason"])
     if (
         len(value) != len(fields(Entry))
@@ -220,4 +220,20 @@ def _entry(value: dict[str, Any]) -> Entry:
         or value["state"] not in get_args(State)
     ):
         raise ValueError("not an entry")
-    return Entry(**value | {"cell": (float(phi), float(kick), float(fraction), replica)})
+    return Entry(**value | {"cell": cell_name(value["cell"])})
+
+
+def cell_name(value: Any) -> Name:
+    """The name of a cell from JSON.
+
+    Raises:
+        ValueError: not finite numbers with a replica number at their end.
+    """
+    if (
+        not isinstance(value, list)
+        or not value
+        or not all(type(one) in (int, float) and math.isfinite(one) for one in value)
+        or not (type(value[-1]) is int and 0 <= value[-1] < 2**31)
+    ):
+        raise ValueError("not a cell")
+    return tuple(value)

@@ -13,15 +13,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from packing_jax.errors import PackingError
+from packing_jax.sweeps import files
+from packing_jax.sweeps.schema import Cells, scratch
 
 _WRITE_EVERY = 2.0  # seconds
 
 
-class Guess(NamedTuple):
-    """phi_c of one kick and batch fraction so far: most replicas are absorbed at ``low`` and active at ``high``."""
+class Transition(NamedTuple):
+    """Where most replicas turn from absorbed to active: between ``low`` and ``high`` along an axis, such as phi."""
 
-    kick: float
-    batch_fraction: float
+    axis: str
+    at: dict[str, float | int]  #: values of the other axes
     low: float
     high: float
 
@@ -36,48 +38,54 @@ class SweepProgress(NamedTuple):
     active: int  #: of them, still active at their last step
     running: int  #: under way
     share: float  #: of the work, 0 to 1; absorbed replicas count as done
-    particle_steps: int  #: moves times particles made in this session
-    speed: float  #: particle-steps per second of this session
+    unit: str  #: what a replica has many of: particle, weight
+    unit_steps: int  #: moves times these, made in this session
+    speed: float  #: of them per second of this session
     seconds_left: float | None  #: None as long as nothing has moved
-    phi_c: tuple[Guess, ...]  #: one for each kick and batch fraction with a transition in sight
+    transitions: tuple[Transition, ...]  #: those in sight so far, one for each combination of the other axes
+
+    def plain(self) -> dict[str, Any]:
+        """The same as JSON keeps it."""
+        return {**self._asdict(), "transitions": [one._asdict() for one in self.transitions]}
 
 
-def guess_phi_c(coordinates: dict[str, np.ndarray], absorbed: np.ndarray, active: np.ndarray) -> tuple[Guess, ...]:
-    """Neighbouring phi between which half of the replicas known so far turn from absorbed to active.
+def find_transitions(
+    cells: Cells, axis: str | None, absorbed: np.ndarray, active: np.ndarray
+) -> tuple[Transition, ...]:
+    """Neighbouring values of an axis between which half of the replicas known so far turn from absorbed to active.
 
     Args:
-        coordinates: phi, kick and batch_fraction.
-        absorbed: (phi, kick, batch fraction, replica), True where absorbed.
-        active: likewise, True where under way or still active at the last step.
+        cells: of the sweep.
+        axis: along which to look; None: there is no such axis, and no transition.
+        absorbed: for each cell, True where absorbed.
+        active: for each cell, True where under way or still active at the last step.
     """
-    guesses = []
-    order = np.argsort(coordinates["phi"])
-    phis = coordinates["phi"][order]
-    for k, b in np.ndindex(absorbed.shape[1:3]):
-        gone, going = absorbed[order, k, b].sum(axis=1), active[order, k, b].sum(axis=1)
-        known = np.flatnonzero(gone + going > 0)
-        below = known[gone[known] > going[known]]
+    if axis not in cells.axes:
+        return ()
+    along = cells.dims.index(axis)
+    values = np.array(cells.axes[axis])
+    others = {name: number for name, number in cells.axes.items() if name not in (axis, "replica")}
+    order = np.argsort(values)
+    gone, going = (np.moveaxis(flags, along, 0)[order].sum(axis=-1) for flags in (absorbed, active))
+    found = []
+    for place in np.ndindex(*gone.shape[1:]):
+        here, there = gone[:, *place], going[:, *place]
+        known = np.flatnonzero(here + there > 0)
+        below = known[here[known] > there[known]]
         above = known[known > below[-1]] if len(below) else []
         if len(above):
-            guesses.append(
-                Guess(
-                    float(coordinates["kick"][k]),
-                    float(coordinates["batch_fraction"][b]),
-                    float(phis[below[-1]]),
-                    float(phis[above[0]]),
-                )
-            )
-    return tuple(guesses)
+            at = {name: numbers[i] for (name, numbers), i in zip(others.items(), place, strict=True)}
+            low, high = (float(values[order][i]) for i in (below[-1], above[0]))
+            found.append(Transition(axis, at, low, high))
+    return tuple(found)
 
 
 def write_progress(directory: Path, progress: SweepProgress) -> None:
     """Leave word for `packing-jax status` in DIR/progress.json."""
-    value = {**progress._asdict(), "phi_c": [guess._asdict() for guess in progress.phi_c], "time": time.time()}
-    scratch = directory / ".tmp"
-    scratch.mkdir(exist_ok=True)
-    draft = scratch / "progress.json"
-    draft.write_text(json.dumps(value) + "\n")  # worth nothing after a power cut, so not flushed
-    draft.replace(directory / "progress.json")
+    value = {**progress.plain(), "time": time.time()}
+    # worth nothing after a power cut, so not flushed
+    text = json.dumps(value) + "\n"
+    files.write_all(scratch(directory), {directory / "progress.json": text.encode()}, flushed=False)
 
 
 def read_progress(directory: Path) -> dict[str, Any] | None:
@@ -90,6 +98,7 @@ def read_progress(directory: Path) -> dict[str, Any] | None:
             raise ValueError
         return {
             **{name: value[name] for name in numbers},
+            "unit": str(value["unit"])[:40],
             "seconds_left": value["seconds_left"] if isinstance(value["seconds_left"], int | float) else None,
         }
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -1,32 +1,26 @@
-"""From a specification to a store: run every cell of a grid, and go on where a sweep was stopped.
+"""From a specification to a store: run every cell of a sweep, and go on where it was stopped.
 
-A cell is one replica at one phi, kick and batch fraction. Its trajectory does not depend on what else runs, so cells
-can be computed in any order, batch, session or place.
+A cell is one replica at one value of each axis. Its trajectory does not depend on what else runs, so cells can be
+computed in any order, batch, session or place.
 """
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from packing_jax.devices import local_devices
-from packing_jax.drive.chunk import State
-from packing_jax.drive.run import Progress, Result, Snapshot, run, state_like
+from packing_jax.drive.run import Progress, Result, Snapshot
 from packing_jax.errors import PackingError
-from packing_jax.simulate import DEFAULT_RECORD
-from packing_jax.spheres.particles import device_width, particles_of
-from packing_jax.sweeps.cells import Finished, Index, Layout, description
 from packing_jax.sweeps.checkpoint import Checkpoints
-from packing_jax.sweeps.manifest import Name, digest_of
-from packing_jax.sweeps.manifest import State as CellState
-from packing_jax.sweeps.progress import Clock, Stop, SweepProgress, guess_phi_c, stopping, write_progress
-from packing_jax.sweeps.spheres import Sweep, checked, extended, layout_of, record_times, recorded, replicas_of
+from packing_jax.sweeps.compute import Stopped, finished_cell, fixed_width, made_by, run_cells, state_to_keep
+from packing_jax.sweeps.manifest import Name
+from packing_jax.sweeps.progress import Clock, Stop, SweepProgress, find_transitions, stopping, write_progress
+from packing_jax.sweeps.schema import Index, Layout, description, stored_width
+from packing_jax.sweeps.spec import Spec, known_spec, stored_spec
 from packing_jax.sweeps.store import Store, cannot_write
-from packing_jax.sweeps.trajectory import Recorder, clear_trajectories, fault_of, frame_times, hoomd_schema
 
 _AT_ONCE = 256  # cells whose records are in memory while a sweep is extended
 
@@ -47,16 +41,12 @@ class Outcome(NamedTuple):
         return self.stopped is not None
 
 
-#: Cells under way, share of the work, particle-steps, cells that the share is of.
+#: Cells under way, share of the work, unit-steps, cells that the share is of.
 Report = Callable[[Sequence[Index], float, int, int], None]
 
 
-class Stopped(Exception):  # noqa: N818 - not an error
-    """The sweep ends after the present chunk; everything is written."""
-
-
 def run_sweep(
-    spec: Sweep | None,
+    spec: Spec | None,
     directory: Path | str,
     *,
     resume: bool = False,
@@ -69,15 +59,15 @@ def run_sweep(
     checkpoint_seconds: float = 5.0,
     client: Any = None,
 ) -> Outcome:
-    """Run every cell of a grid that is not done, and store each as it finishes.
+    """Run every cell of a sweep that is not done, and store each as it finishes.
 
     Args:
-        spec: what to sweep; missing fields get their defaults, see :func:`packing_jax.sweeps.spheres.checked`. With
-            ``resume``, None goes on as it was, and more steps, replicas or values of phi, kick and batch fraction are
-            added.
+        spec: what to sweep, such as a :class:`packing_jax.sweeps.spheres.Sweep`; missing fields get their defaults.
+            With ``resume``, more steps, replicas or values of the axes are added; None goes on with spheres as it was.
         directory: ``results.zarr`` is made here, or gone on with.
         resume: go on with the sweep in ``directory``.
-        batch: replicas that move at a time; chosen from N when None.
+        batch: replicas that move at a time; chosen from their size when None. Where the kind's bits depend on it, it is
+            the width of each device's block, which the store keeps.
         chunk_steps: steps between two looks of the host; about half a second's worth when None.
         on_progress: called after every chunk.
         on_note: called with a sentence about each damage that is found.
@@ -101,39 +91,54 @@ def run_sweep(
         else:
             if spec is None:
                 raise PackingError("there is nothing to sweep: give a specification, or resume a store")
-            spec = checked(spec)
-            if spec.trajectory is not None:
-                hoomd_schema()  # before anything is made
-                _check_engine(spec, client)
-            store = Store.create(directory, layout_of(spec, command))
+            spec = spec.checked()
+            _check_engine(spec, directory, client)  # before anything is made
+            store = Store.create(directory, _laid_out(spec, command, batch))
         with contextlib.closing(store):
-            spec = recorded(store.layout.attributes)
-            _check_engine(spec, client)
+            attributes = store.layout.attributes
+            spec = stored_spec(attributes, known_spec(attributes) if spec is None else spec)
+            _check_engine(spec, directory, client)
             store.begin_session(command)
             session = _Session(spec, store, on_progress, on_note, stop)
             try:
-                if spec.trajectory is not None and not resume:
-                    clear_trajectories(directory, store.layout.places())
-                return session.run(batch, chunk_steps, checkpoint_seconds, client)
+                if session.trajectories is not None and not resume:
+                    session.trajectories.clear(store.layout.cells.places())
+                return session.run(_batch(attributes, batch), chunk_steps, checkpoint_seconds, client)
             except OSError as error:
                 raise cannot_write(directory, error) from error
 
 
-def _check_engine(spec: Sweep, client: Any) -> None:
-    if spec.trajectory is not None and client is not None:
+def _laid_out(spec: Spec, command: str, batch: int | None) -> Layout:
+    layout = spec.layout(command)
+    width = fixed_width(spec, layout.cells.places(), batch)
+    return layout if width is None else layout._replace(attributes={**layout.attributes, "width": width})
+
+
+def _batch(attributes: Mapping[str, Any], asked: int | None) -> int | None:
+    width = stored_width(attributes)
+    if width is not None and asked not in (None, width):
+        raise PackingError(
+            f"this sweep was begun with batches of {width}, and its numbers round differently in batches of {asked}: "
+            f"leave the batch away, or give {width}"
+        )
+    return asked if width is None else width
+
+
+def _check_engine(spec: Spec, directory: Path, client: Any) -> None:
+    if spec.trajectories(directory) is not None and client is not None:
         raise PackingError(
             "trajectories are written by the process that owns the sweep; run it without Dask workers, or begin one "
             "without --trajectory"
         )
 
 
-def _reopened(asked: Sweep | None, directory: Path) -> Store:
+def _reopened(asked: Spec | None, directory: Path) -> Store:
     attributes = description(directory)
-    stored = recorded(attributes)
-    wanted = stored if asked is None else extended(stored, asked)
-    store = Store.open(directory, layout_of(stored, "")._replace(attributes=attributes))
+    stored = stored_spec(attributes, known_spec(attributes) if asked is None else asked)
+    wanted = stored if asked is None else stored.extended(asked)
+    store = Store.open(directory, stored.layout("")._replace(attributes=attributes))
     if wanted != stored:
-        grown = layout_of(wanted, "")
+        grown = wanted.layout("")
         kept = {name: attributes[name] for name in ("command", "versions")}
         try:
             store.grow(grown._replace(attributes={**attributes, **grown.attributes, **kept}))
@@ -148,7 +153,7 @@ class _Session:
 
     def __init__(
         self,
-        spec: Sweep,
+        spec: Spec,
         store: Store,
         on_progress: Callable[[SweepProgress], None] | None,
         on_note: Callable[[str], None] | None,
@@ -157,12 +162,13 @@ class _Session:
         self.spec = spec
         self.store = store
         self.stop = stop
+        self.trajectories = spec.trajectories(store.directory)
         self.notes: list[str] = []
         self._on_progress = on_progress
         self._on_note = on_note
         self._clock = Clock()
         self._began = time.monotonic()
-        self._first: tuple[float, float, int] | None = None  #: time, share and particle-steps after the first chunk
+        self._first: tuple[float, float, int] | None = None  #: time, share and unit-steps after the first chunk
 
     def run(self, batch: int | None, chunk_steps: int | None, checkpoint_seconds: float, client: Any) -> Outcome:
         """Finish what is unfinished."""
@@ -170,8 +176,11 @@ class _Session:
         self._tell(store.notes)
         self._check_trajectories()
         self._fill_ended()
-        # dense systems run to the end, so they come first; dilute ones are absorbed and fill the gaps
-        todo = sorted(store.missing(), key=lambda cell: -cell[0])
+        todo = store.missing()
+        if self.spec.control is not None:
+            # dense systems run to the end, so they come first; dilute ones are absorbed and fill the gaps
+            along = store.layout.cells.dims.index(self.spec.control)
+            todo.sort(key=lambda cell: -cell[along])
         checkpoints = Checkpoints(store.directory, made_by(store.layout, store.versions), checkpoint_seconds)
         checkpoints.tidy(store.names_done())
         stopped = None
@@ -206,20 +215,15 @@ class _Session:
     def _run_here(
         self, todo: Sequence[Index], checkpoints: Checkpoints, batch: int | None, chunk_steps: int | None
     ) -> None:
-        names = [self.store.layout.name(cell) for cell in todo]
-        width = device_width(self.spec.particles, self.spec.dim) * len(local_devices()) if batch is None else batch
+        names = [self.store.layout.cells.name(cell) for cell in todo]
         finished: list[tuple[int, Result]] = []
-        over = 0
 
-        def keep(progress: Progress) -> None:
-            nonlocal over
+        def keep(progress: Progress, under_way: Sequence[int]) -> None:
             if finished:
-                over += len(finished)
                 checkpoints.save_final({names[i]: state_to_keep(result) for i, result in finished})
                 self.store.write([finished_cell(self.store.layout, todo[i], result) for i, result in finished])
                 finished.clear()
-            under_way = [cell for cell in todo[: width + over] if not self.store.ended[cell]]
-            self.report(under_way, progress.share, progress.unit_steps, progress.total)
+            self.report([todo[i] for i in under_way], progress.share, progress.unit_steps, progress.total)
 
         def look(snapshot: Snapshot) -> None:
             def states() -> dict[Name, Any]:
@@ -231,17 +235,17 @@ class _Session:
             checkpoints.save_if_due(states)
 
         for index, result in run_cells(
-            self.spec, names, checkpoints, batch, chunk_steps, keep, look, self.store.directory
+            self.spec, names, checkpoints, batch, chunk_steps, keep, look, self.trajectories
         ):
             finished.append((index, result))
 
     def _check_trajectories(self) -> None:
         """Take back finished cells whose trajectory is missing or damaged."""
-        if self.spec.trajectory is None:
+        if self.trajectories is None:
             return
-        for name, cell in self.store.layout.places().items():
+        for name, cell in self.store.layout.cells.places().items():
             entry = self.store.manifest.entries.get(name)
-            if entry is not None and entry.complete and (fault := fault_of(self.store.directory, entry)):
+            if entry is not None and entry.complete and (fault := self.trajectories.fault_of(entry)):
                 self._tell([f"{fault}: its cell is computed again"])
                 self.store.distrust(cell, fault)
 
@@ -251,21 +255,22 @@ class _Session:
         ended = [
             cell
             for cell in self.store.missing()
-            if (entry := entries.get(layout.name(cell))) is not None and entry.state in ("absorbed", "diverged")
+            if (entry := entries.get(layout.cells.name(cell))) is not None and entry.state in ("absorbed", "diverged")
         ]
         for start in range(0, len(ended), _AT_ONCE):
             filled = []
             for cell in ended[start : start + _AT_ONCE]:
                 one = self.store.read(cell)
                 if one.state == "absorbed":
-                    known = int(np.searchsorted(layout.coordinates["time"], entries[layout.name(cell)].covers)) + 1
+                    covers = entries[layout.cells.name(cell)].covers
+                    known = int(np.searchsorted(layout.times, covers)) + 1
                     for values in one.records.values():
                         values[known:] = values[known - 1]
                     one = one._replace(steps=self.store.last)
                 filled.append(one)
             self.store.write(filled)
 
-    def report(self, under_way: Sequence[Index], share: float, particle_steps: int, of: int = 0) -> None:
+    def report(self, under_way: Sequence[Index], share: float, unit_steps: int, of: int = 0) -> None:
         """Say where the sweep stands; ``share`` is of the ``of`` cells that were unfinished when the session began."""
         ended = self.store.ended
         absorbed = ended & (self.store.mark_of("absorbed_at") >= 0)
@@ -276,9 +281,9 @@ class _Session:
             going[tuple(np.array(under_way).T)] = True
         now = time.monotonic()
         began, share_then, steps_then = self._first or (self._began, share, 0)
-        if self._first is None and particle_steps > 0:
-            self._first = (now, share, particle_steps)  # most of the time until then was the compiler's
-        elapsed, gained, made = now - began, share - share_then, particle_steps - steps_then
+        if self._first is None and unit_steps > 0:
+            self._first = (now, share, unit_steps)  # most of the time until then was the compiler's
+        elapsed, gained, made = now - began, share - share_then, unit_steps - steps_then
         progress = SweepProgress(
             done=int(ended.sum()),
             total=ended.size,
@@ -287,10 +292,11 @@ class _Session:
             active=int(active.sum()),
             running=int(going.sum()),
             share=1.0 - (1.0 - share) * of / ended.size if of else float(ended.mean()),
-            particle_steps=particle_steps,
+            unit=self.spec.unit,
+            unit_steps=unit_steps,
             speed=made / max(elapsed, 1e-9),
             seconds_left=elapsed * (1.0 - share) / gained if gained > 0 else None,
-            phi_c=guess_phi_c(dict(self.store.layout.coordinates), absorbed, active | going),
+            transitions=find_transitions(self.store.layout.cells, self.spec.control, absorbed, active | going),
         )
         if self._clock.due() or progress.done == progress.total:
             write_progress(self.store.directory, progress)
@@ -302,71 +308,3 @@ class _Session:
         if self._on_note is not None:
             for note in notes:
                 self._on_note(note)
-
-
-def run_cells(
-    spec: Sweep,
-    names: Sequence[Name],
-    checkpoints: Checkpoints,
-    batch: int | None,
-    chunk_steps: int | None,
-    on_progress: Callable[[Progress], None],
-    on_chunk: Callable[[Snapshot], None],
-    trajectories: Path | None = None,
-) -> Iterator[tuple[int, Result]]:
-    """Run some cells on this process's devices, from their checkpoints where there are any.
-
-    ``trajectories`` is the directory of the sweep; None writes none, whatever the specification says.
-    """
-    replicas = replicas_of(spec, names)
-    times = record_times(spec)
-    kind = particles_of(replicas)
-    like = state_like(kind, replicas, times, DEFAULT_RECORD)
-    start = partial(
-        run,
-        kind,
-        replicas,
-        times,
-        DEFAULT_RECORD,
-        batch=batch,
-        chunk_steps=chunk_steps,
-        on_progress=on_progress,
-        on_chunk=on_chunk,
-    )
-
-    def found(index: int) -> State | None:
-        return checkpoints.restore(names[index], like)
-
-    if trajectories is None or spec.trajectory is None:
-        yield from start(restore=found)
-        return
-    stops = frame_times(spec.trajectory, int(times[-1]))
-    recorder = Recorder(trajectories, stops, names, replicas.system, checkpoints.notes)
-    yield from recorder.results(start(restore=partial(recorder.restore, found), stops=stops, on_stop=recorder.add))
-
-
-def made_by(layout: Layout, versions: str) -> str:
-    """What must agree for a state to be gone on with."""
-    return digest_of([layout.attributes["configuration"], versions])
-
-
-def state_to_keep(result: Result) -> Any:
-    """The last state of a replica that more steps would move."""
-    return None if result.failed or result.absorbed_at >= 0 else result.state
-
-
-def finished_cell(layout: Layout, cell: Index, result: Result) -> Finished:
-    """What is stored of a result. An absorbed replica is accounted for to the end, a failed one to where it broke."""
-    if result.failed:
-        state: CellState = "diverged" if result.state.failed else "failed"
-    else:
-        state = "absorbed" if result.absorbed_at >= 0 else "active"
-    return Finished(
-        cell=cell,
-        records=result.records,
-        positions=result.final["positions"],
-        state=state,
-        steps=result.steps if result.failed else int(layout.coordinates["time"][-1]),
-        absorbed_at=result.absorbed_at,
-        reason=result.reason,
-    )

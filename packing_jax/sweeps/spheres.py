@@ -1,12 +1,14 @@
-"""Grids of (phi, kick, batch fraction, replica): what to sweep, checked, and what may be added to it later.
+"""Sweeps of spheres over phi, kick, batch fraction, and numbers of particles if there are several.
 
 A replica's random key is a function of the seed, its own phi, kick, batch fraction and replica number, and not of its
-place in the grid: the same replica is the same trajectory in any sweep that contains it.
+place in the sweep: the same replica is the same trajectory in any sweep that contains it.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import Field, asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,39 +17,59 @@ import optax
 from jax import Array
 from jax.tree_util import Partial
 
-from packing_jax.drive.kind import Replicas
+from packing_jax.drive.chunk import Observable
+from packing_jax.drive.kind import Kind, Replicas
 from packing_jax.drive.schedule import STEP_LIMIT, linear_times, log_times
 from packing_jax.errors import PackingError
 from packing_jax.simulate import DEFAULT_RECORD
 from packing_jax.spheres.energy import overlap
 from packing_jax.spheres.geometry import MAX_DIM, mixture_1_to_1_4
+from packing_jax.spheres.particles import particles_of
 from packing_jax.spheres.rules import Rule, bro, langevin, random_organization, sgd
 from packing_jax.spheres.start import gather_replicas
 from packing_jax.spheres.system import System, stack
-from packing_jax.sweeps.cells import Layout, provenance
-from packing_jax.sweeps.manifest import Name, digest_of
-from packing_jax.sweeps.trajectory import check_trajectory
+from packing_jax.sweeps.manifest import Name
+from packing_jax.sweeps.schema import LARGEST_STORE, MOST_CELLS, Table, Variable
+from packing_jax.sweeps.spec import Spec
+from packing_jax.sweeps.trajectory import Trajectories, check_trajectory
 
 RuleName = Literal["bro", "sgd", "ro", "langevin"]
 CouplingName = Literal["pair", "pair-independent", "particle", "particle-normalised"]
 Mixture = Literal["mono", "1:1.4"]
 
-_LARGEST_STORE = 2**40  # bytes; a slip in a range should not fill a disk
 _MOST_RECORDS = 10**6
-_MOST_REPLICAS = 10**6  # each is a file for every variable
 _MOST_PARTICLES = 10**8  # 32-bit indices
 _SHORTEST_KICK = 2.0**-24  # box sides, 256 quanta of the coordinates
 
+_FIXED = ("rule", "coupling", "correlation", "dim", "particles", "exponent", "mixture", "record_every", "seed")
+_AXES = ("phi", "kick", "batch_fraction")
+
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(Spec):
     """What to sweep; every field is recorded in the store."""
+
+    kind: ClassVar[str] = "spheres"
+    unit: ClassVar[str] = "particle"
+    control: ClassVar[str | None] = "phi"
+    labels: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "particles": ("number of particles", "1"),
+        "phi": ("packing fraction", "1"),
+        "kick": ("kick size eps, or learning rate for sgd", "mean diameters"),
+        "batch_fraction": ("batch fraction b_f (1 where the rule has none)", "1"),
+        "activity": ("fraction of particles with at least one overlap", "1"),
+        "energy": ("energy per particle", "mean diameters (a0 = 1/2)"),
+        "msd": ("mean squared displacement from the start", "squared mean diameters"),
+        "absorbed_at": ("first step without an overlap, -1 if still active", "steps"),
+        "positions": ("final positions", "box sides"),
+        "diameters": ("diameters", "box sides"),
+    }
 
     rule: RuleName = "bro"
     coupling: CouplingName | None = None  #: None: particle for ro, else pair
     correlation: float = 1.0
     dim: int = 3
-    particles: int = 1000
+    particles: int | tuple[int, ...] = 1000  #: several are an axis of the store, named particles
     phi: tuple[float, ...] = ()
     kick: tuple[float, ...] = ()  #: empty: 0.05
     batch_fraction: tuple[float, ...] | None = None  #: None: 3/4 for sgd, where alpha = 4 eps/3 matches BRO
@@ -60,63 +82,176 @@ class Sweep:
     trajectory: str | None = None  #: every:K or log, see packing_jax.sweeps.trajectory; None: none
     extended_from: tuple[int, ...] = ()  #: steps before each extension; what was recorded then is kept
 
+    # --- the protocol of a specification ----------------------------------------------------------------------
 
-def checked(spec: Sweep) -> Sweep:
-    """The specification with its defaults filled in.
+    @property
+    def axes(self) -> Mapping[str, tuple[float | int, ...]]:
+        """phi, kick and batch fraction; before them the number of particles, if there are several."""
+        axes = {"phi": self.phi, "kick": self.kick, "batch_fraction": self.batch_fraction or ()}
+        return {"particles": self.particles, **axes} if isinstance(self.particles, tuple) else axes
 
-    Raises:
-        PackingError: a field out of range, in one sentence.
-    """
-    spec = _in_plain_numbers(spec)
-    spec = replace(spec, kick=spec.kick or (0.05,), replicas=3 if spec.replicas is None else spec.replicas)
-    _check_numbers(spec)
-    if spec.batch_fraction not in (None, (1.0,)) and spec.rule != "sgd":
-        raise PackingError(f"a batch fraction belongs to the rule sgd; {spec.rule} has none")
-    coupling = spec.coupling or ("particle" if spec.rule == "ro" else "pair")
-    fractions = spec.batch_fraction or ((0.75,) if spec.rule == "sgd" else (1.0,))
-    steps = spec.steps
-    if steps is None:
-        wanted = 500 / min(spec.kick)
-        if not wanted <= STEP_LIMIT:
-            raise PackingError(
-                f"a kick of {min(spec.kick):g} takes {wanted:g} steps; give --steps, at most {STEP_LIMIT}"
-            )
-        steps = int(np.ceil(wanted))
-    filled = Sweep(
-        **{
-            **asdict(spec),
-            "coupling": coupling,
-            "correlation": 0.0 if coupling == "pair-independent" and spec.correlation == 1.0 else spec.correlation,
-            "phi": tuple(sorted(spec.phi)),
-            "kick": tuple(sorted(spec.kick)),
-            "batch_fraction": tuple(sorted(fractions)),
-            "steps": steps,
+    @property
+    def fixed(self) -> Mapping[str, Any]:
+        """All but the axes, steps, replicas and trajectories."""
+        return {name: getattr(self, name) for name in _FIXED if name not in self.axes}
+
+    @property
+    def record(self) -> Mapping[str, Observable]:
+        """Activity, energy and mean squared displacement."""
+        return DEFAULT_RECORD
+
+    @property
+    def finals(self) -> Mapping[str, Variable]:
+        """The positions; of fewer particles than the largest system has, NaN at their end."""
+        return {"positions": Variable(("particle", "axis"), (max(_numbers(self)), self.dim))}
+
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        """The diameters at each phi, in box sides; NaN as in the positions."""
+        numbers = _numbers(self)
+        diameters = np.full((len(numbers), len(self.phi), max(numbers)), np.nan, np.float32)
+        for i, n in enumerate(numbers):
+            for j, phi in enumerate(self.phi):
+                diameters[i, j, :n] = _system(self, n, phi).diameters
+        if "particles" in self.axes:
+            return {"diameters": Table(("particles", "phi", "particle"), diameters)}
+        return {"diameters": Table(("phi", "particle"), diameters[0])}
+
+    def times(self) -> np.ndarray:
+        """When a sweep records: every so many steps, or logarithmic early and linear late."""
+        steps = self.steps or 0
+        if steps < 1:
+            raise PackingError(f"{self.steps} steps; at least 1 is needed")
+        if list(self.extended_from) != sorted(set(self.extended_from)) or any(
+            not 1 <= before < steps for before in self.extended_from
+        ):
+            raise PackingError(f"a sweep of {steps} steps cannot have been extended from {self.extended_from}")
+        times = _schedule(self, self.extended_from[0] if self.extended_from else steps)
+        for longer in (*self.extended_from[1:], steps):
+            later = _schedule(self, longer)
+            times = np.concatenate([times, later[later > times[-1]]])
+        return times
+
+    def group(self, name: Name) -> Hashable:
+        """The number of particles."""
+        return _numbers_of(self, [name])[0]
+
+    def build(self, names: Sequence[Name]) -> tuple[Kind, Replicas]:
+        """The replicas of some cells of the same number of particles, in this order."""
+        (n,) = set(_numbers_of(self, names))
+        phis, kicks, fractions, numbers = zip(*(name[-4:] for name in names), strict=True)
+        systems = {phi: _system(self, n, phi) for phi in set(phis)}
+        named = zip(phis, kicks, fractions, map(int, numbers), strict=True)
+        keys = jnp.stack([replica_key(self.seed, *one) for one in named])
+        rule = make_rule(self, jnp.array(kicks), jnp.array(fractions))
+        replicas, _ = gather_replicas(stack([systems[phi] for phi in phis]), rule, keys, None)
+        return particles_of(replicas), replicas
+
+    def trajectories(self, directory: Path) -> Trajectories | None:
+        """GSD files, where they were asked for."""
+        if self.trajectory is None:
+            return None
+        return Trajectories(directory, self.trajectory, self.steps or 0, self.cells.dims)
+
+    def described(self) -> Mapping[str, Any]:
+        """Every field, and what the model is beyond them."""
+        return {
+            **asdict(self),
+            "energy": f"(a0/a) (1 - r/sigma)^a, a = {self.exponent:g}, a0 = 1/2 mean diameter",
+            "activity_cut": _system(self, _numbers(self)[0], self.phi[0]).cut,
+            "precision": "float32 forces on int32 fixed-point coordinates",
+            "start": "independent uniform positions",
         }
-    )
-    record_times(filled)
-    overlap(filled.exponent)
-    _check_size(filled)
-    _check_reach(filled)
-    make_rule(filled, jnp.asarray(filled.kick), jnp.asarray(fractions))
-    return filled
+
+    def checked(self) -> "Sweep":
+        """The specification with its defaults filled in.
+
+        Raises:
+            PackingError: a field out of range, in one sentence.
+        """
+        spec = super().checked()
+        spec = replace(spec, kick=spec.kick or (0.05,), replicas=3 if spec.replicas is None else spec.replicas)
+        _check_numbers(spec)
+        if spec.batch_fraction not in (None, (1.0,)) and spec.rule != "sgd":
+            raise PackingError(f"a batch fraction belongs to the rule sgd; {spec.rule} has none")
+        coupling = spec.coupling or ("particle" if spec.rule == "ro" else "pair")
+        fractions = spec.batch_fraction or ((0.75,) if spec.rule == "sgd" else (1.0,))
+        numbers = tuple(sorted(_numbers(spec)))
+        filled = replace(
+            spec,
+            coupling=coupling,
+            correlation=0.0 if coupling == "pair-independent" and spec.correlation == 1.0 else spec.correlation,
+            particles=numbers if len(numbers) > 1 else numbers[0],
+            phi=_sorted(spec.phi),
+            kick=_sorted(spec.kick),
+            batch_fraction=_sorted(fractions),
+            steps=_default_steps(spec) if spec.steps is None else spec.steps,
+        )
+        filled.times()
+        overlap(filled.exponent)
+        _check_size(filled)
+        _check_reach(filled)
+        make_rule(filled, jnp.asarray(filled.kick), jnp.asarray(fractions))
+        return filled
+
+    def recorded(self, attributes: Mapping[str, Any]) -> "Sweep":
+        """The specification in the attributes of a store, which may come from elsewhere.
+
+        Raises:
+            PackingError: a field is missing, of another type or out of range.
+        """
+        return replace(self, **{one.name: _recorded(one, attributes) for one in fields(self)}).checked()
+
+    def differences(self, asked: "Sweep") -> list[str]:
+        """Why another specification is not this one with more of it; what is None there is as it was."""
+        same = {name: getattr(self, name) for name in ("coupling", "trajectory") if getattr(asked, name) is None}
+        asked = replace(asked, **same)
+        found = super().differences(asked)
+        if isinstance(self.particles, tuple) and not {*self.particles} & {*_numbers(asked)}:
+            found.append(f"particles are {self.particles} there and {asked.particles} here")
+        if asked.trajectory != self.trajectory:
+            found.append(f"trajectory is {self.trajectory} there and {asked.trajectory} here")
+        return found
+
+    def extended(self, asked: "Sweep") -> "Sweep":
+        """This sweep with more steps, replicas or values of its axes; the times of its records are kept."""
+        grown = super().extended(asked)
+        if grown.steps == self.steps:
+            return grown
+        return replace(grown, extended_from=(*self.extended_from, self.steps or 0)).checked()
 
 
-def _in_plain_numbers(spec: Sweep) -> Sweep:
-    """With Python's own numbers: a store is described in JSON, and numpy's print and compare differently."""
-    return Sweep(**{name: _plain(value) for name, value in asdict(spec).items()})
+# --- checks ---------------------------------------------------------------------------------------------------
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, (tuple, list, np.ndarray)):
-        return tuple(map(_plain, value))
-    return value.item() if isinstance(value, np.generic) else value
+def _numbers(spec: Sweep) -> tuple[int, ...]:
+    """The numbers of particles of a sweep."""
+    return spec.particles if isinstance(spec.particles, tuple) else (spec.particles,)
+
+
+def _numbers_of(spec: Sweep, names: Sequence[Name]) -> list[int]:
+    """The number of particles of each of some cells."""
+    return [int(name[0]) if "particles" in spec.axes else _numbers(spec)[0] for name in names]
+
+
+def _sorted(values: tuple[float | int, ...]) -> tuple[float, ...]:
+    return tuple(sorted(map(float, values)))
+
+
+def _default_steps(spec: Sweep) -> int:
+    wanted = 500 / min(spec.kick)
+    if not wanted <= STEP_LIMIT:
+        raise PackingError(f"a kick of {min(spec.kick):g} takes {wanted:g} steps; give --steps, at most {STEP_LIMIT}")
+    return int(np.ceil(wanted))
 
 
 def _check_reach(spec: Sweep) -> None:
-    widest, narrowest = (float(_system(spec, phi).unit) for phi in (spec.phi[-1], spec.phi[0]))
+    numbers = _numbers(spec)
+    widest = float(_system(spec, numbers[0], spec.phi[-1]).unit)
+    narrowest = float(_system(spec, numbers[-1], spec.phi[0]).unit)
     if spec.kick[-1] * widest > 0.25:
         raise PackingError(
-            f"a kick of {spec.kick[-1]:g} diameters is {spec.kick[-1] * widest:.3g} box sides for {spec.particles} "
+            f"a kick of {spec.kick[-1]:g} diameters is {spec.kick[-1] * widest:.3g} box sides for {numbers[0]} "
             "particles; it must be below a quarter of a side: use more particles or a smaller kick"
         )
     if spec.kick[0] * narrowest < _SHORTEST_KICK:
@@ -131,8 +266,11 @@ def _check_numbers(spec: Sweep) -> None:
         raise PackingError(f"the rule is {spec.rule!r}; it must be bro, sgd, ro or langevin")
     if not 1 <= spec.dim <= MAX_DIM:
         raise PackingError(f"the dimension is {spec.dim}; it must be from 1 to {MAX_DIM}")
-    if spec.particles < 2:
-        raise PackingError(f"{spec.particles} particles; at least 2 are needed for a pair")
+    numbers = _numbers(spec)
+    if not numbers or not all(type(n) is int for n in numbers) or len(set(numbers)) < len(numbers):
+        raise PackingError(f"the numbers of particles are {numbers}; they must be different whole numbers")
+    if min(numbers) < 2:
+        raise PackingError(f"{min(numbers)} particles; at least 2 are needed for a pair")
     if (spec.replicas or 0) < 1:
         raise PackingError(f"{spec.replicas} replicas; at least 1 is needed")
     if not 0 <= spec.seed < 2**32:
@@ -153,34 +291,22 @@ def _shown(values: tuple[float, ...]) -> str:
 
 
 def _check_size(spec: Sweep) -> None:
-    replicas = len(spec.phi) * len(spec.kick) * len(spec.batch_fraction or (1.0,)) * (spec.replicas or 0)
-    size = replicas * 4 * (spec.particles * spec.dim + 3 * len(record_times(spec)))
+    particles = max(_numbers(spec))
+    replicas = math.prod(map(len, spec.axes.values())) * (spec.replicas or 0)
+    size = replicas * 4 * (particles * spec.dim + len(spec.record) * len(spec.times()))
     if spec.trajectory is not None:
-        check_trajectory(spec.trajectory, spec.steps or 0, spec.dim, spec.particles, replicas)
-    if spec.particles > _MOST_PARTICLES:
-        raise PackingError(f"{spec.particles} particles; at most {_MOST_PARTICLES} can be indexed")
-    if size > _LARGEST_STORE or replicas > _MOST_REPLICAS:
+        check_trajectory(spec.trajectory, spec.steps or 0, spec.dim, particles, replicas)
+    if particles > _MOST_PARTICLES:
+        raise PackingError(f"{particles} particles; at most {_MOST_PARTICLES} can be indexed")
+    if size > LARGEST_STORE or replicas > MOST_CELLS:
         raise PackingError(
-            f"the sweep has {replicas} replicas of {spec.particles} particles and would store {size / 2**30:.0f} GiB; "
-            f"the limits are {_MOST_REPLICAS} replicas and {_LARGEST_STORE // 2**30} GiB, ask for fewer replicas, "
+            f"the sweep has {replicas} replicas of {particles} particles and would store {size / 2**30:.0f} GiB; "
+            f"the limits are {MOST_CELLS} replicas and {LARGEST_STORE // 2**30} GiB, ask for fewer replicas, "
             "particles or records"
         )
 
 
-def record_times(spec: Sweep) -> np.ndarray:
-    """When a sweep records: every so many steps, or logarithmic early and linear late."""
-    steps = spec.steps or 0
-    if steps < 1:
-        raise PackingError(f"{spec.steps} steps; at least 1 is needed")
-    if list(spec.extended_from) != sorted(set(spec.extended_from)) or any(
-        not 1 <= before < steps for before in spec.extended_from
-    ):
-        raise PackingError(f"a sweep of {steps} steps cannot have been extended from {spec.extended_from}")
-    times = _schedule(spec, spec.extended_from[0] if spec.extended_from else steps)
-    for longer in (*spec.extended_from[1:], steps):
-        later = _schedule(spec, longer)
-        times = np.concatenate([times, later[later > times[-1]]])
-    return times
+# --- what is built --------------------------------------------------------------------------------------------
 
 
 def _schedule(spec: Sweep, steps: int) -> np.ndarray:
@@ -213,9 +339,9 @@ def make_rule(spec: Sweep, kick: Array, batch_fraction: Array) -> Rule:
             return langevin(kick, coupling, correlation)
 
 
-def _system(spec: Sweep, phi: float) -> System:
-    sizes = mixture_1_to_1_4(spec.particles) if spec.mixture == "1:1.4" else None
-    return System.create(phi, spec.particles, spec.dim, sizes=sizes, energy=overlap(spec.exponent))
+def _system(spec: Sweep, particles: int, phi: float) -> System:
+    sizes = mixture_1_to_1_4(particles) if spec.mixture == "1:1.4" else None
+    return System.create(phi, particles, spec.dim, sizes=sizes, energy=overlap(spec.exponent))
 
 
 def replica_key(seed: int, phi: float, kick: float, batch_fraction: float, replica: int) -> Array:
@@ -227,101 +353,28 @@ def replica_key(seed: int, phi: float, kick: float, batch_fraction: float, repli
     return jax.random.fold_in(key, replica)
 
 
-def replicas_of(spec: Sweep, names: Sequence[Name]) -> Replicas:
-    """The replicas of some cells (phi, kick, batch fraction, replica), in this order."""
-    systems = {phi: _system(spec, phi) for phi in {name[0] for name in names}}
-    keys = jnp.stack([replica_key(spec.seed, *name) for name in names])
-    rule = make_rule(spec, jnp.array([name[1] for name in names]), jnp.array([name[2] for name in names]))
-    replicas, _ = gather_replicas(stack([systems[name[0]] for name in names]), rule, keys, None)
-    return replicas
+# --- a store's word for it ------------------------------------------------------------------------------------
 
 
-def layout_of(spec: Sweep, command: str) -> Layout:
-    """What is known of a store before the first step."""
-    systems = [_system(spec, phi) for phi in spec.phi]
-    return Layout(
-        coordinates={
-            "phi": np.array(spec.phi),
-            "kick": np.array(spec.kick),
-            "batch_fraction": np.array(spec.batch_fraction),
-            "replica": np.arange(spec.replicas or 0),
-            "time": record_times(spec),
-        },
-        diameters=np.stack([np.broadcast_to(np.asarray(system.diameters), (spec.particles,)) for system in systems]),
-        record=tuple(DEFAULT_RECORD),
-        attributes={
-            **asdict(spec),
-            "energy": f"(a0/a) (1 - r/sigma)^a, a = {spec.exponent:g}, a0 = 1/2 mean diameter",
-            "activity_cut": systems[0].cut,
-            "precision": "float32 forces on int32 fixed-point coordinates",
-            "start": "independent uniform positions",
-            "command": command,
-            "configuration": digest_of({name: getattr(spec, name) for name in _FIXED}),
-            "versions": provenance(),
-        },
-    )
-
-
-# --- going on with a sweep ------------------------------------------------------------------------------------
-
-_AXES = ("phi", "kick", "batch_fraction")  # more values may be added to these
-_FIXED = ("rule", "coupling", "correlation", "dim", "particles", "exponent", "mixture", "record_every", "seed")
-
-
-def recorded(attributes: Mapping[str, Any]) -> Sweep:
-    """The specification in the attributes of a store, which may come from elsewhere.
-
-    Raises:
-        PackingError: a field is missing, of another type or out of range.
-    """
-    values: dict[str, Any] = {}
-    for field in fields(Sweep):
-        value = attributes.get(field.name, field.default)
-        kinds: tuple[type, ...] = (int,)
-        if field.name in (*_AXES, "extended_from"):
-            value = tuple(value) if isinstance(value, list | tuple) else (None,)
-            kinds = (int,) if field.name == "extended_from" else (int, float)
-        elif field.name in ("rule", "coupling", "mixture"):
-            kinds = (str,)
-        elif field.name in ("correlation", "exponent"):
-            kinds = (int, float)
-        elif field.name == "record_every":
-            kinds = (int, type(None))
-        elif field.name == "trajectory":
-            kinds = (str, type(None))
-        if not all(type(one) in kinds for one in (value if isinstance(value, tuple) else (value,))):
-            raise PackingError(
-                f"the store says {field.name} = {str(attributes.get(field.name))[:80]}; that is no sweep"
-            )
-        values[field.name] = value
-    if values["mixture"] not in get_args(Mixture):
-        raise PackingError(f"the store says mixture = {values['mixture'][:80]}; that is no sweep")
-    return checked(Sweep(**values))
-
-
-def extended(stored: Sweep, asked: Sweep) -> Sweep:
-    """A sweep with more steps, more replicas or more values of phi, kick and batch fraction than it had.
-
-    What is None or empty in ``asked`` is as it was.
-
-    Raises:
-        PackingError: anything else differs, or there would be less; each difference is named.
-    """
-    asked, differences = _in_plain_numbers(asked), []
-    for name in (*_FIXED, "trajectory"):
-        was, wanted = getattr(stored, name), getattr(asked, name)
-        if wanted != was and not (wanted is None and name in ("coupling", "trajectory")):
-            differences.append(f"{name.replace('_', ' ')} is {was} there and {wanted} here")
-    steps = stored.steps if asked.steps is None else asked.steps
-    replicas = stored.replicas if asked.replicas is None else asked.replicas
-    for name, was, wanted in (("steps", stored.steps, steps), ("replicas", stored.replicas, replicas)):
-        if was is not None and wanted is not None and wanted < was:
-            differences.append(f"there are {was} {name} there and {wanted} here, fewer")
-    if differences:
-        raise PackingError(
-            f"this is another sweep than the one in the store: {'; '.join(differences)}. A sweep that goes on may have "
-            "more steps, replicas and values of phi, kick and batch fraction, and nothing else may differ"
-        )
-    grown: dict[str, Any] = {name: tuple({*getattr(stored, name), *(getattr(asked, name) or ())}) for name in _AXES}
-    before = stored.extended_from + ((stored.steps,) if stored.steps is not None and steps != stored.steps else ())
-    return checked(replace(stored, **grown, steps=steps, replicas=replicas, extended_from=before))
+def _recorded(field: Field[Any], attributes: Mapping[str, Any]) -> Any:
+    """The value of a field in the attributes of a store."""
+    name, value = field.name, attributes.get(field.name, field.default)
+    kinds: tuple[type, ...] = (int,)
+    if name in (*_AXES, "extended_from"):
+        value = tuple(value) if isinstance(value, list | tuple) else (None,)
+        kinds = (int,) if name == "extended_from" else (int, float)
+    elif name == "particles":
+        value = tuple(value) if isinstance(value, list) else value
+    elif name in ("rule", "coupling", "mixture"):
+        kinds = (str,)
+    elif name in ("correlation", "exponent"):
+        kinds = (int, float)
+    elif name == "record_every":
+        kinds = (int, type(None))
+    elif name == "trajectory":
+        kinds = (str, type(None))
+    if not all(type(one) in kinds for one in (value if isinstance(value, tuple) else (value,))) or (
+        name == "mixture" and value not in get_args(Mixture)
+    ):
+        raise PackingError(f"the store says {name} = {str(attributes.get(name))[:80]}; that is no sweep")
+    return value

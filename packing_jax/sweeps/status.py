@@ -1,4 +1,4 @@
-"""A look at a sweep from outside: where it stands, and whether a cell comes out again as it was stored."""
+"""Where a sweep stands, seen from outside, from its description and its manifest alone."""
 
 import time
 from pathlib import Path
@@ -6,20 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from packing_jax.errors import PackingError
-from packing_jax.sweeps.cells import Finished, Index, Layout, description, read_cell
-from packing_jax.sweeps.checkpoint import Checkpoints
 from packing_jax.sweeps.manifest import Manifest, is_locked
-from packing_jax.sweeps.progress import guess_phi_c, read_progress
-from packing_jax.sweeps.run import finished_cell, run_cells
-from packing_jax.sweeps.spheres import Sweep, layout_of, recorded
-
-
-def _opened(directory: Path) -> tuple[Sweep, Layout, Manifest]:
-    attributes = description(directory)
-    spec = recorded(attributes)
-    layout = layout_of(spec, "")._replace(attributes=attributes)
-    return spec, layout, Manifest.read(directory / "manifest.jsonl")
+from packing_jax.sweeps.progress import find_transitions, read_progress
+from packing_jax.sweeps.schema import description, stored_cells, stored_control, stored_kind, stored_steps
 
 
 def status(directory: Path) -> dict[str, Any]:
@@ -27,17 +16,19 @@ def status(directory: Path) -> dict[str, Any]:
 
     Returns:
         Plain JSON values: `running`, the numbers of `total`, `done`, `absorbed`, `active`, `failed` and `missing`
-        cells, `under_way`, `speed` (particle-steps/s) and `seconds_left` of a running sweep, `phi_c` guesses, `reasons`
-        why cells failed, `steps`, and the `sessions` that worked on it.
+        cells, `under_way`, `speed` (moves of a `unit` per second) and `seconds_left` of a running sweep, the
+        `transitions` in sight from absorbed to active, `reasons` why cells failed, `kind`, `steps`, and the `sessions`
+        that worked on it.
 
     Raises:
         PackingError: no sweep there.
     """
-    spec, layout, manifest = _opened(directory)
-    last = int(layout.coordinates["time"][-1])
-    absorbed, active, failed = (np.zeros(layout.shape, bool) for _ in range(3))
+    attributes = description(directory)
+    cells, last = stored_cells(attributes), stored_steps(attributes)
+    manifest = Manifest.read(directory / "manifest.jsonl")
+    absorbed, active, failed = (np.zeros(cells.shape, bool) for _ in range(3))
     reasons = []
-    for name, cell in layout.places().items():
+    for name, cell in cells.places().items():
         entry = manifest.entries.get(name)
         if entry is None or entry.state == "damaged":
             continue
@@ -58,13 +49,15 @@ def status(directory: Path) -> dict[str, Any]:
         "failed": int(failed.sum()),
         "missing": absorbed.size - done,
         "under_way": now["running"] if now else 0,
+        "unit": now["unit"] if now else None,
         "speed": now["speed"] if now else None,
         "seconds_left": max(0.0, now["seconds_left"] - (time.time() - now["time"]))
         if now and now["seconds_left"] is not None
         else None,
-        "phi_c": [guess._asdict() for guess in guess_phi_c(dict(layout.coordinates), absorbed, active)],
+        "transitions": [one._asdict() for one in find_transitions(cells, stored_control(attributes), absorbed, active)],
         "reasons": list(dict.fromkeys(reasons)),
-        "steps": spec.steps,
+        "kind": stored_kind(attributes),
+        "steps": last,
         "sessions": manifest.sessions,
     }
 
@@ -79,18 +72,18 @@ def format_status(directory: Path, facts: dict[str, Any]) -> str:
     ]
     if facts["speed"] is not None:
         left = "" if facts["seconds_left"] is None else f", about {duration(facts['seconds_left'])} left"
-        lines.append(f"{facts['under_way']} under way, {facts['speed'] / 1e6:.3g} M particle-steps/s{left}")
-    lines += [f"phi_c so far: {format_guess(guess)}" for guess in facts["phi_c"]]
+        lines.append(f"{facts['under_way']} under way, {facts['speed'] / 1e6:.3g} M {facts['unit']}-steps/s{left}")
+    lines += [f"{one['axis']}_c so far: {format_transition(one)}" for one in facts["transitions"]]
     lines += [f"failed: {reason}" for reason in facts["reasons"]]
     if state == "stopped":
         lines.append(f"packing-jax sweep --resume {directory} goes on")
     return "\n".join(lines)
 
 
-def format_guess(guess: dict[str, float]) -> str:
-    """Where phi_c lies, as far as is known."""
-    fraction = "" if guess["batch_fraction"] == 1.0 else f", batch fraction {guess['batch_fraction']:g}"
-    return f"between {guess['low']:g} and {guess['high']:g} (kick {guess['kick']:g}{fraction})"
+def format_transition(transition: dict[str, Any]) -> str:
+    """Where it lies, as far as is known."""
+    at = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in transition["at"].items())
+    return f"between {transition['low']:g} and {transition['high']:g}" + (f" ({at})" if at else "")
 
 
 def duration(seconds: float) -> str:
@@ -99,59 +92,3 @@ def duration(seconds: float) -> str:
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
     return (f"{days}-" if days else "") + f"{hour}:{minute:02}:{second:02}"
-
-
-def rerun(directory: Path, number: int) -> tuple[bool, str]:
-    """Compute one cell again from its start and compare it with what is stored, bit for bit.
-
-    Args:
-        directory: of a sweep.
-        number: of the cell, counted from 0 along (phi, kick, batch fraction, replica), the replica fastest.
-
-    Returns:
-        Whether every byte agrees, and a sentence that says so or where the first difference is.
-
-    Raises:
-        PackingError: no such cell, or one that is not finished.
-    """
-    spec, layout, manifest = _opened(directory)
-    cells = int(np.prod(layout.shape))
-    if not 0 <= number < cells:
-        raise PackingError(f"there is no cell {number}; {directory} has cells 0 to {cells - 1}")
-    i, j, k, r = (int(place) for place in np.unravel_index(number, layout.shape))
-    cell: Index = (i, j, k, r)
-    name = layout.name(cell)
-    where = f"cell {number} (phi {name[0]:g}, kick {name[1]:g}, batch fraction {name[2]:g}, replica {name[3]})"
-    entry = manifest.entries.get(name)
-    if entry is None or not entry.complete or entry.covers < layout.coordinates["time"][-1]:
-        raise PackingError(f"{where} is not finished, so there is nothing to compare with")
-    unused = Checkpoints(directory, "", float("inf"), look=False)
-    ((_, result),) = run_cells(spec, [name], unused, None, None, lambda _: None, lambda _: None)
-    again = finished_cell(layout, cell, result)
-    try:
-        stored = read_cell(directory / "results.zarr", layout, cell, entry)
-    except PackingError as error:
-        return False, f"{where} is damaged: {error}"
-    different = _differences(layout, stored, again)
-    if different:
-        return False, f"{where} comes out differently: {'; '.join(different)}"
-    return True, f"{where} comes out again with the same bytes"
-
-
-def _differences(layout: Layout, stored: Finished, again: Finished) -> list[str]:
-    different = [
-        f"{name} is {was} in the store and {now} now"
-        for name, was, now in (
-            ("its end", stored.state, again.state),
-            ("the number of steps", stored.steps, again.steps),
-            ("the step of absorption", stored.absorbed_at, again.absorbed_at),
-        )
-        if was != now
-    ]
-    for name, values in stored.records.items():
-        apart = np.flatnonzero(values.view(np.int32) != np.asarray(again.records[name], np.float32).view(np.int32))
-        if len(apart):
-            different.append(f"{name} differs from step {layout.coordinates['time'][apart[0]]} on")
-    if stored.positions.tobytes() != np.asarray(again.positions, "<f4").tobytes():
-        different.append("the final positions differ")
-    return different

@@ -1,10 +1,10 @@
 """The store of a sweep: ``DIR/results.zarr``, an xarray dataset that grows cell by cell.
 
-A cell is one replica at one phi, kick and batch fraction; it is one chunk of every array, and every chunk is one file
-that appears in one move (:mod:`packing_jax.sweeps.files`). What is finished is written in this order, each step on the
-disk before the next:
+A cell is one replica at one value of each axis; it is one chunk of every array, and every chunk is one file that
+appears in one move (:mod:`packing_jax.sweeps.files`). What is finished is written in this order, each step on the disk
+before the next:
 
-1. its records and positions, where nothing says yet that they are there;
+1. its arrays, where nothing says yet that they are there;
 2. a line in ``DIR/manifest.jsonl`` with a checksum of them (:mod:`packing_jax.sweeps.manifest`): now they count;
 3. ``absorbed_at``, ``failed`` and ``steps_done``, which tell a reader of the dataset alone.
 
@@ -24,24 +24,10 @@ import numpy as np
 
 from packing_jax.errors import PackingError
 from packing_jax.sweeps import files
-from packing_jax.sweeps.cells import (
-    CELL_DIMS,
-    CODEC,
-    MARKS,
-    Finished,
-    Index,
-    Layout,
-    cell_arrays,
-    chunk_file,
-    decoded,
-    draft_of,
-    encoded,
-    entry_of,
-    provenance,
-    read_cell,
-    scratch,
-)
+from packing_jax.sweeps.cells import Finished, decoded, encoded, entry_of, read_cell
 from packing_jax.sweeps.manifest import Entry, Manifest, Name, digest_of
+from packing_jax.sweeps.schema import CODEC, MARKS, Index, Layout, draft_of, scratch, stored_width
+from packing_jax.versions import provenance
 
 
 class Store:
@@ -52,10 +38,11 @@ class Store:
         self.layout = layout
         self.manifest = manifest
         self.notes: list[str] = []  #: what was found damaged and repaired, in words
-        self.versions = digest_of(provenance())
-        self._index = layout.places()
-        self.ended = np.zeros(layout.shape, bool)  #: nothing is left to do, or it failed in this session
-        self._marks = {name: np.full(layout.shape, empty, np.int32) for name, empty in MARKS.items()}
+        self._maker = provenance(exact=stored_width(layout.attributes) is None)
+        self.versions = digest_of(self._maker)
+        self._index = layout.cells.places()
+        self.ended = np.zeros(layout.cells.shape, bool)  #: nothing is left to do, or it failed in this session
+        self._marks = {name: np.full(layout.cells.shape, empty, np.int32) for name, empty in MARKS.items()}
 
     @property
     def path(self) -> Path:
@@ -65,7 +52,7 @@ class Store:
     @property
     def last(self) -> int:
         """Last step of the schedule."""
-        return int(self.layout.coordinates["time"][-1])
+        return self.layout.last
 
     # --- beginning, going on, growing -------------------------------------------------------------------------
 
@@ -74,8 +61,9 @@ class Store:
         """Lay out an empty store.
 
         Raises:
-            PackingError: a store is there already, or the disk says no.
+            PackingError: a store is there already, the layout is none, or the disk says no.
         """
+        layout.check()
         path = directory / "results.zarr"
         made: list[Path] = []
         manifest = None
@@ -143,18 +131,27 @@ class Store:
         The larger store is built beside the old one, whose files it shares where they are the same, and takes its
         place in one move.
         """
-        old_index, times = self._index, len(self.layout.coordinates["time"])
-        longer = len(layout.coordinates["time"]) - times
+        layout.check()
+        times = len(self.layout.times)
+        if not np.array_equal(layout.times[:times], self.layout.times):
+            raise PackingError("the times to record at of a sweep that goes on must begin with those it had")
+        if (layout.records, layout.finals) != (self.layout.records, self.layout.finals):
+            raise PackingError(
+                "a sweep that goes on keeps its arrays and their shapes: no larger replicas can be added"
+            )
+        old_index, longer = self._index, len(layout.times) - times
         try:
             draft = draft_of(self.directory, layout)
-            for name, new in layout.places().items():
+            for name, new in layout.cells.places().items():
                 old, entry = old_index.get(name), self.manifest.entries.get(name)
                 if old is None or entry is None or not entry.complete:
                     continue
-                for variable, (shape, _) in cell_arrays(self.layout).items():
-                    source, target = self.path / chunk_file(variable, old), draft / chunk_file(variable, new)
-                    if variable in layout.record and longer:
-                        values = np.concatenate([decoded(source, shape), np.full(longer, np.nan, np.float32)])
+                for variable, was in self.layout.arrays.items():
+                    source = self.path / self.layout.chunk_file(variable, old)
+                    target = draft / layout.chunk_file(variable, new)
+                    if variable in layout.records and longer:
+                        values = np.full(layout.arrays[variable].shape, was.blank, was.stored)
+                        values[:times] = decoded(source, was.shape, was.dtype)
                         target.write_bytes(CODEC.encode(values))
                     else:
                         _link(source, target)
@@ -163,14 +160,15 @@ class Store:
             shutil.rmtree(draft, ignore_errors=True)
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        self.layout, self._index = layout, layout.places()
-        self._marks = {name: np.full(layout.shape, empty, np.int32) for name, empty in MARKS.items()}
-        self.ended = np.zeros(layout.shape, bool)
+        shape = layout.cells.shape
+        self.layout, self._index = layout, layout.cells.places()
+        self._marks = {name: np.full(shape, empty, np.int32) for name, empty in MARKS.items()}
+        self.ended = np.zeros(shape, bool)
         self._mark(entry for name, entry in self.manifest.entries.items() if name in old_index)
 
     def begin_session(self, command: str) -> None:
         """Record who goes on from here."""
-        versions = provenance()
+        versions = self._maker
         try:
             self.manifest.begin_session(
                 {
@@ -206,14 +204,14 @@ class Store:
         try:
             files.write_all(
                 scratch(self.directory),
-                {self.path / name: data for one in finished for name, data in encoded(one).items()},
+                {self.path / name: data for one in finished for name, data in encoded(self.layout, one).items()},
             )
             self.accept([entry_of(self.layout, one, self.versions) for one in finished])
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
     def accept(self, entries: Sequence[Entry]) -> None:
-        """From now on these cells count; their records and positions are in place."""
+        """From now on these cells count; their arrays are in place."""
         self.manifest.append(entries)
         self._mark(entries)
         for entry in entries:
@@ -221,7 +219,7 @@ class Store:
 
     def missing(self) -> list[Index]:
         """Cells that are not done."""
-        return [(int(i), int(j), int(k), int(r)) for i, j, k, r in np.argwhere(~self.ended)]
+        return [tuple(map(int, place)) for place in np.argwhere(~self.ended)]
 
     def names_done(self) -> set[Name]:
         """Cells of which nothing is left to do."""
@@ -234,17 +232,17 @@ class Store:
         Raises:
             PackingError: which file is missing, cut off or changed.
         """
-        entry = self.manifest.entries[self.layout.name(cell)]
+        entry = self.manifest.entries[self.layout.cells.name(cell)]
         return read_cell(self.path, self.layout, cell, entry)
 
     def distrust(self, cell: Index, reason: str) -> None:
         """Take a finished cell back: it has to be computed again."""
-        name = self.layout.name(cell)
+        name = self.layout.cells.name(cell)
         entry = self.manifest.entries[name]
         self.manifest.append([Entry(**vars(entry) | {"state": "damaged", "reason": reason})])
         self._mark([self.manifest.entries[name]])
-        for variable in cell_arrays(self.layout):
-            (self.path / chunk_file(variable, cell)).unlink(missing_ok=True)
+        for variable in self.layout.arrays:
+            (self.path / self.layout.chunk_file(variable, cell)).unlink(missing_ok=True)
 
     def mark_of(self, name: str) -> np.ndarray:
         """absorbed_at, steps_done or failed of every cell."""
@@ -262,10 +260,12 @@ class Store:
             self._marks["failed"][cell] = int(entry.state in ("diverged", "failed"))
             self._marks["steps_done"][cell] = max(entry.steps, 1) if trusted else 0
             self.ended[cell] = entry.complete and entry.covers >= self.last
-            touched.add(cell[:3])
+            touched.add(cell[:-1])
         for names in (("absorbed_at", "failed"), ("steps_done",)):  # the last says that the others can be read
             changed = {
-                self.path / chunk_file(name, (*place, 0)): CODEC.encode(np.ascontiguousarray(self._marks[name][place]))
+                self.path / self.layout.chunk_file(name, (*place, 0)): CODEC.encode(
+                    np.ascontiguousarray(self._marks[name][place])
+                )
                 for name in names
                 for place in touched
             }
@@ -284,16 +284,14 @@ class Store:
                     raise PackingError("it was made with another configuration")
                 read_cell(self.path, self.layout, cell, entry)
             except PackingError as error:
-                where = ", ".join(
-                    f"{axis} {value:g}" for axis, value in zip(CELL_DIMS, entry.cell, strict=True)
-                ).replace("_", " ")
+                where = self.layout.cells.words(entry.cell)
                 self.notes.append(f"the finished cell at {where} is damaged and is computed again: {error}")
                 self.distrust(cell, str(error))
         self._mark(self.manifest.entries[entry.cell] for _, entry in known)
         self._repair_marks()
 
     def _repair_layout(self) -> None:
-        """Metadata, coordinates and diameters as the layout says."""
+        """Metadata, coordinates and tables as the layout says."""
         draft = draft_of(self.directory, self.layout)
         wrong: dict[Path, bytes] = {}
         for file in draft.rglob("*"):
@@ -310,10 +308,10 @@ class Store:
     def _repair_marks(self) -> None:
         wrong = {}
         for name, values in self._marks.items():
-            for place in np.ndindex(*values.shape[:3]):
-                file = self.path / chunk_file(name, (*place, 0))
+            for place in np.ndindex(*values.shape[:-1]):
+                file = self.path / self.layout.chunk_file(name, (*place, 0))
                 try:
-                    right = np.array_equal(decoded(file, values.shape[3:], np.int32), values[place])
+                    right = np.array_equal(decoded(file, values.shape[-1:], np.int32), values[place])
                 except PackingError:
                     right = False
                 if not right:

@@ -76,7 +76,7 @@ def nothing_runs(monkeypatch):
     def run(*arguments, **options):
         raise AssertionError("the simulation started")
 
-    monkeypatch.setattr("packing_jax.sweeps.run.run", run)
+    monkeypatch.setattr("packing_jax.sweeps.compute.run", run)
 
 
 # --- arguments out of range -----------------------------------------------------------------------------------
@@ -422,11 +422,11 @@ def test_a_disk_that_fills_up_in_the_middle(packing, tmp_path, monkeypatch):
 
     write, one_at_a_time = files_module._replace, threading.Lock()
 
-    def full(scratch, path, data):
+    def full(scratch, path, data, flushed):
         with one_at_a_time:
             if path.parent.name == "positions" and len(list(path.parent.glob("[0-9]*"))) >= 2:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            write(scratch, path, data)
+            write(scratch, path, data, flushed)
 
     with monkeypatch.context() as patch:
         patch.setattr(files_module, "_replace", full)
@@ -508,7 +508,7 @@ def test_ctrl_c_before_anything_is_finished(packing, tmp_path, monkeypatch):
     def stop(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("packing_jax.sweeps.run.run", stop)
+    monkeypatch.setattr("packing_jax.sweeps.compute.run", stop)
     done = packing(*SWEEP, "--out", "there")
     assert done.code == 130
     assert "stopped by SIGINT; there: 0 of 6 cells are done, 6 are missing" in done.err.splitlines()[-1]

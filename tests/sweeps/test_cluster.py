@@ -72,7 +72,7 @@ def test_one_worker_killed_and_another_too_late(client, whole, tmp_path, monkeyp
     take = Cluster._take
 
     def kill(now):
-        if now.particle_steps > 0 and not killed:
+        if now.unit_steps > 0 and not killed:
             killed.append(next(iter(pids.values())))
             os.kill(killed[0], signal.SIGKILL)
 
@@ -101,7 +101,7 @@ def test_stopped_and_gone_on_with_by_one_process(client, whole, tmp_path):
     stop = Stop()
 
     def end(now):
-        if now.particle_steps > 0:
+        if now.unit_steps > 0:
             stop.signal = signal.SIGTERM
 
     outcome = run_sweep(SPEC, tmp_path, client=client, on_progress=end, stop=stop, **OPTIONS)
@@ -116,14 +116,13 @@ def test_a_worker_whose_session_is_over_writes_nothing(client, whole, tmp_path):
     """The owner is gone while workers go on: they find no place to write, and stop."""
     shutil.copytree(whole, tmp_path / "copy")
     before = tree(tmp_path / "copy")
-    from packing_jax.sweeps.cluster import Group, work
-    from packing_jax.sweeps.spheres import checked
+    from packing_jax.sweeps.cluster import Task, work
 
     (tmp_path / "copy" / ".tmp" / "session-1").mkdir(parents=True)
-    group = Group(checked(SPEC), ((1, 0, 0, 0), (0, 0, 0, 0)), str(tmp_path / "copy"), "session-1", 2, 50, 1e9)
+    task = Task(SPEC.checked(), ((1, 0, 0, 0), (0, 0, 0, 0)), str(tmp_path / "copy"), "session-1", 2, 50, 1e9)
     for path in (tmp_path / "copy" / "checkpoints").iterdir():
         path.unlink()
-    future = client.submit(work, group, pure=False)
+    future = client.submit(work, task, pure=False)
     time.sleep(0.3)
     shutil.rmtree(tmp_path / "copy" / ".tmp")
     assert future.result(timeout=120).arrived == []

@@ -28,14 +28,16 @@ from packing_jax.errors import PackingError
 from packing_jax.simulate import DEFAULT_RECORD
 from packing_jax.spheres.particles import particles_of
 from packing_jax.spheres.start import gather_replicas
-from packing_jax.sweeps import cells as layout
 from packing_jax.sweeps import files, store
 from packing_jax.sweeps.checkpoint import Checkpoints
+from packing_jax.sweeps.compute import Stopped
 from packing_jax.sweeps.manifest import Manifest
 from packing_jax.sweeps.progress import Stop
-from packing_jax.sweeps.run import Stopped, run_sweep
-from packing_jax.sweeps.spheres import Sweep, checked, extended, recorded
-from packing_jax.sweeps.status import rerun, status
+from packing_jax.sweeps.rerun import rerun
+from packing_jax.sweeps.run import run_sweep
+from packing_jax.sweeps.schema import description
+from packing_jax.sweeps.spheres import Sweep
+from packing_jax.sweeps.status import status
 
 TINY = Sweep(dim=2, particles=64, phi=(0.1, 0.3, 0.9), kick=(0.3,), steps=300, record_every=10, replicas=2, seed=5)
 
@@ -102,7 +104,7 @@ def test_stopped_again_and_again(whole, tmp_path):
         assert outcome.stopped == "SIGTERM"
         seen = []
         outcome = resume(tmp_path / "a", stop=After(1), on_progress=seen.append)
-        moved.append(seen[-1].particle_steps)
+        moved.append(seen[-1].unit_steps)
         sessions += 1
     assert sessions > 5
     assert max(moved) <= 3 * 50 * 64  # one chunk in each session
@@ -112,7 +114,7 @@ def test_stopped_again_and_again(whole, tmp_path):
 
 
 def test_a_finished_sweep_has_nothing_left_to_do(copy, whole, monkeypatch):
-    monkeypatch.setattr("packing_jax.sweeps.run.run", None)
+    monkeypatch.setattr("packing_jax.sweeps.compute.run", None)
     assert resume(copy).done == 6
     assert tree(copy) == tree(whole)
 
@@ -167,7 +169,7 @@ def test_more_steps(copy, tmp_path):
     outcome = resume(copy, like(steps=600), on_progress=seen.append)
     assert (outcome.done, outcome.notes) == (6, ())
     active = int((opened(copy)["absorbed_at"].sel(phi=0.9) == -1).sum())
-    assert seen[-1].particle_steps == 2 * 300 * 64
+    assert seen[-1].unit_steps == 2 * 300 * 64
     assert active == 2
     go(tmp_path / "fresh", like(steps=600))
     longer, fresh = opened(copy), opened(tmp_path / "fresh")
@@ -236,14 +238,12 @@ def test_other_sweeps_are_refused_with_every_difference(copy, whole):
 
 
 def test_record_times_of_an_extension_keep_those_before():
-    spec = checked(like(record_every=None, steps=1000))
-    longer = extended(spec, dataclasses.replace(spec, steps=5000))
-    longest = extended(longer, dataclasses.replace(longer, steps=20000))
-    from packing_jax.sweeps.spheres import record_times
-
+    spec = like(record_every=None, steps=1000).checked()
+    longer = spec.extended(dataclasses.replace(spec, steps=5000))
+    longest = longer.extended(dataclasses.replace(longer, steps=20000))
     for short, long in ((spec, longer), (longer, longest)):
-        before = record_times(short)
-        np.testing.assert_array_equal(record_times(long)[: len(before)], before)
+        before = short.times()
+        np.testing.assert_array_equal(long.times()[: len(before)], before)
     assert longest.extended_from == (1000, 5000)
 
 
@@ -269,8 +269,9 @@ def cut_at(monkeypatch, number, error, half=False):
     monkeypatch.setattr(
         files,
         "_replace",
-        lambda scratch, path, data: counted(
-            lambda: replace(scratch, path, data), lambda: (scratch / "draft").write_bytes(data[: len(data) // 2])
+        lambda scratch, path, data, flushed: counted(
+            lambda: replace(scratch, path, data, flushed),
+            lambda: (scratch / "draft").write_bytes(data[: len(data) // 2]),
         ),
     )
     monkeypatch.setattr(
@@ -356,14 +357,14 @@ def test_a_damaged_chunk_is_told_and_computed_again(copy, whole, name, damage):
     assert "phi 0.9, kick 0.3, batch fraction 1, replica 1 is damaged and is computed again: " in said[0]
     assert outcome.notes == tuple(said)
     assert tree(copy) == tree(whole)
-    assert seen[-1].particle_steps in (0, 300 * 64)  # that cell alone
+    assert seen[-1].unit_steps in (0, 300 * 64)  # that cell alone
     assert rerun(copy, 5)[0]
 
 
 @pytest.mark.parametrize("name", ["phi/0", "diameters/1.0", ".zattrs", "activity/.zarray", "energy/.zattrs", "time/0"])
 @pytest.mark.parametrize("damage", [flip, empty])
 def test_damaged_descriptions_are_written_again(copy, whole, name, damage, monkeypatch):
-    monkeypatch.setattr("packing_jax.sweeps.run.run", None)
+    monkeypatch.setattr("packing_jax.sweeps.compute.run", None)
     damage(copy / "results.zarr" / name)
     outcome = resume(copy)
     if tree(copy)[name] != tree(whole)[name]:  # a flipped bit in the space of a JSON file
@@ -499,15 +500,15 @@ def test_a_store_that_would_run_code_or_take_all_memory_is_refused(copy, change,
     ],
 )
 def test_a_description_from_elsewhere(whole, change, words):
-    attributes = layout.description(whole)
+    attributes = description(whole)
     with pytest.raises(PackingError, match=words):
-        recorded({**attributes, **change})
+        Sweep().recorded({**attributes, **change})
 
 
 def test_a_checkpoint_from_elsewhere(tmp_path):
     """States of absurd sizes, and bytes that are no checkpoint."""
-    replicas = packing_jax.sweeps.spheres.replicas_of(checked(TINY), [(0.9, 0.3, 1.0, 0)])
-    like_this = state_like(particles_of(replicas), replicas, np.array([0, 5]), DEFAULT_RECORD)
+    spec = TINY.checked()
+    like_this = state_like(*spec.build([(0.9, 0.3, 1.0, 0)]), np.array([0, 5]), spec.record)
     name = (0.9, 0.3, 1.0, 0)
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like_this)
     Checkpoints(tmp_path, "me", 0.0).save({name: state})
@@ -531,7 +532,7 @@ import sys
 import jax
 from packing_jax.sweeps.spheres import Sweep
 from packing_jax.spheres.start import gather_replicas
-from packing_jax.sweeps.run import Stopped, run_sweep
+from packing_jax.sweeps.run import run_sweep
 spec = Sweep(**eval(sys.argv[2]))
 print("running", flush=True)
 run_sweep(None if sys.argv[3] == "resume" else spec, sys.argv[1], resume=sys.argv[3] == "resume", batch=3,

@@ -14,8 +14,9 @@ import packing_jax as pj
 from packing_jax.commands.report import report
 from packing_jax.errors import PackingError
 from packing_jax.sweeps import files
-from packing_jax.sweeps.cells import Finished, Layout
+from packing_jax.sweeps.cells import Finished
 from packing_jax.sweeps.run import run_sweep
+from packing_jax.sweeps.schema import Cells, Layout, Table, Variable
 from packing_jax.sweeps.spheres import Sweep
 from packing_jax.sweeps.store import Store
 
@@ -116,9 +117,7 @@ def test_attributes_say_what_was_run(finished):
 
 def test_the_correlation_is_that_of_the_coupling():
     """Independent partners have correlation 0, whatever the default of the field."""
-    from packing_jax.sweeps.spheres import checked
-
-    assert checked(Sweep(phi=(0.3,), coupling="pair-independent")).correlation == 0.0
+    assert Sweep(phi=(0.3,), coupling="pair-independent").checked().correlation == 0.0
 
 
 def test_everything_was_run(finished):
@@ -190,16 +189,13 @@ def test_an_unfinished_sweep_can_be_reported(interrupted):
 
 
 LAYOUT = Layout(
-    {
-        "phi": np.array([0.5]),
-        "kick": np.array([0.1]),
-        "batch_fraction": np.array([1.0]),
-        "replica": np.arange(2),
-        "time": np.array([0, 5], np.int32),
-    },
-    np.full((1, 4), 0.25),
-    ("activity", "energy"),
-    {"dim": 3, "rule": "bro", "configuration": "", "versions": {}},
+    cells=Cells({"phi": (0.5,), "kick": (0.1,), "batch_fraction": (1.0,)}, 2),
+    times=np.array([0, 5], np.int32),
+    records={"activity": Variable(), "energy": Variable()},
+    finals={"positions": Variable(("particle", "axis"), (4, 3))},
+    tables={"diameters": Table(("phi", "particle"), np.full((1, 4), 0.25, np.float32))},
+    labels={},
+    attributes={"rule": "bro", "configuration": "", "versions": {}},
 )
 """A store of two replicas at one point, four particles in 3D."""
 
@@ -214,7 +210,7 @@ def write(directory, replica):
         records = {"activity": np.array([1, 0.5], np.float32), "energy": np.array([2, 1], np.float32)}
         positions = np.full((4, 3), 0.5, np.float32)
         state = "diverged" if replica else "active"
-        store.write([Finished((0, 0, 0, replica), records, positions, state, 5, -1)])
+        store.write([Finished((0, 0, 0, replica), records, {"positions": positions}, state, 5, -1)])
         return store
 
 
@@ -241,7 +237,7 @@ def full_disk(monkeypatch, key):
 
         monkeypatch.setattr(LocalStore, "set_sync", put_now)
     replace = files._replace
-    monkeypatch.setattr(files, "_replace", lambda scratch, path, data: (refuse(path), replace(scratch, path, data)))
+    monkeypatch.setattr(files, "_replace", lambda *args: (refuse(args[1]), replace(*args)))
 
 
 def test_an_empty_store_is_complete_in_its_layout(tmp_path):

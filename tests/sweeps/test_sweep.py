@@ -10,21 +10,9 @@ import xarray as xr
 import packing_jax as pj
 from packing_jax.drive.run import state_like
 from packing_jax.errors import PackingError
-from packing_jax.simulate import DEFAULT_RECORD
-from packing_jax.spheres.particles import particles_of
-from packing_jax.sweeps.cells import sealed
 from packing_jax.sweeps.run import run_sweep
-from packing_jax.sweeps.spheres import (
-    Sweep,
-    checked,
-    extended,
-    layout_of,
-    make_rule,
-    record_times,
-    recorded,
-    replica_key,
-    replicas_of,
-)
+from packing_jax.sweeps.schema import sealed
+from packing_jax.sweeps.spheres import Sweep, make_rule, replica_key
 
 N, STEPS = 64, 300
 KICK = 0.3
@@ -184,25 +172,25 @@ def test_rules_get_what_was_asked():
             (like(rule=rule, coupling="pair-independent", correlation=0.0), "pair", 0.0),
             (like(rule=rule, coupling="particle"), "particle", 1.0),
         ):
-            made = make_rule(checked(asked), kick, fraction)
+            made = make_rule(asked.checked(), kick, fraction)
             assert (made.coupling, made.correlation) == (coupling, correlation)
-    assert make_rule(checked(like(coupling="particle-normalised")), kick, fraction).coupling == "particle-normalised"
+    assert make_rule(like(coupling="particle-normalised").checked(), kick, fraction).coupling == "particle-normalised"
 
 
 # --- defaults and progress ------------------------------------------------------------------------------------
 
 
 def test_defaults():
-    filled = checked(Sweep(phi=(0.6, 0.5), kick=(0.1, 0.04)))
+    filled = Sweep(phi=(0.6, 0.5), kick=(0.1, 0.04)).checked()
     assert (filled.coupling, filled.batch_fraction, filled.steps) == ("pair", (1.0,), 12500)
     assert (filled.phi, filled.kick) == ((0.5, 0.6), (0.04, 0.1))
-    assert checked(Sweep(phi=(0.5,), rule="ro")).coupling == "particle"
-    assert checked(Sweep(phi=(0.5,), rule="sgd")).batch_fraction == (0.75,)
+    assert Sweep(phi=(0.5,), rule="ro").checked().coupling == "particle"
+    assert Sweep(phi=(0.5,), rule="sgd").checked().batch_fraction == (0.75,)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 99, 100, 101, 12345, 10**6])
 def test_default_record_times(steps):
-    times = record_times(checked(like(steps=steps, record_every=None)))
+    times = like(steps=steps, record_every=None).checked().times()
     assert times[0] == 0
     assert times[-1] == steps
     assert np.all(np.diff(times) > 0)
@@ -215,7 +203,7 @@ def test_progress_rises_to_the_end(tmp_path):
     seen = []
     run_sweep(TINY, tmp_path, batch=3, on_progress=seen.append)
     assert {one.total for one in seen} == {6}
-    for name in ("done", "share", "particle_steps"):
+    for name in ("done", "share", "unit_steps"):
         values = [getattr(one, name) for one in seen]
         assert values == sorted(values)
     assert (seen[-1].done, seen[-1].share) == (6, 1.0)
@@ -248,7 +236,7 @@ def test_a_sweep_too_large_for_any_disk_or_memory():
         {"particles": 2, "phi": (0.1,), "replicas": 10**8},
     ):
         with pytest.raises(PackingError, match="particles"):
-            checked(like(**changes))
+            like(**changes).checked()
 
 
 def test_what_is_stored_does_not_grow_with_steps(tmp_path):
@@ -258,8 +246,7 @@ def test_what_is_stored_does_not_grow_with_steps(tmp_path):
         spec = like(phi=(0.9, 0.95), steps=steps, record_every=steps // 30)
         results(spec, tmp_path / str(steps))
         files = [path for path in (tmp_path / str(steps)).rglob("*") if path.is_file()]
-        replicas = replicas_of(checked(spec), [(0.95, KICK, 1.0, 0)])
-        state = state_like(particles_of(replicas), replicas, record_times(spec), DEFAULT_RECORD)
+        state = state_like(*spec.checked().build([(0.95, KICK, 1.0, 0)]), spec.times(), spec.record)
         states = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
         sizes[steps] = len(files), states, sum(path.stat().st_size for path in files)
     assert sizes[STEPS][:2] == sizes[10 * STEPS][:2]
@@ -269,12 +256,12 @@ def test_what_is_stored_does_not_grow_with_steps(tmp_path):
 def test_packing_fractions_of_numpy_describe_the_same_sweep():
     plain = Sweep(dim=2, particles=40, phi=(0.25, 0.5), kick=(0.25,), replicas=2, steps=5, seed=3)
     numbers = dataclasses.replace(plain, phi=tuple(np.linspace(0.25, 0.5, 2)))
-    assert checked(numbers) == checked(plain)
-    assert recorded(sealed(layout_of(checked(numbers), "").attributes)) == checked(plain)
+    assert numbers.checked() == plain.checked()
+    assert Sweep().recorded(sealed(numbers.checked().layout("").attributes)) == plain.checked()
 
 
 def test_a_sweep_that_goes_on_is_as_it_was_where_nothing_is_said():
-    stored = checked(Sweep(dim=2, particles=40, phi=(0.25,), kick=(0.1, 0.2), replicas=2, steps=5, seed=3))
+    stored = Sweep(dim=2, particles=40, phi=(0.25,), kick=(0.1, 0.2), replicas=2, steps=5, seed=3).checked()
     asked = Sweep(dim=2, particles=40, phi=(0.5,), seed=3)
-    grown = extended(stored, asked)
+    grown = stored.extended(asked)
     assert (grown.phi, grown.kick, grown.replicas, grown.steps) == ((0.25, 0.5), (0.1, 0.2), 2, 5)

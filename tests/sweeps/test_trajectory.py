@@ -16,10 +16,10 @@ from packing_jax.commands import movie
 from packing_jax.commands.main import main
 from packing_jax.commands.movie import discs, write_movie
 from packing_jax.errors import PackingError
-from packing_jax.sweeps.cells import description
 from packing_jax.sweeps.progress import Stop
 from packing_jax.sweeps.run import run_sweep
-from packing_jax.sweeps.spheres import Sweep, checked, recorded
+from packing_jax.sweeps.schema import description
+from packing_jax.sweeps.spheres import Sweep
 from packing_jax.sweeps.trajectory import frame_times, trajectory_file
 
 TINY = Sweep(
@@ -37,11 +37,13 @@ def tree(directory):
     return {path.name: path.read_bytes() for path in sorted(root.glob("*.gsd"))}
 
 
+AXES = ("phi", "kick", "batch_fraction", "replica")
+
+
 def cells(results):
     """Every cell of a dataset: its index, its file."""
     for index in np.ndindex(*results["absorbed_at"].shape):
-        axes = ("phi", "kick", "batch_fraction", "replica")
-        phi, kick, fraction, number = (results[axis].values[i] for axis, i in zip(axes, index, strict=True))
+        phi, kick, fraction, number = (results[axis].values[i] for axis, i in zip(AXES, index, strict=True))
         yield index, (float(phi), float(kick), float(fraction), int(number))
 
 
@@ -83,7 +85,7 @@ def test_frames_are_what_the_store_recorded(whole):
         end = 300 if end < 0 else end
         diameters = results["diameters"].values[index[0]].astype(float)
         side = 1 / diameters.mean()
-        with gsd.hoomd.open(trajectory_file(whole, name)) as file:
+        with gsd.hoomd.open(trajectory_file(whole, AXES, name)) as file:
             steps = [frame.configuration.step for frame in file]
             assert steps == sorted({*range(0, end + 1, 20), end})
             for frame in file:
@@ -192,7 +194,7 @@ def test_longer_sweeps_have_the_frames_of_ones_that_were_long_from_the_start(tmp
     """The shorter one ends between two frames; what it showed of its end is no frame of the longer one."""
     spec = dataclasses.replace(TINY, phi=(0.5, 0.9), replicas=1, trajectory="log")
     go(tmp_path / "grown", spec, batch=1)
-    longer = dataclasses.replace(checked(spec), steps=430)
+    longer = dataclasses.replace(spec.checked(), steps=430)
     assert go(tmp_path / "grown", longer, batch=1, resume=True).notes == ()
     go(tmp_path / "long", dataclasses.replace(spec, steps=430), batch=1)
     assert tree(tmp_path / "grown") == tree(tmp_path / "long")
@@ -243,7 +245,7 @@ def test_a_full_disk_is_one_sentence(whole, tmp_path):
 )
 def test_bad_input_is_one_sentence(changes, words):
     with pytest.raises(PackingError, match=words):
-        checked(dataclasses.replace(TINY, **changes))
+        dataclasses.replace(TINY, **changes).checked()
 
 
 def test_times_of_frames():
@@ -277,7 +279,7 @@ def test_gsd_is_asked_for_before_anything_is_made(monkeypatch, tmp_path):
 def test_another_schedule_is_another_sweep(copy, capsys):
     assert main(["sweep", "--resume", str(copy), "--trajectory", "log"]) == 2
     assert "trajectory is every:20 there and log here" in capsys.readouterr().err
-    assert recorded(description(copy)).trajectory == "every:20"
+    assert Sweep().recorded(description(copy)).trajectory == "every:20"
 
 
 # --- movies ---------------------------------------------------------------------------------------------------
@@ -292,7 +294,7 @@ def red(picture):
 def test_a_movie_has_every_frame_and_shows_what_overlaps(whole, tmp_path, capsys):
     assert main(["movie", str(whole), "--cell", "2", "--out", str(tmp_path / "m.gif"), "--fps", "10"]) == 0
     name = list(cells(xr.open_zarr(whole / "results.zarr")))[2][1]
-    with gsd.hoomd.open(trajectory_file(whole, name)) as file, Image.open(tmp_path / "m.gif") as gif:
+    with gsd.hoomd.open(trajectory_file(whole, AXES, name)) as file, Image.open(tmp_path / "m.gif") as gif:
         assert f"{len(file)} frames" in capsys.readouterr().out
         assert gif.n_frames == len(file)
         assert gif.info["duration"] == 100

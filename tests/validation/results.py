@@ -38,7 +38,7 @@ so that another class would meet it too.
 
 def keep(file: str, name: str, row: dict[str, Any]) -> None:
     """Write one row of a file of results, leaving the others as they are; several processes may do so."""
-    from packing_jax.sweeps.cells import provenance
+    from packing_jax.versions import provenance
 
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / ".lock").open("w") as lock:
