@@ -58,7 +58,7 @@ def unoptimized(request: pytest.FixtureRequest, monkeypatch_module: pytest.Monke
     """Whether the programs of a test file are hardly optimized, here and in the processes that it starts."""
     wanted = request.path.parent.name in UNOPTIMIZED
     monkeypatch_module.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(wanted)))
-    if jax.config.jax_disable_most_optimizations != wanted:
+    if jax.config.read("jax_disable_most_optimizations") != wanted:
         jax.config.update("jax_disable_most_optimizations", wanted)
         jax.clear_caches()  # programs of the file before are not those of this one
     return wanted
