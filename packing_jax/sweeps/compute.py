@@ -4,8 +4,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from packing_jax.drive.chunk import State
 from packing_jax.devices import local_devices
+from packing_jax.drive.chunk import State
 from packing_jax.drive.kind import Kind
 from packing_jax.drive.run import Progress, Result, Snapshot, default_batch, run, state_like
 from packing_jax.sweeps.cells import Finished
