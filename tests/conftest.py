@@ -39,8 +39,8 @@ elif "PYTEST_XDIST_WORKER" not in os.environ and "JAX_COMPILATION_CACHE_DIR" not
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Programs of these folders run for less time than they take to compile, so theirs are hardly optimized. The bits are the
-# same. Those of the other folders are what users run: they are compared bit by bit, or are timed.
+# Programs of these folders run for less time than they take to compile, so theirs are hardly optimized. The bits are
+# the same. Those of the other folders are what users run: they are compared bit by bit, or are timed.
 UNOPTIMIZED = ("commands", "sweeps")
 
 # Not a `with` block: modules imported late (the command line, the figures) are checked too.
