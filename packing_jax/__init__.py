@@ -7,8 +7,7 @@ from packing_jax.spheres.energy import HARMONIC, HERTZIAN, LINEAR, PairEnergy, o
 from packing_jax.spheres.geometry import ball_volume, mixture_1_to_1_4, packing_fraction
 from packing_jax.spheres.rules import bro, langevin, random_organization, sgd
 from packing_jax.spheres.system import System, box_of_jax_md, stack
-
-__version__ = "0.1.0"
+from packing_jax.versions import __version__
 
 __all__ = [
     "HARMONIC",
@@ -18,6 +17,7 @@ __all__ = [
     "PairEnergy",
     "System",
     "Trajectory",
+    "__version__",
     "ball_volume",
     "box_of_jax_md",
     "bro",

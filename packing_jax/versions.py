@@ -4,13 +4,13 @@ import importlib.metadata
 import os
 import platform
 
+__version__ = "0.1.0"
+
 _PACKAGES = ("jax", "jaxlib", "optax", "numpy", "xarray", "zarr")
 
 
 def package_versions() -> dict[str, str]:
     """Versions of this package, of Python and of what the numbers depend on."""
-    from packing_jax import __version__
-
     return {
         "packing_jax": __version__,
         "python": platform.python_version(),

@@ -31,11 +31,17 @@ if jax.__version_info__ < (0, 12) and jax.default_backend() == "cpu":
 elif "PYTEST_XDIST_WORKER" not in os.environ and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _cache = tempfile.TemporaryDirectory(prefix="packing_jax-tests-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     jax.config.update("jax_compilation_cache_dir", _cache.name)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Programs of these folders run for less time than they take to compile, so theirs are hardly optimized. The bits are
+# the same. Those of the other folders are what users run: they are compared bit by bit, or are timed.
+UNOPTIMIZED = ("commands", "sweeps")
 
 # Not a `with` block: modules imported late (the command line, the figures) are checked too.
 install_import_hook("packing_jax", "beartype.beartype")
@@ -45,6 +51,24 @@ install_import_hook("packing_jax", "beartype.beartype")
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unoptimized(request: pytest.FixtureRequest, monkeypatch_module: pytest.MonkeyPatch) -> bool:
+    """Whether the programs of a test file are hardly optimized, here and in the processes that it starts."""
+    wanted = request.path.parent.name in UNOPTIMIZED
+    monkeypatch_module.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(wanted)))
+    if jax.config.read("jax_disable_most_optimizations") != wanted:
+        jax.config.update("jax_disable_most_optimizations", wanted)
+        jax.clear_caches()  # programs of the file before are not those of this one
+    return wanted
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
+    """A `monkeypatch` for as long as a test file runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
 
 
 @pytest.fixture

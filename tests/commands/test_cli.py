@@ -355,14 +355,16 @@ def test_a_sweep_across_a_transition(packing, tmp_path):
     summary = json.loads((tmp_path / "my results" / "summary.json").read_text())
     (row,) = (row for row in summary["phi_c"] if row["method"] == "threshold")
     assert (row["kick"], row["batch_fraction"]) == (0.3, 1.0)
-    assert 0.2 < row["value"] < 0.9
-    assert row["stderr"] > 0
     assert summary["zero_kick_limit"] is None
     assert (summary["runs"], summary["missing"], summary["failed"]) == (10, 0, 0)
     drawn = {path.name for path in (tmp_path / "my results" / "figures").iterdir()}
     assert drawn == {"activity_vs_phi.png", "activity_vs_time.png", "packing.png"}
     results = opened(tmp_path / "my results")
     assert results["phi"].values.tolist() == [0.1, 0.3, 0.5, 0.7, 0.9]
+    # the largest phi whose activity ends below 0.1; the crossing is somewhere in the gap of 0.2 above it
+    late = results["activity"].isel(time=slice(-10, None)).mean(["replica", "time"]).squeeze()
+    assert row["value"] == late["phi"].where(late < 0.1).max()
+    assert row["stderr"] == pytest.approx(0.2 / np.sqrt(3))  # that of the gap alone: replicas agree on it
     # what is stored as the command runs it again
     assert shlex.split(results.attrs["command"]) == ["packing-jax", *arguments]
     again = packing(*arguments)

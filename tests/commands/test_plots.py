@@ -75,7 +75,10 @@ class TestActivityAgainstPhi:
         partial = without(without(sweep(), replica=[1, 2]), phi=[0, 5])
         curve = drawn(plots.activity_vs_phi(partial)).lines[0]
         assert len(curve.get_xdata()) == 11
-        drawn(plots.activity_vs_phi(sweep(phi=[0.63], replicas=1)))
+        alone = sweep(phi=[0.63], replicas=1)
+        (point,) = (line for line in drawn(plots.activity_vs_phi(alone)).lines if line.get_marker() != "None")
+        final = final_activity(alone["time"], alone["activity"].squeeze(), alone["absorbed_at"].squeeze() >= 0)
+        np.testing.assert_allclose(point.get_xydata(), [[0.63, final]])
         many = sweep(kicks=tuple(np.linspace(0.02, 0.2, 10)), replicas=2)
         assert len(legend(plots.activity_vs_phi(many))) == 10
         with pytest.raises(PackingError, match="nothing to draw"):
@@ -105,7 +108,11 @@ class TestActivityAgainstTime:
             plots.activity_vs_time(results, 0.3)
 
     def test_a_single_unfinished_run(self):
-        drawn(plots.activity_vs_time(without(sweep(phi=[0.63]), replica=[0])))
+        results = sweep(phi=[0.63])
+        axes = drawn(plots.activity_vs_time(without(results, replica=[0])))
+        (line,) = (line for line in axes.lines if len(line.get_xdata()))
+        mean = results["activity"].squeeze()[1:].mean("replica")
+        np.testing.assert_allclose(line.get_ydata(), mean[1:], rtol=1e-5)
 
 
 class TestPhiCAgainstKick:
@@ -161,7 +168,11 @@ class TestPacking:
         np.testing.assert_allclose(discs(drawn(four))[1], np.sqrt(0.01 - 0.0025) / 0.2)
 
     def test_coordinates_just_outside_the_box(self):
-        drawn(plots.packing([[-1e-20, 0.5], [1.0, 0.2]], [0.1, 0.1]))
+        centre, radius, _ = discs(drawn(plots.packing([[-1e-20, 0.5], [1.0, 0.2]], [0.1, 0.1])))
+        np.testing.assert_allclose(radius, 0.5)
+        # both lie on the edges at 0 and 10, and are seen at both
+        expected = [[0.0, 2.0], [0.0, 5.0], [10.0, 2.0], [10.0, 5.0]]
+        np.testing.assert_allclose(sorted(np.round(centre, 9).tolist()), expected, atol=1e-9)
 
     @pytest.mark.parametrize(
         ("positions", "diameters", "sentence"),

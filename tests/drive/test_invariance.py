@@ -70,12 +70,7 @@ def _same(one: pj.Trajectory, other: pj.Trajectory, r: Any = ...) -> None:
     np.testing.assert_array_equal(one.absorbed_at[r], other.absorbed_at)
 
 
-LONG = ("ro", "langevin", "mixture, bro normalised", "mixture, sgd particle")  # each compiles for 15 s
-
-
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.validation) if case in LONG else case for case in CASES]
-)
+@pytest.mark.parametrize("case", CASES)
 def test_alone_is_as_in_a_batch(case: str) -> None:
     """Sixteen at a time with thick skins in short chunks, or alone with thin skins in one chunk on another device."""
     together = _together(case, skin=0.5, chunk_steps=10)

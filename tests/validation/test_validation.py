@@ -6,7 +6,7 @@ from results import judged, keep
 from validation_runs import spent, swept
 
 from packing_jax.criticality import estimate_phi_c, zero_kick_limit
-from packing_jax.sweeps.run import Sweep
+from packing_jax.sweeps.spheres import Sweep
 
 pytestmark = pytest.mark.validation
 
