@@ -267,7 +267,7 @@ def _roll(plan: Plan, every: int, steps: int, system: System, rule: Any, key: Ar
         slots=zero,
     )
     last = run.steps(rule, system, first, every)
-    reach = jnp.max(system.diameters) + np.asarray(plan.skin, dtype) * system.unit
+    reach = system.energy.reach * jnp.max(system.diameters) + np.asarray(plan.skin, dtype) * system.unit
     met = Rollout(
         positions=with_derivative(to_positions(last.fixed[:, places], jnp.ones_like(box)), last.real[:, places].T),
         moved=(last.real[:, places] - real).T,
