@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array
 
 from packing_jax.errors import PackingError
@@ -226,6 +227,25 @@ def pair_normals(scene: Scene, rho: float, dtype: np.dtype) -> Array:
 
 
 # --- checks at the edge ---------------------------------------------------------------------------------------
+
+
+def check_rule(rule: Any) -> None:
+    """Refuse what is no rule of spheres, with the way to the one that was meant.
+
+    Raises:
+        PackingError: not a :class:`Rule`.
+    """
+    if isinstance(rule, Rule):
+        return
+    if isinstance(rule, str):
+        meant = f"it is the name {rule!r}; give the rule itself, such as packing_jax.bro(kick=0.05)"
+    elif isinstance(rule, optax.GradientTransformation | jax.tree_util.Partial):
+        meant = "it is an optimizer; give packing_jax.sgd(optimizer), which makes a rule of it"
+    elif callable(rule):
+        meant = f"it is {getattr(rule, '__name__', 'something')} itself; call it, as in packing_jax.bro(kick=0.05)"
+    else:
+        meant = f"it is a {type(rule).__name__}; give one of packing_jax.spheres.rules, or an object of a class of Rule"
+    raise PackingError(f"the rule is no rule of spheres: {meant}")
 
 
 def check_positive(name: str, values: Any) -> Array:
