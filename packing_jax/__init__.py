@@ -5,7 +5,7 @@ from packing_jax.errors import PackingError
 from packing_jax.simulate import Trajectory, simulate
 from packing_jax.spheres.energy import HARMONIC, HERTZIAN, LINEAR, PairEnergy, overlap, total_energy
 from packing_jax.spheres.geometry import ball_volume, mixture_1_to_1_4, packing_fraction
-from packing_jax.spheres.rules import bro, langevin, random_organization, sgd
+from packing_jax.spheres.rules import bro, langevin, pair_rule, random_organization, sgd
 from packing_jax.spheres.system import System, box_of_jax_md, stack
 from packing_jax.versions import __version__
 
@@ -27,6 +27,7 @@ __all__ = [
     "mixture_1_to_1_4",
     "overlap",
     "packing_fraction",
+    "pair_rule",
     "random_organization",
     "sgd",
     "simulate",

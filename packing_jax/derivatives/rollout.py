@@ -46,6 +46,7 @@ from packing_jax.spheres.fixed_point import Followed, reals, with_derivative
 from packing_jax.spheres.geometry import to_fixed, to_positions
 from packing_jax.spheres.neighbors import Plan, plan_for
 from packing_jax.spheres.rules import Rule
+from packing_jax.spheres.rules.base import check_rule
 from packing_jax.spheres.start import check_key, gather_replicas, random_start
 from packing_jax.spheres.system import Leaf, System
 
@@ -207,6 +208,7 @@ def _traced(leaf: Any) -> bool:
 
 
 def _check_one(system: System, rule: Rule, key: Array, start: Any) -> None:
+    check_rule(rule)
     check_key(key)
     shapes = [np.shape(system.box), np.shape(key)] + [np.shape(leaf) for leaf in jax.tree.leaves(rule)]
     if any(shapes):
@@ -267,7 +269,7 @@ def _roll(plan: Plan, every: int, steps: int, system: System, rule: Any, key: Ar
         slots=zero,
     )
     last = run.steps(rule, system, first, every)
-    reach = jnp.max(system.diameters) + np.asarray(plan.skin, dtype) * system.unit
+    reach = system.energy.reach * jnp.max(system.diameters) + np.asarray(plan.skin, dtype) * system.unit
     met = Rollout(
         positions=with_derivative(to_positions(last.fixed[:, places], jnp.ones_like(box)), last.real[:, places].T),
         moved=(last.real[:, places] - real).T,

@@ -31,7 +31,7 @@ from packing_jax.spheres.system import System
 #: Largest net force on a particle at a minimum, dimensionless.
 FORCE_BALANCE = 1e-12
 
-#: Rows hold pairs up to sigma_ij plus this many mean diameters.
+#: Rows hold pairs up to sigma_ij, or the energy's reach, plus this many mean diameters.
 SKIN = 0.3
 
 
@@ -107,14 +107,14 @@ FIRE = fire()  #: one object, so that compiled minimisations are used again
 
 
 def neighbour_rows(system: System, positions: np.ndarray | Array, skin: float = SKIN) -> Int[Array, "n k"]:
-    """Rows (N, K) of every pair closer than sigma_ij + skin, a particle's own index as padding.
+    """Rows (N, K) of every pair closer than the energy's reach (contact) + skin, a particle's own index as padding.
 
     Complete while no particle has moved by more than half the skin, which is in mean diameters. Built on the host from
     a periodic k-d tree.
     """
     n, box = system.particles, float(system.box)
     x = wrapped(np.asarray(positions, np.float64) / box, 1.0)
-    sigma = np.broadcast_to(np.asarray(system.diameters, np.float64), (n,)) / box
+    sigma = system.energy.reach * np.broadcast_to(np.asarray(system.diameters, np.float64), (n,)) / box
     margin = skin * float(system.unit) / box * (1.0 + 1e-9)
     pairs = cKDTree(x, boxsize=1.0).query_pairs(float(sigma.max()) + margin, output_type="ndarray")
     delta = minimum_image(x[pairs[:, 0]] - x[pairs[:, 1]], 1.0)

@@ -37,7 +37,7 @@ class Plan:
     cells: int  #: cells per side; 1 searches all pairs
     slots: int  #: candidates per run of cells
     capacity: int  #: neighbours per row
-    skin: float  #: list cutoff is sigma_ij + skin, in mean diameters
+    skin: float  #: list cutoff is reach sigma_ij + skin, in mean diameters
     active: int = 0  #: particles in a list of active ones, see packing_jax.spheres.active; 0: every step moves all
 
     def grown(self, needed_row: int, needed_slots: int) -> "Plan":
@@ -79,7 +79,7 @@ def plan_for(system: System, skin: float) -> Plan:
     dim, n = system.dim, system.particles
     unit = float(np.max(np.asarray(system.unit / system.box)))
     largest = float(np.max(np.asarray(system.diameters) / np.asarray(_like(system.box, system.diameters))))
-    reach = largest + skin * unit
+    reach = largest * system.energy.reach + skin * unit
     # the margin covers float rounding of the cutoff; cells themselves are cut in exact integers
     cells = int(1.0 / (reach * (1.0 + 1e-4)))
     # a dilute system would ask for millions of empty cells; 2^18 a side are cut in quanta to well within the margin
@@ -290,13 +290,15 @@ def _rows(capacity: int) -> Callable[[_Tested, Array, Array], Array]:
 def build(plan: Plan, system: System, coordinates: Array, tags: Array) -> Neighbors:
     """Neighbour rows of particles that are already in cell order.
 
-    Lists every pair with |x_i - x_j| < sigma_ij + skin (minimum image) in both partners' rows, provided that
-    ``needed_row <= capacity`` and ``needed_slots <= slots``.
+    Lists every pair with |x_i - x_j| < reach sigma_ij + skin (minimum image; the energy's reach, 1 at contact) in both
+    partners' rows, provided that ``needed_row <= capacity`` and ``needed_slots <= slots``.
     """
     dim, n = coordinates.shape
     me = jnp.arange(n, dtype=jnp.int32)
     line = _line(plan, coordinates)
     sigma = system.diameters / system.box
+    if system.energy.reach != 1.0:
+        sigma = sigma * np.asarray(system.energy.reach, sigma.dtype)
     skin = np.asarray(plan.skin, float_of(coordinates)) * system.unit / system.box
     word_bits = min(plan.slots, _WORD)
     per_run = -(-plan.slots // word_bits)

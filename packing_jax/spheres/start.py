@@ -11,12 +11,14 @@ from jax import Array
 from packing_jax.drive.kind import Replicas
 from packing_jax.errors import PackingError
 from packing_jax.spheres.geometry import to_fixed
+from packing_jax.spheres.rules.base import check_rule
 from packing_jax.spheres.system import System
 
 
 def gather_replicas(system: System, rule: Any, key: Array, start: Array | np.ndarray | None) -> tuple[Replicas, bool]:
     """One leading replica axis on everything, and whether the caller had one."""
     dtype = system.box.dtype
+    check_rule(rule)
     check_key(key)
 
     def as_leaf(leaf: Any) -> Array:
@@ -54,10 +56,11 @@ def gather_replicas(system: System, rule: Any, key: Array, start: Array | np.nda
     return Replicas(system, rule, noise_keys[:, :2], coordinates), batched
 
 
-def check_key(key: Array) -> None:
-    """Refuse a key of the old kind, which looks like two replicas."""
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise PackingError("the key is an array of numbers; it must be a typed key, jax.random.key(seed)")
+def check_key(key: Any) -> None:
+    """Refuse a seed, and a key of the old kind, which looks like two replicas."""
+    if not (isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        given = "an array of numbers" if isinstance(key, Array | np.ndarray) else repr(key)
+        raise PackingError(f"the key is {given}; it must be a typed key, jax.random.key(seed)")
 
 
 def _in_box_sides(system: System) -> System:

@@ -96,6 +96,8 @@ class System:
         if dtype == np.float64 and not jax.config.read("jax_enable_x64"):
             raise PackingError("float64 needs jax's 64-bit types; set jax.config.update('jax_enable_x64', True)")
         _check_crowding(diameters, particles, dim, box)
+        _check_energy(energy)
+        _check_reach(energy, diameters, box)
         return cls(
             box=jnp.asarray(box, dtype=dtype),
             diameters=jnp.asarray(diameters, dtype=dtype),
@@ -121,7 +123,8 @@ class System:
         def as_leaf(leaf: Array | float) -> Array:
             return jnp.broadcast_to(jnp.asarray(leaf, self.box.dtype), self.box.shape)
 
-        return replace(self, energy=jax.tree.map(as_leaf, energy), cut=_default_cut(energy, self.box.dtype))
+        _check_energy(energy)
+        return _checked(replace(self, energy=jax.tree.map(as_leaf, energy), cut=_default_cut(energy, self.box.dtype)))
 
     def at_phi(self, phi: Array | float) -> "System":
         """The system swollen or shrunk to packing fraction phi, which may be traced: :meth:`create` is for numbers.
@@ -177,6 +180,7 @@ def _checked(system: System) -> System:
         diameters = np.asarray(system.diameters, np.float64)
         _check_diameters("diameters", diameters, system.particles)
         _check_crowding(diameters, system.particles, system.dim, float(system.box))
+        _check_reach(system.energy, diameters, float(system.box))
     return system
 
 
@@ -192,6 +196,26 @@ def _check_crowding(diameters: np.ndarray, particles: int, dim: int, box: float)
             f"{particles} particles at phi = {phi:.4g} in {dim}D are {np.max(diameters) / box:.3f} box sides "
             "wide; below half a side each pair meets only once: use more particles or a lower phi"
         )
+
+
+def _check_energy(energy: Any) -> None:
+    if not isinstance(energy, Overlap | PairEnergy):
+        raise PackingError(
+            f"the energy is {energy!r}; it must be LINEAR, HARMONIC, HERTZIAN, overlap(exponent) or a PairEnergy"
+        )
+
+
+def _check_reach(energy: Overlap | PairEnergy, diameters: np.ndarray, box: float) -> None:
+    farthest = energy.reach * np.max(diameters) / box
+    if farthest >= 0.5:
+        raise PackingError(
+            f"the energy reaches {farthest:.3f} box sides; below half a side each pair meets only once: use more "
+            "particles, a lower phi or a shorter reach"
+        )
+    if isinstance(energy, PairEnergy):  # which ends where it should for spheres of the mean size
+        for contact in np.unique(np.array([np.min(diameters), np.max(diameters)]) / np.mean(diameters)):
+            if contact != 1.0:
+                energy.check(float(contact))
 
 
 def _default_cut(energy: Overlap | PairEnergy, dtype: np.dtype) -> float:

@@ -343,6 +343,33 @@ def test_keys_are_typed_keys() -> None:
         simulate(_crowd(), RULE, STEPS, jax.random.PRNGKey(0))
 
 
+@pytest.mark.parametrize(("key", "given"), [(0, "0"), (None, "None"), (np.zeros(2, np.uint32), "an array of numbers")])
+def test_a_seed_is_no_key(key: Any, given: str) -> None:
+    gather = inspect.unwrap(gather_replicas)  # annotations are checked first in the tests
+    with pytest.raises(PackingError, match=rf"the key is {given}; it must be a typed key, jax\.random\.key\(seed\)"):
+        gather(_crowd(), RULE, key, None)
+
+
+@pytest.mark.parametrize(
+    ("rule", "sentence"),
+    [
+        ("bro", r"it is the name 'bro'; give the rule itself, such as packing_jax\.bro"),
+        (optax.adam(0.1), r"it is an optimizer; give packing_jax\.sgd\(optimizer\)"),
+        (jax.tree_util.Partial(optax.sgd, learning_rate=0.1), r"it is an optimizer; give packing_jax\.sgd"),
+        (pj.bro, r"it is bro itself; call it"),
+        (0.1, r"it is a float; give one of packing_jax\.spheres\.rules"),
+    ],
+)
+def test_what_is_no_rule(rule: Any, sentence: str) -> None:
+    with pytest.raises(PackingError, match=f"the rule is no rule of spheres: {sentence}"):
+        inspect.unwrap(gather_replicas)(_crowd(), rule, KEY, None)
+
+
+def test_a_list_of_systems_is_to_be_stacked() -> None:
+    with pytest.raises(PackingError, match=r"the system is a list; it must be .*packing_jax\.stack"):
+        inspect.unwrap(simulate)([_crowd(), _crowd()], RULE, STEPS, KEY)
+
+
 def test_hyperparameters_have_one_axis() -> None:
     with pytest.raises(PackingError, match="one per replica"):
         simulate(_crowd(), pj.bro(jnp.full((2, 3), 0.1)), STEPS, KEY)

@@ -32,6 +32,7 @@ RULES: dict[str, tuple[Any, tuple[float, ...], int]] = {
     "langevin particle": (pj.langevin(0.1, "particle"), (0.45, 0.5), 3),
     "sgd particle": (pj.sgd(Partial(optax.sgd, learning_rate=jnp.float32(0.13)), 0.5, "particle"), (0.48, 0.5), 3),
     "sgd selective": (pj.sgd(optax.sgd(0.13), 0.5, selective=True), (0.45, 0.48), 3),
+    "own": (pj.pair_rule(lambda pair, u, kick: kick * (u + pair.overlap) * pair.direction, kick=0.1), (0.46, 0.5), 3),
 }
 
 

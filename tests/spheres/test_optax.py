@@ -11,6 +11,7 @@ import pytest
 from jax.tree_util import Partial
 
 import packing_jax as pj
+from packing_jax.observables import activity
 from packing_jax.spheres.neighbors import plan_for
 from packing_jax.spheres.system import System
 
@@ -99,6 +100,36 @@ def test_plain_descent_on_the_linear_energy() -> None:
     with jax.enable_x64(True):
         by_hand = _by_hand(optax.sgd(0.1), STEPS, pj.LINEAR)
         assert _difference(by_hand, _driven(optax.sgd(0.1), np.float64, STEPS, pj.LINEAR).positions) < 1e-9
+
+
+def test_descent_on_an_energy_beyond_contact() -> None:
+    """Rows must follow the reach: with contacts alone, most forces would be missed."""
+    soft = pj.PairEnergy(lambda r, sigma: 0.2 * (1.4 - r / sigma) ** 2.5, slope_bound=2.0, reach=1.4)
+    with jax.enable_x64(True):
+        by_hand = _by_hand(optax.sgd(0.1), STEPS, soft)
+        driven = _driven(optax.sgd(0.1), np.float64, STEPS, soft)
+        contacts = _by_hand(optax.sgd(0.1), STEPS, pj.PairEnergy(lambda r, sigma: 0.2 * (1 - r / sigma) ** 2.5, 2.0))
+    assert _difference(by_hand, driven.positions) < 1e-9
+    assert _difference(by_hand, contacts) > 0.01
+
+
+def test_a_run_is_absorbed_where_no_force_is_left_and_not_where_no_contact_is() -> None:
+    wca = pj.PairEnergy(lambda r, s: 4.0 * ((s / r) ** 12 - (s / r) ** 6) + 1.0, 50.0, 2 ** (1 / 6))
+    system = System.create(0.25, 50, 2, energy=wca)
+    run = pj.simulate(
+        system,
+        pj.sgd(optax.sgd(0.005)),
+        400,
+        jax.random.key(1),
+        record={"activity": activity},
+        times=np.arange(401),
+    )
+    apart = run.positions[:, None] - run.positions[None]
+    r = np.linalg.norm(apart - np.round(apart), axis=-1) / float(system.unit)
+    np.fill_diagonal(r, np.inf)
+    without_contact = int(np.flatnonzero(run["activity"] == 0)[0])
+    assert 0 < without_contact < run.absorbed_at
+    assert np.min(r) >= 2 ** (1 / 6) * (1 - 2e-5)
 
 
 def _mean_of_three(rate: float) -> optax.GradientTransformation:

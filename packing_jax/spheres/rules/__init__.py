@@ -8,7 +8,8 @@ and the displacement is in quanta, or both are real where derivatives are follow
 of the state belong to particles, and are sorted with them, is what ``by_particle`` says.
 
 A rule is a pytree whose leaves are its hyperparameters, so replicas with different kicks or batch fractions are one
-batch and one compiled program. To write a new one, derive from :class:`Rule`, as ``bro.py`` does.
+batch and one compiled program. A new one is often a sum over overlaps, which
+:func:`pair_rule` makes of one function; else derive from :class:`Rule`, as ``bro.py`` does.
 
 All moves of a step are computed from the same configuration, and every sum over neighbours is a sum of integers:
 the order of the row cannot matter.
@@ -17,6 +18,7 @@ the order of the row cannot matter.
 from packing_jax.spheres.rules.base import Info, Rule
 from packing_jax.spheres.rules.bro import BRO, bro
 from packing_jax.spheres.rules.langevin import Langevin, langevin
+from packing_jax.spheres.rules.pairwise import Pair, PairRule, pair_rule
 from packing_jax.spheres.rules.random_organization import RandomOrganization, random_organization
 from packing_jax.spheres.rules.sgd import SGD, sgd
 
@@ -25,10 +27,13 @@ __all__ = [
     "SGD",
     "Info",
     "Langevin",
+    "Pair",
+    "PairRule",
     "RandomOrganization",
     "Rule",
     "bro",
     "langevin",
+    "pair_rule",
     "random_organization",
     "sgd",
 ]

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array
 
 from packing_jax.errors import PackingError
@@ -25,7 +26,7 @@ Coupling = Literal["pair", "particle", "particle-normalised"]
 class Info(NamedTuple):
     """What a step reports and does not carry."""
 
-    active: Array  #: (M,) bool, particles with at least one overlap before the move
+    active: Array  #: (M,) bool, particles that something moves, before the move; a run without any is absorbed
     failed: Array  #: () bool, the move was not finite or longer than half the box
     sums: Any = None  #: (dim, M) the row sums behind the move, which a derivative need not make again
 
@@ -91,8 +92,8 @@ class Scene(NamedTuple):
     """One configuration as every rule sees it: its pairs, its overlaps, and this step's random words."""
 
     pairs: Pairs
-    hit: Array  #: (M, K) bool, r < sigma_ij
-    deep: Array  #: (M, K) bool, r < (1 - cut) sigma_ij
+    hit: Array  #: (M, K) bool, r < sigma_ij, or the reach of an energy that the rule follows beyond contact
+    deep: Array  #: (M, K) bool, r < (1 - cut) times that
     particle: Array  #: (M,) words of the particles themselves
     own: Array  #: (M, 1) pair words of the particles
     other: Array  #: (M, K) pair words of their neighbours
@@ -104,13 +105,15 @@ class Scene(NamedTuple):
         return draw(self), draw(self._replace(own=self.other, other=self.own))
 
 
-def look(words: noise.Words, system: System, coordinates: Array | Followed, neighbors: Neighbors) -> Scene:
-    """Measure the pairs of a configuration."""
+def look(
+    words: noise.Words, system: System, coordinates: Array | Followed, neighbors: Neighbors, reach: float = 1.0
+) -> Scene:
+    """Measure the pairs of a configuration; those closer than ``reach`` contact distances count as met."""
     own = (words.pair if neighbors.own is None else take(words.pair, neighbors.own))[:, None]
     other = take(words.pair, neighbors.rows)
     pairs = pair_rows(system, coordinates, neighbors.rows, neighbors.own, (own, other))
-    hit = pairs.overlapping()
-    deep = pairs.overlapping(system.cut) if system.cut else hit
+    hit = pairs.overlapping(reach=reach)
+    deep = pairs.overlapping(system.cut, reach) if system.cut else hit
     return Scene(pairs, hit, deep, words.particle, own, other, coordinates, neighbors.rows)
 
 
@@ -145,6 +148,20 @@ def sum_of_kicks(
         return size * with_derivative(known, totals), _active(scene)
     sums, active = row_sums([to_quanta(kick) for kick in kicks(size, draw(scene))], scene.deep)
     return jnp.stack(sums), active
+
+
+def sum_of_pushes(pushes: Sequence[Array], scene: Scene) -> tuple[Array, Array, Array]:
+    """Sum pair moves in box sides, (M, K) per axis and any function of the pair, to (dim, M) quanta.
+
+    Returns the sums, as :func:`as_move` has them, the mask of active particles, and whether a push was not finite or
+    longer than half the box, which quanta do not show.
+    """
+    if isinstance(scene.coordinates, Followed):
+        totals = _real_sums(pushes, scene, scene.coordinates)
+        return with_derivative(reals(_known(scene.coordinates)), totals), _active(scene), jnp.zeros((), bool)
+    wild = [(~(jnp.abs(push) < 0.5)).astype(jnp.int32) for push in pushes]
+    (*sums, bad), active = row_sums([*map(to_quanta, pushes), sum(wild[1:], wild[0])], scene.deep)
+    return jnp.stack(sums), active, jnp.any(bad > 0)
 
 
 def _real_sums(
@@ -185,18 +202,6 @@ def length(vectors: Array) -> Array:
     return known_length(vectors, jax.lax.stop_gradient(jnp.sqrt(sum_of_squares(vectors))))
 
 
-@jax.custom_jvp
-def bounded(slope: Array, bound: Array) -> Array:
-    """Slopes clipped to [-bound, bound]; one that the bound only rounds keeps its derivative, any other has none."""
-    return jnp.clip(slope, -bound, bound)
-
-
-@bounded.defjvp
-def _bounded_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    slope, bound = primals
-    return bounded(slope, bound), jnp.where(jnp.abs(slope) <= 1.0001 * bound, tangents[0], 0.0)
-
-
 def pair_uniforms(scene: Scene, correlation: float, dtype: np.dtype) -> Array:
     """u_ij ~ U(0, 1) with correlation p between u_ij and u_ji, (M, K).
 
@@ -224,6 +229,25 @@ def pair_normals(scene: Scene, rho: float, dtype: np.dtype) -> Array:
 # --- checks at the edge ---------------------------------------------------------------------------------------
 
 
+def check_rule(rule: Any) -> None:
+    """Refuse what is no rule of spheres, with the way to the one that was meant.
+
+    Raises:
+        PackingError: not a :class:`Rule`.
+    """
+    if isinstance(rule, Rule):
+        return
+    if isinstance(rule, str):
+        meant = f"it is the name {rule!r}; give the rule itself, such as packing_jax.bro(kick=0.05)"
+    elif isinstance(rule, optax.GradientTransformation | jax.tree_util.Partial):
+        meant = "it is an optimizer; give packing_jax.sgd(optimizer), which makes a rule of it"
+    elif callable(rule):
+        meant = f"it is {getattr(rule, '__name__', 'something')} itself; call it, as in packing_jax.bro(kick=0.05)"
+    else:
+        meant = f"it is a {type(rule).__name__}; give one of packing_jax.spheres.rules, or an object of a class of Rule"
+    raise PackingError(f"the rule is no rule of spheres: {meant}")
+
+
 def check_positive(name: str, values: Any) -> Array:
     """A finite positive number, or one per replica, as an array; NaN where one is traced and is not positive."""
     if isinstance(values, jax.core.Tracer):
@@ -231,6 +255,16 @@ def check_positive(name: str, values: Any) -> Array:
     array = np.asarray(values)
     if array.dtype.kind not in "fiu" or not np.all(np.isfinite(array) & (array > 0)):
         raise PackingError(f"{name} is {values}; it must be a finite positive number, in mean diameters")
+    return jnp.asarray(values, dtype=array.dtype if array.dtype == np.float64 and _x64() else np.float32)
+
+
+def check_finite(name: str, values: Any) -> Array:
+    """A finite number, or one per replica, as an array."""
+    if isinstance(values, jax.core.Tracer):
+        return jnp.asarray(values)
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu" or array.ndim > 1 or not np.all(np.isfinite(array)):
+        raise PackingError(f"{name} is {values}; it must be a finite number, or one per replica")
     return jnp.asarray(values, dtype=array.dtype if array.dtype == np.float64 and _x64() else np.float32)
 
 

@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from packing_jax.spheres import noise
-from packing_jax.spheres.energy import pair_slopes
+from packing_jax.spheres.energy import bounded, pair_slopes
 from packing_jax.spheres.fixed_point import Followed
 from packing_jax.spheres.geometry import float_of
 from packing_jax.spheres.neighbors import Neighbors
@@ -28,7 +28,6 @@ from packing_jax.spheres.rules.base import (
     Rule,
     Scene,
     as_move,
-    bounded,
     check_coupling,
     check_positive,
     exact_row_sum,
@@ -56,7 +55,7 @@ class Langevin(Rule):
     ) -> tuple[Array, tuple[()], Info]:
         """One step of the map at unit time step in units of eps."""
         dtype = float_of(coordinates)
-        scene = look(words, system, coordinates, neighbors)
+        scene = look(words, system, coordinates, neighbors, system.energy.reach)
         pairs = scene.pairs
         kick = self.kick.astype(dtype) * system.unit / system.box
         slope = pair_slopes(system, pairs)

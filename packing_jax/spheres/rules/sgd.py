@@ -24,7 +24,7 @@ from jax.typing import ArrayLike
 from packing_jax.errors import PackingError
 from packing_jax.exact import row_sums
 from packing_jax.spheres import noise
-from packing_jax.spheres.energy import pair_slopes
+from packing_jax.spheres.energy import bounded, pair_slopes
 from packing_jax.spheres.fixed_point import Followed, reals
 from packing_jax.spheres.geometry import float_of, take
 from packing_jax.spheres.neighbors import Neighbors
@@ -34,7 +34,6 @@ from packing_jax.spheres.rules.base import (
     Rule,
     Scene,
     as_move,
-    bounded,
     check_coupling,
     check_fraction,
     exact_row_sum,
@@ -146,7 +145,7 @@ class SGD(Rule):
     ) -> tuple[Array, optax.OptState, Info]:
         """One optax update with the minibatch gradient."""
         dtype = float_of(coordinates)
-        scene = look(words, system, coordinates, neighbors)
+        scene = look(words, system, coordinates, neighbors, system.energy.reach)
         gradient, active = minibatch_gradient(self, system, scene)
         own = coordinates
         if neighbors.own is not None and not isinstance(coordinates, Followed):
