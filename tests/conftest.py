@@ -5,6 +5,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import hypothesis
@@ -39,9 +40,9 @@ elif "PYTEST_XDIST_WORKER" not in os.environ and "JAX_COMPILATION_CACHE_DIR" not
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Programs of these folders run for less time than they take to compile, so theirs are hardly optimized. The bits are
-# the same. Those of the other folders are what users run: they are compared bit by bit, or are timed.
-UNOPTIMIZED = ("commands", "sweeps")
+# Programs of these tests run for less time than they take to compile, so they are hardly optimized. All others are what
+# users run: they are compared bit by bit, or are timed.
+UNOPTIMIZED = ("commands/", "sweeps/", "derivatives/test_derivatives.py", "derivatives/test_no_derivative.py")
 
 # Not a `with` block: modules imported late (the command line, the figures) are checked too.
 install_import_hook("packing_jax", "beartype.beartype")
@@ -56,7 +57,7 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 @pytest.fixture(scope="module", autouse=True)
 def unoptimized(request: pytest.FixtureRequest, monkeypatch_module: pytest.MonkeyPatch) -> bool:
     """Whether the programs of a test file are hardly optimized, here and in the processes that it starts."""
-    wanted = request.path.parent.name in UNOPTIMIZED
+    wanted = request.path.relative_to(Path(__file__).parent).as_posix().startswith(UNOPTIMIZED)
     monkeypatch_module.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(wanted)))
     if jax.config.read("jax_disable_most_optimizations") != wanted:
         jax.config.update("jax_disable_most_optimizations", wanted)
