@@ -1,6 +1,7 @@
 """The model of a sweep of spheres: rule, system and observables, of the package by their names, or a user's own."""
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import optax
@@ -15,9 +16,6 @@ from packing_jax.spheres.rules import Rule, bro, langevin, random_organization, 
 from packing_jax.spheres.system import System
 from packing_jax.sweeps.contents import name_of
 
-if TYPE_CHECKING:
-    from packing_jax.sweeps.spheres import Sweep
-
 RuleName = Literal["bro", "sgd", "ro", "langevin"]
 CouplingName = Literal["pair", "pair-independent", "particle", "particle-normalised"]
 
@@ -26,7 +24,30 @@ _TAKEN = {"positions", "diameters", "absorbed_at", "steps_done", "failed", "part
 _TAKEN |= {"replica", "time", "particle", "axis"}
 
 
-def make_rule(spec: "Sweep", kick: Array, batch_fraction: Array) -> Rule:
+class Model(Protocol):
+    """What of a sweep says what is moved, by what, and what is recorded; see the fields of its name."""
+
+    @property
+    def rule(self) -> Any: ...  # noqa: D102
+    @property
+    def coupling(self) -> CouplingName | None: ...  # noqa: D102
+    @property
+    def correlation(self) -> float: ...  # noqa: D102
+    @property
+    def kick(self) -> tuple[float, ...]: ...  # noqa: D102
+    @property
+    def dim(self) -> int: ...  # noqa: D102
+    @property
+    def mixture(self) -> str: ...  # noqa: D102
+    @property
+    def exponent(self) -> float: ...  # noqa: D102
+    @property
+    def energy(self) -> Any: ...  # noqa: D102
+    @property
+    def record(self) -> Mapping[str, Any] | None: ...  # noqa: D102
+
+
+def make_rule(spec: Model, kick: Array, batch_fraction: Array) -> Rule:
     """The rule of a specification, with one kick and batch fraction per replica."""
     correlation = spec.correlation
     if spec.coupling == "pair-independent":
@@ -49,13 +70,13 @@ def make_rule(spec: "Sweep", kick: Array, batch_fraction: Array) -> Rule:
     return sgd(made if made is spec.rule else Partial(spec.rule, kick), batch_fraction, coupling, correlation)
 
 
-def make_system(spec: "Sweep", particles: int, phi: float) -> System:
+def make_system(spec: Model, particles: int, phi: float) -> System:
     """The system of a specification at one packing fraction."""
     sizes = mixture_1_to_1_4(particles) if spec.mixture == "1:1.4" else None
     return System.create(phi, particles, spec.dim, sizes=sizes, energy=spec.energy or overlap(spec.exponent))
 
 
-def check_model(spec: "Sweep") -> tuple[float, ...]:
+def check_model(spec: Model) -> tuple[float, ...]:
     """The kicks of a sweep, whose rule, energy and observables go together.
 
     Raises:
@@ -78,7 +99,7 @@ def check_model(spec: "Sweep") -> tuple[float, ...]:
     return _check_rule(spec)
 
 
-def _check_rule(spec: "Sweep") -> tuple[float, ...]:
+def _check_rule(spec: Model) -> tuple[float, ...]:
     if isinstance(spec.rule, str):
         if spec.rule not in get_args(RuleName):
             raise PackingError(
@@ -92,7 +113,7 @@ def _check_rule(spec: "Sweep") -> tuple[float, ...]:
     return kicks
 
 
-def takes_batches(spec: "Sweep") -> bool:
+def takes_batches(spec: Model) -> bool:
     """Whether the rule has a batch fraction: sgd, and what an optimizer makes of it."""
     if isinstance(spec.rule, str):
         return spec.rule == "sgd"
@@ -104,7 +125,7 @@ def rule_name(rule: Any) -> str:
     return rule if isinstance(rule, str) else name_of(rule)
 
 
-def _kicks_of(spec: "Sweep") -> tuple[float, ...]:
+def _kicks_of(spec: Model) -> tuple[float, ...]:
     """The kick of a rule that is made already: one number, its own where it has one."""
     own = getattr(spec.rule, "kick", None)
     if own is not None and np.ndim(own):
