@@ -3,8 +3,9 @@
 from packing_jax.drive.schedule import linear_times, log_times
 from packing_jax.errors import PackingError
 from packing_jax.simulate import Trajectory, simulate
-from packing_jax.spheres.energy import HARMONIC, HERTZIAN, LINEAR, PairEnergy, overlap, total_energy
+from packing_jax.spheres.energy import total_energy
 from packing_jax.spheres.geometry import ball_volume, mixture_1_to_1_4, packing_fraction
+from packing_jax.spheres.potential import HARMONIC, HERTZIAN, LINEAR, PairEnergy, overlap
 from packing_jax.spheres.rules import bro, langevin, pair_rule, random_organization, sgd
 from packing_jax.spheres.system import System, box_of_jax_md, stack
 from packing_jax.versions import __version__

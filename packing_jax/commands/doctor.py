@@ -23,8 +23,8 @@ from packing_jax.commands import machine
 from packing_jax.simulate import simulate
 from packing_jax.spheres import neighbors as nb
 from packing_jax.spheres import noise
-from packing_jax.spheres.energy import HARMONIC
 from packing_jax.spheres.geometry import mixture_1_to_1_4
+from packing_jax.spheres.potential import HARMONIC
 from packing_jax.spheres.rules import bro, langevin, random_organization, sgd
 from packing_jax.spheres.rules.base import look
 from packing_jax.spheres.rules.sgd import minibatch_gradient

@@ -41,10 +41,10 @@ from packing_jax.derivatives.segment import Carry, Run, refusing
 from packing_jax.errors import PackingError
 from packing_jax.spheres import neighbors as nb
 from packing_jax.spheres import tuning
-from packing_jax.spheres.energy import Overlap
 from packing_jax.spheres.fixed_point import Followed, reals, with_derivative
 from packing_jax.spheres.geometry import to_fixed, to_positions
 from packing_jax.spheres.neighbors import Plan, plan_for
+from packing_jax.spheres.potential import Overlap
 from packing_jax.spheres.rules import Rule
 from packing_jax.spheres.rules.base import check_rule
 from packing_jax.spheres.start import check_key, gather_replicas, random_start

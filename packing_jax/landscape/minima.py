@@ -24,8 +24,9 @@ from scipy.spatial import cKDTree
 
 from packing_jax.errors import PackingError
 from packing_jax.observables.periodic import wrapped
-from packing_jax.spheres.energy import Overlap, total_energy
+from packing_jax.spheres.energy import total_energy
 from packing_jax.spheres.geometry import minimum_image, wrap
+from packing_jax.spheres.potential import Overlap
 from packing_jax.spheres.system import System
 
 #: Largest net force on a particle at a minimum, dimensionless.

@@ -1,25 +1,8 @@
-r"""Pair energies, and the total energy of a configuration as a pure function with an exact, scatter-free gradient.
+"""Pairs along neighbour rows, and the energy of a configuration as a pure function with a gradient without scatter."""
 
-The overlap family is V(r) = (a0/a) (1 - r/sigma_ij)^a for r < sigma_ij and 0 beyond, with sigma_ij = R_i + R_j.
-
-The convention, stated once: a0 = R, half the mean diameter, unless given. The linear energy (a = 1) of equal
-spheres is then V = R - r/2 with slope |dV/dr| = 1/2, dimensionless. A gradient step at learning rate alpha (in mean
-diameters) moves each partner by alpha/2, and pairwise BRO at kick eps has the first two moments of pairwise SGD at
-alpha = 4 eps/3, b_f = 3/4 (arXiv:2411.11834).
-
-Any other is a :class:`PairEnergy`, which may reach beyond contact. WCA, with a core that is clipped:
-
-    def wca(r, sigma):
-        return 4.0 * ((sigma / r) ** 12 - (sigma / r) ** 6) + 1.0
-
-    energy = PairEnergy(wca, slope_bound=50.0, reach=2 ** (1 / 6))
-"""
-
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import reduce
 from operator import and_
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,195 +10,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from packing_jax.errors import PackingError
-from packing_jax.exact import rounded_alone
 from packing_jax.spheres.fixed_point import Followed, known_length, seen_from, with_derivative
 from packing_jax.spheres.geometry import Placed, minimum_image, separation, sum_of_squares, take
-
-if TYPE_CHECKING:
-    from packing_jax.spheres.system import System
-
-#: V(distance, contact distance) in mean diameters, elementwise; zero at its end, ``reach`` contact distances.
-PairFunction = Callable[[Array, Array], Array]
-
-_ZERO = 1e-5  # of the largest |V| in the last tenth of the range: what counts as zero at its end
-
-
-@dataclass(frozen=True)
-class PairEnergy:
-    """A user's pair energy V(r, sigma_ij) for r < reach sigma_ij, 0 beyond, with a bound on its slope.
-
-    Args:
-        function: V of arrays of distances and contact distances in mean diameters, elementwise; a jax-md potential
-            will do. Beyond its end it is not looked at, and may be anything there.
-        slope_bound: the steepest slope |dV/dr| of a pair, in units of (energy/mean diameter) with energies in mean
-            diameters. The dynamics sums gradients in fixed point and must know how large one pair's can be. Steeper
-            pairs get this slope, which is gradient clipping; so does a hard core, where V overflows.
-        reach: where V ends, in contact distances; 1 is contact. Neighbour rows reach as far. Activity still counts
-            contacts, r < sigma_ij, but moves along the energy end, and a run of them is absorbed, only where no pair
-            is within reach: no force is left.
-
-    Raises:
-        PackingError: a bound or a reach out of range; a slope that is NaN, or infinite outside a hard core; V that is
-            not zero at its end (to 1e-5 of its largest value in the last tenth of the range), or that goes on beyond
-            and falls to zero only there, as a longer-ranged potential does.
-    """
-
-    function: PairFunction
-    slope_bound: float
-    reach: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not (np.isfinite(self.slope_bound) and self.slope_bound > 0):
-            raise PackingError(
-                f"slope_bound is {self.slope_bound}; it must be a finite positive number, "
-                "the steepest slope |dV/dr| that one pair may have"
-            )
-        if not 1.0 <= self.reach <= 10.0:
-            raise PackingError(
-                f"the energy's reach is {self.reach} contact distances; it must be from 1 (contact) to 10"
-            )
-        self.check(1.0)
-
-    def check(self, contact: float) -> None:
-        """Try the function at a contact distance in mean diameters.
-
-        Raises:
-            PackingError: see the class.
-        """
-        end = self.reach * contact
-        inner, last, beyond = np.array([1e-4, 1e-3, 5e-3]), 1.0 - 1e-4, np.array([1.05, 1.2, 1.5, 2.0, 3.0, 1e4])
-        places = np.concatenate([inner, np.linspace(0.02, 0.98, 97), [last], beyond])
-        with jax.ensure_compile_time_eval():
-            r = jnp.asarray(places * end, jnp.float32)
-            sigma = jnp.full_like(r, contact)
-            value, slope = jax.jvp(lambda x: self.function(x, sigma), (r,), (jnp.ones_like(r),))
-        if isinstance(slope, jax.core.Tracer):
-            raise PackingError(
-                "the pair energy's function holds a traced number; only the exponent and amplitude of `overlap` may be "
-                "traced"
-            )
-        value, slope = np.asarray(value, np.float64), np.asarray(slope, np.float64)
-        inside = places < 1.0
-        steep = slope <= -self.slope_bound  # gets the bound instead, and all that is closer with it
-        core = places <= np.max(places[inside & steep], initial=0.0)
-        # Forces are summed as integers, in which a NaN would be an ordinary number: it is looked for here, once.
-        bad = np.flatnonzero(inside & ~np.isfinite(slope) & ~core)
-        if len(bad):
-            raise PackingError(
-                f"the pair energy's slope is {slope[bad[-1]]} at r = {places[bad[-1]] * self.reach:.3g} sigma; it must "
-                "be finite up to its end, except in a core that is steeper than slope_bound"
-            )
-        outer = inside & (places >= 0.9) & np.isfinite(value)
-        scale = np.max(np.abs(value[outer]), initial=0.0)
-        at = np.flatnonzero(places == last)[0]
-        at_end = value[at] + slope[at] * (1.0 - last) * end
-        after = value[places > 1.0]
-        if abs(at_end) > _ZERO * scale:
-            raise PackingError(
-                f"the pair energy is {at_end:.3g} at its end, {self.reach:g} sigma, and must be 0 there: subtract what "
-                "it is there, or give the reach at which it vanishes"
-            )
-        longer = np.isfinite(after[:-1]) & (np.abs(after[:-1]) > 1e2 * _ZERO * scale)
-        if longer.any() and abs(after[-1]) <= _ZERO * scale:
-            raise PackingError(
-                f"the pair energy goes on beyond its reach of {self.reach:g} sigma: it is "
-                f"{after[:-1][longer][0]:.3g} at {beyond[:-1][longer][0] * self.reach:.3g} sigma and falls to 0 "
-                "farther out; give the reach at which it ends, or make it 0 from there on"
-            )
-
-    def __call__(self, r: Array, sigma: Array, unit: Array) -> Array:
-        """V in the units of ``unit``, the mean diameter: the function sees lengths in mean diameters."""
-        inside = r < self.reach * sigma
-        r = jnp.where(inside, r, 0.5 * sigma)  # beyond its end the function may be NaN, and its derivative with it
-        return jnp.where(inside, rounded_alone(self.function)(r / unit, sigma / unit), 0.0) * unit
-
-    def largest_slope(self, sigma: Array, unit: Array) -> Array:
-        """A bound on |dV/dr| over all pairs."""
-        return jnp.full_like(unit, self.slope_bound)
-
-    def within_bound(self, slope: Array) -> Array:
-        """Slopes no steeper than the bound; where the function overflows, in a core, particles are pushed apart."""
-        bound = jnp.asarray(self.slope_bound, slope.dtype)
-        return bounded(jnp.where(jnp.isfinite(slope), slope, -bound), bound)
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """V(r) = (a0/a) (1 - r/sigma_ij)^a inside contact: a = 1 linear, 2 harmonic, 2.5 Hertzian.
-
-    ``a0`` is in mean diameters (1/2, that is R, unless given); ``exponent`` is a >= 1.
-    """
-
-    exponent: float | Array = 1.0
-    a0: float | Array = 0.5
-    reach = 1.0  #: contact distances at which it ends, as :class:`PairEnergy` has
-
-    def __call__(self, r: Array, sigma: Array, unit: Array) -> Array:
-        """V(r) with lengths and energies in the units of ``unit``, the mean diameter."""
-        inside = r < sigma
-        # the branch not taken must have a finite derivative too: 0^(a-1) is not one for a traced a
-        # Not 1 - r/sigma: for equal spheres XLA makes 1 - r (1/sigma) of it, and whether that rounds once or twice
-        # depends on the program, and so on the length of the neighbour rows.
-        depth = jnp.where(inside, (sigma - r) * (1.0 / sigma), 0.5)
-        if is_number(self.exponent):
-            power = depth if self.exponent == 1 else depth ** float(self.exponent)
-        else:
-            power = depth**self.exponent
-        return jnp.where(inside, power, 0.0) * (self.a0 / self.exponent * unit)
-
-    def largest_slope(self, sigma: Array, unit: Array) -> Array:
-        """A bound on |dV/dr| over all pairs: a0 over the smallest contact distance."""
-        return self.a0 * unit / jnp.min(sigma)
-
-
-def is_number(exponent: Any) -> bool:
-    """Whether an exponent is a constant of the compiled program rather than an array."""
-    return isinstance(exponent, (int, float))
-
-
-def _flatten_overlap(energy: Overlap) -> tuple[tuple[Any, ...], Any]:
-    # A number stays in the compiled program, where a = 1 or 2 costs no power; an array can be differentiated.
-    # Whatever is not a number is a leaf: jax also puts numpy arrays, shapes and shardings in its place.
-    traced = not is_number(energy.exponent)
-    children = (energy.a0, energy.exponent) if traced else (energy.a0,)
-    return children, None if traced else energy.exponent
-
-
-def _unflatten_overlap(exponent: Any, children: tuple[Any, ...]) -> Overlap:
-    energy = object.__new__(Overlap)
-    object.__setattr__(energy, "a0", children[0])
-    object.__setattr__(energy, "exponent", children[1] if exponent is None else exponent)
-    return energy
-
-
-jax.tree_util.register_pytree_node(Overlap, _flatten_overlap, _unflatten_overlap)
-jax.tree_util.register_static(PairEnergy)
-
-LINEAR = Overlap(1.0)
-HARMONIC = Overlap(2.0)
-HERTZIAN = Overlap(2.5)
-
-
-def overlap(exponent: float | Array, a0: float | Array = 0.5) -> Overlap:
-    """V(r) = (a0/a) (1 - r/sigma_ij)^a inside contact, of exponent a >= 1 and amplitude ``a0`` in mean diameters.
-
-    Raises:
-        PackingError: an exponent outside 1 to 100, or an amplitude that is not a positive number.
-    """
-    if isinstance(exponent, np.generic):
-        exponent = exponent.item()  # a number of numpy's is a constant too
-    # what is traced is looked at where it is used, see packing_jax.derivatives.rollout
-    known = np.ones(()) if isinstance(exponent, jax.core.Tracer) else np.asarray(exponent)
-    if not np.all((known >= 1) & (known <= 100)):
-        raise PackingError(
-            f"the energy's exponent is {exponent}; it must be at least 1 (1 linear, 2 harmonic) and at most 100"
-        )
-    known = np.ones(()) if isinstance(a0, jax.core.Tracer) else np.asarray(a0)
-    if not np.all(np.isfinite(known) & (known > 0)):
-        raise PackingError(f"the energy's amplitude a0 is {a0}; it must be a finite positive number")
-    return Overlap(exponent, a0)
-
+from packing_jax.spheres.potential import PairEnergy
+from packing_jax.spheres.system import System
 
 # --- pairs along neighbour rows -------------------------------------------------------------------------------
 
@@ -234,7 +32,7 @@ class Pairs(NamedTuple):
 
 
 def pair_rows(
-    system: "System",
+    system: System,
     positions: Array | Followed,
     rows: Int[Array, "m k"] | Placed,
     own: Int[Array, " m"] | None = None,
@@ -287,7 +85,7 @@ def pair_rows(
     return Pairs(tuple(parts), distance, contact, others != slots[:, None])
 
 
-def pair_slopes(system: "System", pairs: Pairs) -> Array:
+def pair_slopes(system: System, pairs: Pairs) -> Array:
     """dV/dr of every listed pair (M, K), dimensionless, zero beyond the energy's reach and on padding."""
     unit = system.unit / system.box
     contact = jnp.broadcast_to(pairs.contact, pairs.distance.shape)
@@ -297,28 +95,13 @@ def pair_slopes(system: "System", pairs: Pairs) -> Array:
     return jnp.where(pairs.listed, slope, 0.0)
 
 
-@jax.custom_jvp
-def bounded(slope: Array, bound: Array) -> Array:
-    """Slopes clipped to [-bound, bound]; one that the bound only rounds keeps its derivative, any other has none."""
-    return jnp.clip(slope, -bound, bound)
-
-
-@bounded.defjvp
-def _bounded_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    slope, bound = primals
-    return bounded(slope, bound), jnp.where(jnp.abs(slope) <= 1.0001 * bound, tangents[0], 0.0)
-
-
-# --- total energy of real positions ---------------------------------------------------------------------------
-
-
 def all_pairs_rows(particles: int) -> Int[Array, "n k"]:
     """Neighbour rows that list every other particle, (N, N - 1)."""
     shift = np.arange(1, particles, dtype=np.int32)[None, :]
     return jnp.asarray((np.arange(particles, dtype=np.int32)[:, None] + shift) % particles, dtype=jnp.int32)
 
 
-def _row_geometry(system: "System", positions: Array, rows: Array) -> tuple[Array, Array, Array, Array, Array]:
+def _row_geometry(system: System, positions: Array, rows: Array) -> tuple[Array, Array, Array, Array, Array]:
     """Displacements (n, k, dim), distances with a zero-safe root, contact distances and listed mask."""
     delta = minimum_image(positions[:, None] - positions[rows], system.box)
     r2 = jnp.sum(delta * delta, axis=-1)
@@ -330,12 +113,12 @@ def _row_geometry(system: "System", positions: Array, rows: Array) -> tuple[Arra
     return delta, r, jnp.broadcast_to(contact, r.shape), listed, apart
 
 
-def _energy_sum(system: "System", positions: Array, rows: Array) -> Array:
+def _energy_sum(system: System, positions: Array, rows: Array) -> Array:
     _, r, contact, listed, _ = _row_geometry(system, positions, rows)
     return 0.5 * jnp.sum(jnp.where(listed, system.energy(r, contact, system.unit), 0.0))
 
 
-def energy_gradient(system: "System", positions: Array, rows: Array) -> Array:
+def energy_gradient(system: System, positions: Array, rows: Array) -> Array:
     """grad_i E = sum_j V'(r_ij) rhat_ij, each particle from its own row, (N, dim)."""
     delta, r, contact, listed, apart = _row_geometry(system, positions, rows)
     slope = jax.jvp(lambda x: system.energy(x, contact, system.unit), (r,), (jnp.ones_like(r),))[1]
@@ -358,7 +141,7 @@ def _total_energy_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tu
 
 
 def total_energy(
-    system: "System", positions: Float[Array, "n dim"], rows: Int[Array, "n k"] | None = None
+    system: System, positions: Float[Array, "n dim"], rows: Int[Array, "n k"] | None = None
 ) -> Float[Array, ""]:
     r"""E = sum_{i<j} V(|x_i - x_j|, sigma_ij), periodic, with ``jax.grad`` exact and free of scatter.
 

@@ -10,8 +10,8 @@ import numpy as np
 from jax import Array
 
 from packing_jax.errors import PackingError
-from packing_jax.spheres.energy import LINEAR, Overlap, PairEnergy, is_number
 from packing_jax.spheres.geometry import check_dim, packing_fraction, scale_to_phi
+from packing_jax.spheres.potential import LINEAR, Overlap, PairEnergy, is_number
 from packing_jax.trees import pytree
 
 #: An array in a pytree's field. Not annotated as one, because jax rebuilds trees with other leaves too: shapes, specs.
@@ -29,7 +29,7 @@ class System:
     box: Leaf  #: box side, ()
     diameters: Leaf  #: () for equal spheres or (N,), in the unit of ``box``
     unit: Leaf  #: mean diameter, (): the unit of kicks, learning rates and reported lengths
-    energy: Leaf  #: a pair energy, see packing_jax.spheres.energy
+    energy: Leaf  #: a pair energy, see packing_jax.spheres.potential
     particles: int
     dim: int
     cut: float  #: a pair counts as overlapping when r < (1 - cut) sigma_ij
@@ -53,7 +53,7 @@ class System:
             particles: N >= 2.
             dim: 1 to 6.
             sizes: (N,) relative diameters (any positive array); equal spheres when None.
-            energy: pair energy, see :mod:`packing_jax.spheres.energy`.
+            energy: pair energy, see :mod:`packing_jax.spheres.potential`.
             box: side of the box.
             dtype: float32, or float64 where jax has 64-bit types enabled.
 

@@ -10,8 +10,8 @@ from jax.tree_util import Partial
 
 from packing_jax.errors import PackingError
 from packing_jax.simulate import DEFAULT_RECORD
-from packing_jax.spheres.energy import Overlap, PairEnergy, overlap
 from packing_jax.spheres.geometry import mixture_1_to_1_4
+from packing_jax.spheres.potential import Overlap, PairEnergy, overlap
 from packing_jax.spheres.rules import Rule, bro, langevin, random_organization, sgd
 from packing_jax.spheres.system import System
 from packing_jax.sweeps.contents import name_of

@@ -20,9 +20,9 @@ from packing_jax.drive.schedule import STEP_LIMIT, linear_times, log_times
 from packing_jax.errors import PackingError
 from packing_jax.foreign import LARGEST_STORE
 from packing_jax.simulate import DEFAULT_RECORD
-from packing_jax.spheres.energy import overlap
 from packing_jax.spheres.geometry import MAX_DIM
 from packing_jax.spheres.particles import particles_of
+from packing_jax.spheres.potential import overlap
 from packing_jax.spheres.start import gather_replicas
 from packing_jax.spheres.system import stack
 from packing_jax.sweeps.contents import described, name_of

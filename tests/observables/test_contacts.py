@@ -18,7 +18,7 @@ from packing_jax import (
     total_energy,
 )
 from packing_jax.observables import ContactNetwork, find_contacts, force_distribution, gap_distribution
-from packing_jax.spheres.energy import Overlap
+from packing_jax.spheres.potential import Overlap
 
 
 def matrices(system: System, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,8 @@ from packing_jax.observables import (
     mean_squared_move,
 )
 from packing_jax.spheres import geometry
-from packing_jax.spheres.energy import Overlap, all_pairs_rows
+from packing_jax.spheres.energy import all_pairs_rows
+from packing_jax.spheres.potential import Overlap
 
 mean = jax.jit(exact_mean)
 to_fixed = jax.jit(geometry.to_fixed)

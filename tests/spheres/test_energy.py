@@ -24,7 +24,8 @@ from packing_jax import (
     total_energy,
 )
 from packing_jax.spheres import geometry
-from packing_jax.spheres.energy import Overlap, all_pairs_rows, pair_rows, pair_slopes
+from packing_jax.spheres.energy import all_pairs_rows, pair_rows, pair_slopes
+from packing_jax.spheres.potential import Overlap
 
 #: Compiled once for all tests: eager derivatives would compile each operation alone.
 value_and_gradient = jax.jit(jax.value_and_grad(total_energy, argnums=1))

@@ -127,7 +127,7 @@ class TestInPython:
         run_sweep(small(rule="sgd", exponent=2.0, kick=(0.1,)), tmp_path / "named")
         mine, named = opened("own"), opened("named")
         np.testing.assert_allclose(mine["energy"].isel(time=0), 2 * named["energy"].isel(time=0), rtol=1e-5)
-        assert mine.attrs["energy"] == "packing_jax.spheres.energy:PairEnergy"
+        assert mine.attrs["energy"] == "packing_jax.spheres.potential:PairEnergy"
         assert mine.attrs["own"]["energy"]["sources"].keys() == {module.__name__}
 
     def test_going_on_and_rerun(self, own, tmp_path):

@@ -20,7 +20,7 @@ from packing_jax.observables import (
     structure_factor,
     wave_vectors,
 )
-from packing_jax.spheres.energy import LINEAR
+from packing_jax.spheres.potential import LINEAR
 from packing_jax.spheres.system import System
 from packing_jax.sweeps.spheres import Sweep
 

@@ -24,10 +24,11 @@ from jax.typing import ArrayLike
 from packing_jax.errors import PackingError
 from packing_jax.exact import row_sums
 from packing_jax.spheres import noise
-from packing_jax.spheres.energy import bounded, pair_slopes
+from packing_jax.spheres.energy import pair_slopes
 from packing_jax.spheres.fixed_point import Followed, reals
 from packing_jax.spheres.geometry import float_of, take
 from packing_jax.spheres.neighbors import Neighbors
+from packing_jax.spheres.potential import bounded
 from packing_jax.spheres.rules.base import (
     Coupling,
     Info,
