@@ -247,7 +247,7 @@ class Sweep(Spec):
         same = {name: getattr(self, name) for name in ("coupling", "trajectory") if getattr(asked, name) is None}
         asked = replace(asked, **same)
         found = super().differences(asked)
-        if isinstance(self.particles, tuple) and not {*self.particles} & {*_numbers(asked)}:
+        if isinstance(self.particles, tuple) and isinstance(asked.particles, int) and asked.particles not in self.particles:
             found.append(f"particles are {self.particles} there and {asked.particles} here")
         if asked.trajectory != self.trajectory:
             found.append(f"trajectory is {self.trajectory} there and {asked.trajectory} here")

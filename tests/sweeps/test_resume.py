@@ -422,7 +422,7 @@ def test_a_damaged_checkpoint_costs_what_it_held(whole, tmp_path):
 def test_other_versions_do_not_continue_a_trajectory(whole, tmp_path, monkeypatch):
     go(tmp_path, stop=After(2))
     now = store.provenance()
-    monkeypatch.setattr(store, "provenance", lambda: now | {"jax": "0.0.1"})
+    monkeypatch.setattr(store, "provenance", lambda **_: now | {"jax": "0.0.1"})
     outcome = resume(tmp_path)
     assert any(f"jax {now['jax']} -> 0.0.1" in note for note in outcome.notes)
     assert any("was made by another version" in note for note in outcome.notes)
