@@ -2,7 +2,7 @@
 
 from packing_jax.drive.schedule import linear_times, log_times
 from packing_jax.errors import PackingError
-from packing_jax.simulate import Trajectory, simulate
+from packing_jax.simulation import Trajectory, simulate
 from packing_jax.spheres.energy import total_energy
 from packing_jax.spheres.geometry import ball_volume, mixture_1_to_1_4, packing_fraction
 from packing_jax.spheres.potential import HARMONIC, HERTZIAN, LINEAR, PairEnergy, overlap

@@ -1,6 +1,6 @@
 r"""Derivatives through the dynamics: a run as a differentiable function of what goes into it.
 
-:func:`rollout` makes the moves of :func:`packing_jax.simulate.simulate`, the same bits for the same key (to
+:func:`rollout` makes the moves of :func:`packing_jax.simulate`, the same bits for the same key (to
 rounding for optimizers that sum floats over particles, as a global norm does, or add products, as ``optax.ema`` does),
 and ``jax.grad`` and ``jax.jvp`` go through it: along the start, the diameters, phi (:meth:`System.at_phi`), the box,
 the kick or whatever is a leaf of the rule, an optax optimizer's hyperparameters in a ``jax.tree_util.Partial``

@@ -25,11 +25,10 @@ from packing_jax.errors import PackingError
 from packing_jax.sweeps import files
 from packing_jax.sweeps.cells import encoded, entry_of, lost
 from packing_jax.sweeps.checkpoint import Checkpoints
-from packing_jax.sweeps.compute import Stopped, at_once, finished_cell, made_by, run_cells, state_to_keep
+from packing_jax.sweeps.compute import Report, Stopped, at_once, finished_cell, made_by, run_cells, state_to_keep
 from packing_jax.sweeps.manifest import Entry, digest_of
 from packing_jax.sweeps.own import changed_modules
 from packing_jax.sweeps.progress import Stop
-from packing_jax.sweeps.run import Report
 from packing_jax.sweeps.schema import Index, description, scratch, stored_width
 from packing_jax.sweeps.spec import Spec
 from packing_jax.sweeps.store import Store, cannot_write

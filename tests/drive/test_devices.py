@@ -21,7 +21,7 @@ from packing_jax.drive.chunk import on_devices
 from packing_jax.drive.devices import mesh_of
 from packing_jax.spheres.neighbors import plan_for
 from packing_jax.drive.run import begin
-from packing_jax.simulate import DEFAULT_RECORD
+from packing_jax.simulation import DEFAULT_RECORD
 from packing_jax.spheres.particles import Particles
 from packing_jax.spheres.start import gather_replicas
 

@@ -61,7 +61,13 @@ def test_they_are_opened_and_reported(tmp_path):
     finished = unpacked("finished", tmp_path)
     before = tree(finished)
     facts = status(finished)
-    assert (facts["kind"], facts["total"], facts["done"], facts["absorbed"], facts["missing"]) == ("spheres", 12, 12, 4, 0)
+    assert (facts["kind"], facts["total"], facts["done"], facts["absorbed"], facts["missing"]) == (
+        "spheres",
+        12,
+        12,
+        4,
+        0,
+    )
     assert [(one["axis"], one["low"], one["high"]) for one in facts["transitions"]] == [("phi", 0.45, 0.55)] * 2
     summary = report(finished)
     assert (summary["runs"], summary["missing"], summary["failed"]) == (12, 0, 0)

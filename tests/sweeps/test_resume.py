@@ -25,7 +25,7 @@ from packing_jax.commands.summary import report
 from packing_jax.drive import run as driver
 from packing_jax.drive.run import run, state_like
 from packing_jax.errors import PackingError
-from packing_jax.simulate import DEFAULT_RECORD
+from packing_jax.simulation import DEFAULT_RECORD
 from packing_jax.spheres.particles import particles_of
 from packing_jax.spheres.start import gather_replicas
 from packing_jax.sweeps import files, store

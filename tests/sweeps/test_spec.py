@@ -79,7 +79,7 @@ class Perceptrons(Spec):
             "w": jnp.stack([jnp.asarray(0.1 * one.normal(size=dim), jnp.float32) for one in rng]),
             "b": jnp.zeros(len(names)),
         }
-        rate = jnp.array([name[2] for name in names])
+        rate = jnp.array([name[2] / load for name in names])  # so slow that many patterns are not learned in time
         keys = jnp.stack([jax.random.key_data(jax.random.key(int(one.integers(2**31)))) for one in rng])
         return Floats(), Replicas(None, Descent(rate, jnp.full_like(rate, 0.5), 4), keys, start, jnp.asarray(data))
 
@@ -148,7 +148,7 @@ def test_what_is_stored_is_what_the_driver_gave(whole):
         weights = results[name].sel(dim=dim).values
         assert np.all(np.isfinite(weights[..., :dim]))
         assert np.all(np.isnan(weights[..., dim:]))
-    (kind, replicas) = SPEC.build([(10, 6.0, 0.1, 0)])
+    _, replicas = SPEC.build([(10, 6.0, 0.1, 0)])
     last = {"w": jnp.asarray(results["w"].values[1, 1, 0, 0]), "b": jnp.asarray(results["b"].values[1, 1, 0, 0])}
     assert float(activity(replicas.shared, last)) == pytest.approx(results["activity"].values[1, 1, 0, 0, -1])
 
@@ -163,9 +163,9 @@ def test_stopped_again_and_again(whole, tmp_path):
 
 def test_more_steps_replicas_and_values(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "copy")
-    longer = dataclasses.replace(SPEC, steps=90, replicas=4, load=(2.0,), dim=(7,))
-    assert go(tmp_path / "copy", longer, resume=True).done == 36
-    go(tmp_path / "fresh", dataclasses.replace(longer, load=(0.5, 2.0, 6.0), dim=(6, 7, 10)))
+    longer = dataclasses.replace(SPEC, steps=90, replicas=4, rate=(0.2,))
+    assert go(tmp_path / "copy", longer, resume=True).done == 32
+    go(tmp_path / "fresh", dataclasses.replace(longer, rate=(0.1, 0.2)))
     xr.testing.assert_identical(opened(tmp_path / "copy").drop_attrs(), opened(tmp_path / "fresh").drop_attrs())
 
 
@@ -178,13 +178,13 @@ def test_arrays_do_not_change_their_shapes(whole, tmp_path):
 
 def test_the_width_is_that_of_the_store(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "copy")
-    more = dataclasses.replace(SPEC, replicas=4)
     with pytest.raises(PackingError, match="batches of 4, and its numbers round differently in batches of 3"):
-        go(tmp_path / "copy", more, resume=True, batch=3)
-    go(tmp_path / "three", batch=3)
+        go(tmp_path / "copy", SPEC, resume=True, batch=3)
+    small = dataclasses.replace(SPEC, dim=(6,), load=(6.0,))
+    go(tmp_path / "three", small, batch=3)
     assert description(tmp_path / "three")["width"] == 3
-    assert go(tmp_path / "three", more, resume=True).done == 16
-    go(tmp_path / "fresh", more, batch=3)
+    assert go(tmp_path / "three", dataclasses.replace(small, replicas=4), resume=True).done == 4
+    go(tmp_path / "fresh", dataclasses.replace(small, replicas=4), batch=3)
     xr.testing.assert_identical(opened(tmp_path / "three"), opened(tmp_path / "fresh"))
 
 
@@ -195,7 +195,10 @@ def test_status_and_rerun(whole):
     assert facts["transitions"] == [{**between, "at": {"dim": dim, "rate": 0.1}} for dim in (6, 10)]
     assert "load_c so far: between 0.5 and 6 (dim 6, rate 0.1)" in format_status(whole, facts)
     same, sentence = rerun(whole, 9, SPEC)
-    assert (same, sentence) == (True, "cell 9 (dim 10, load 6, rate 0.1, replica 0) comes out again with the same bytes")
+    assert (same, sentence) == (
+        True,
+        "cell 9 (dim 10, load 6, rate 0.1, replica 0) comes out again with the same bytes",
+    )
 
 
 def test_a_store_names_no_code(whole, tmp_path):
@@ -239,7 +242,6 @@ GOOD = Layout(
         ({"cells": Cells({"a": ()}, 2)}, "the axis a"),
         ({"cells": Cells({"a": (1, 1)}, 2)}, "different finite numbers"),
         ({"cells": Cells({"a": (1, float("nan"))}, 2)}, "different finite numbers"),
-        ({"cells": Cells({"a": ("one", "two")}, 2)}, "different finite numbers"),
         ({"cells": Cells({"../a": (1,)}, 2)}, "cannot name"),
         ({"cells": Cells({"time": (1,)}, 2)}, "cannot name"),
         ({"records": {"x": Variable()}}, "is used once"),
