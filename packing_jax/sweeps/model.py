@@ -1,7 +1,7 @@
 """The model of a sweep of spheres: rule, system and observables, of the package by their names, or a user's own."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import optax
@@ -24,6 +24,7 @@ _TAKEN = {"positions", "diameters", "absorbed_at", "steps_done", "failed", "part
 _TAKEN |= {"replica", "time", "particle", "axis"}
 
 
+@runtime_checkable
 class Model(Protocol):
     """What of a sweep says what is moved, by what, and what is recorded; see the fields of its name."""
 

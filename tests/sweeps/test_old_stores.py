@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from packing_jax.commands.report import report
+from packing_jax.commands.summary import report
 from packing_jax.sweeps.manifest import Manifest
 from packing_jax.sweeps.rerun import rerun
 from packing_jax.sweeps.run import run_sweep

@@ -16,7 +16,7 @@ STORES = Path(__file__).parent / "stores"
 
 READERS = {
     "status": "from packing_jax.sweeps.status import status; status(directory)",
-    "report": "from packing_jax.commands.report import report; report(directory)",
+    "report": "from packing_jax.commands.summary import report; report(directory)",
     "movie": "from packing_jax.commands.movie import find_trajectory\ntry: find_trajectory(directory, None)\n"
     "except packing_jax.errors.PackingError: pass",
 }
