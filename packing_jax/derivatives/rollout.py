@@ -49,13 +49,10 @@ from packing_jax.spheres.rules import Rule
 from packing_jax.spheres.rules.base import check_rule
 from packing_jax.spheres.start import check_key, gather_replicas, random_start
 from packing_jax.spheres.system import Leaf, System
+from packing_jax.trees import pytree
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["positions", "moved", "absorbed_at", "failed", "unsound", "too_wide", "needed_row", "needed_slots"],
-    meta_fields=["plan"],
-)
+@pytree(meta=["plan"])
 @dataclass(frozen=True)
 class Rollout:
     """Where a run ended. Positions are NaN, and derivatives with them, where it did not do what was asked."""
