@@ -1,4 +1,4 @@
-"""A model of your own, from its rule to phi_c and a figure. Run it: python own_rule.py, half a minute."""
+"""A model of your own, from its rule to phi_c and a figure. Run it: python own_rule.py, ten seconds on two cores."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,7 @@ model = Sweep(rule=rule, energy=energy, record={"farthest": farthest}, dim=2, pa
 if __name__ == "__main__":
     directory = Path("own-rule")
     run_sweep(replace(model, phi=(0.76, 0.8, 0.84, 0.88)), directory)
-    run_sweep(replace(model, phi=(0.81, 0.82, 0.83)), directory, resume=True)  # more of it; another rule is refused
+    # goes on with the same sweep; another version of the rule, energy or observable would be refused
+    run_sweep(replace(model, phi=(0.79, 0.81, 0.82, 0.83)), directory, resume=True)
     print(half_absorbed_phi_c(directory))
     plots.activity_vs_phi(open_results(directory), estimate_phi_c(directory)).savefig(directory / "activity.png")

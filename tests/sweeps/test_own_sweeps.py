@@ -1,6 +1,8 @@
 """Sweeps of a user's own rule, energy, optimizer and observables: begun, gone on with, refused, and never imported."""
 
 import importlib
+import os
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -10,8 +12,10 @@ import optax
 import pytest
 import xarray as xr
 
+import packing_jax
 from packing_jax import PackingError, PairEnergy, bro
 from packing_jax.commands.main import main
+from packing_jax.sweeps.own import changed_modules
 from packing_jax.sweeps.rerun import rerun
 from packing_jax.sweeps.run import run_sweep
 from packing_jax.sweeps.spheres import Sweep
@@ -283,3 +287,42 @@ class TestOnTheCommandLine:
         assert (code, said.count("\n")) == (2, 0)
         assert sentence.replace("NAME", name) in said
         assert not Path("there").exists()
+
+
+class TestOnWorkers:
+    def test_the_same_results(self, own, capsys):
+        name = own()
+        given = [*GRID, *OPTIONS, f"--rule={name}:twice", f"--record=widest={name}:widest"]
+        assert runs(capsys, "sweep", *given, "--out=alone")[0] == 0
+        assert runs(capsys, "sweep", *given, "--out=workers", "--local-workers=1")[0] == 0
+        for array in ("positions", "widest"):
+            np.testing.assert_array_equal(opened("alone")[array], opened("workers")[array])
+
+    def test_a_worker_knows_that_its_version_is_another(self, own, tmp_path):
+        name = own()
+        run_sweep(small(rule=load(name).twice), tmp_path / "there")
+        stored = opened("there").attrs["own"]
+        assert changed_modules(stored) == []
+        own("\nMORE = 1\n")
+        assert changed_modules(stored) == []  # a module that is not imported is of no concern, and stays out
+        load(name)
+        assert changed_modules(stored) == [name]
+
+
+EXAMPLE = Path(packing_jax.__file__).parents[1] / "docs" / "examples" / "own_rule.py"
+
+
+def test_the_example(tmp_path):
+    assert len(EXAMPLE.read_text().splitlines()) <= 40
+    environment = os.environ | {"PYTHONPATH": str(EXAMPLE.parents[2])}
+    done = subprocess.run(
+        [sys.executable, EXAMPLE], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("HalfAbsorbed(value=0.8")
+    results = opened(tmp_path / "own-rule")
+    assert results["phi"].size == 8
+    assert (results["farthest"].isel(time=-1) > 0.1).all()
+    energy = results["energy"].isel(time=-1, kick=0, batch_fraction=0)
+    assert (energy.sel(phi=0.76) > 0).all()  # absorbed, without a contact, and yet within reach of others
+    assert (tmp_path / "own-rule" / "activity.png").stat().st_size > 10_000
