@@ -11,8 +11,8 @@ import pytest
 
 import packing_jax
 
-# 65 replicas in batches of 9 and 36, which 8 does not divide. Most are absorbed at different steps, and a batch of 36 with
-# few left becomes one of 9, so that both share a program.
+# 65 replicas in batches of 9 and 36, which 8 does not divide. Most are absorbed at different steps, and a batch of 36
+# with few left becomes one of 9, so that both share a program.
 PROGRAM = """
 import hashlib, json, sys
 import jax, jax.numpy as jnp, numpy as np
