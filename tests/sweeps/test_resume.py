@@ -526,7 +526,7 @@ def test_a_checkpoint_from_elsewhere(tmp_path):
 
 # --- killed -----------------------------------------------------------------------------------------------------
 
-KILLABLE = like(steps=30_000, record_every=1000, phi=(0.3, 0.9, 1.0), replicas=3)
+KILLABLE = like(steps=6000, record_every=200, phi=(0.3, 0.9, 1.0), replicas=3)
 SCRIPT = """
 import sys
 import jax
@@ -536,7 +536,7 @@ from packing_jax.sweeps.run import run_sweep
 spec = Sweep(**eval(sys.argv[2]))
 print("running", flush=True)
 run_sweep(None if sys.argv[3] == "resume" else spec, sys.argv[1], resume=sys.argv[3] == "resume", batch=3,
-          chunk_steps=500, checkpoint_seconds=0.0, on_progress=lambda now: print(now.done, flush=True))
+          chunk_steps=100, checkpoint_seconds=0.0, on_progress=lambda now: print(now.done, flush=True))
 """
 
 
