@@ -83,10 +83,10 @@ def work(task: Task) -> Ended:
     names = [layout.cells.name(cell) for cell in task.cells]
     checkpoints = Checkpoints(directory, made_by(layout, digest_of(versions)), task.checkpoint_seconds)
     finished: list[tuple[int, Result]] = []
-    attempt, clock, said, longest = uuid.uuid4().hex, time.monotonic(), 0.0, 0.0
+    attempt, clock, last_message, longest = uuid.uuid4().hex, time.monotonic(), 0.0, 0.0
 
     def keep(progress: Progress, _: Sequence[int]) -> None:
-        nonlocal clock, said, longest
+        nonlocal clock, last_message, longest
         now = time.monotonic()
         longest, clock = max(longest, now - clock), now
         if not session.is_dir():
@@ -101,8 +101,8 @@ def work(task: Task) -> Ended:
             entries = [asdict(entry_of(layout, one, digest_of(versions))) for one in cells]
             arrived.append((folder.name, entries))
             finished.clear()
-        if entries or now - said > _SAY_EVERY:
-            said = now
+        if entries or now - last_message > _SAY_EVERY:
+            last_message = now
             message = {
                 "folder": folder.name,
                 "entries": entries,
