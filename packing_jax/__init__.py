@@ -1,37 +1,26 @@
 """Stochastic gradient descent as statistical physics: packings, absorbing states, phase diagrams, in JAX."""
 
-from packing_jax.drive.schedule import linear_times, log_times
-from packing_jax.errors import PackingError
-from packing_jax.simulate import Trajectory, simulate
-from packing_jax.spheres.energy import total_energy
-from packing_jax.spheres.geometry import ball_volume, mixture_1_to_1_4, packing_fraction
-from packing_jax.spheres.potential import HARMONIC, HERTZIAN, LINEAR, PairEnergy, overlap
-from packing_jax.spheres.rules import bro, langevin, pair_rule, random_organization, sgd
-from packing_jax.spheres.system import System, box_of_jax_md, stack
-from packing_jax.versions import __version__
+import importlib.util
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "HARMONIC",
-    "HERTZIAN",
-    "LINEAR",
-    "PackingError",
-    "PairEnergy",
-    "System",
-    "Trajectory",
-    "__version__",
-    "ball_volume",
-    "box_of_jax_md",
-    "bro",
-    "langevin",
-    "linear_times",
-    "log_times",
-    "mixture_1_to_1_4",
-    "overlap",
-    "packing_fraction",
-    "pair_rule",
-    "random_organization",
-    "sgd",
-    "simulate",
-    "stack",
-    "total_energy",
-]
+from packing_jax.versions import __version__ as __version__
+
+if TYPE_CHECKING:
+    from packing_jax.names import *  # noqa: F403
+else:
+
+    def __getattr__(name: str) -> Any:
+        """What a user types, from :mod:`packing_jax.names`: who only reads a store loads no driver."""
+        dunder = name.startswith("__") and name != "__all__"  # asked of every module by whoever looks through them
+        if dunder or importlib.util.find_spec(f"{__name__}.{name}"):  # and a module by who is about to import it
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        names = importlib.import_module("packing_jax.names")
+        known = getattr(names, "__all__", ())  # not there yet while they are loaded
+        if name == "__all__":
+            return known
+        if name not in known:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(names, name)
+
+    def __dir__() -> list[str]:
+        return [*globals(), *__getattr__("__all__")]

@@ -42,7 +42,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Programs of these tests run for less time than they take to compile, so they are hardly optimized. All others are what
 # users run: they are compared bit by bit, or are timed.
-UNOPTIMIZED = ("commands/", "sweeps/", "derivatives/test_derivatives.py", "derivatives/test_no_derivative.py")
+UNOPTIMIZED = (
+    "commands/", "landscape/", "sweeps/", "spheres/test_neighbors.py",
+    "derivatives/test_derivatives.py", "derivatives/test_no_derivative.py",
+)  # fmt: skip
 
 # Not a `with` block: modules imported late (the command line, the figures) are checked too.
 install_import_hook("packing_jax", "beartype.beartype")

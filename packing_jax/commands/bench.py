@@ -28,7 +28,7 @@ from packing_jax.devices import on_cpu
 from packing_jax.drive.run import Progress
 from packing_jax.drive.schedule import STEP_LIMIT
 from packing_jax.errors import PackingError
-from packing_jax.simulate import simulate
+from packing_jax.simulation import simulate
 from packing_jax.spheres.geometry import mixture_1_to_1_4
 from packing_jax.spheres.rules import Rule, bro, langevin, sgd
 from packing_jax.spheres.system import System

@@ -20,7 +20,7 @@ import optax
 from jax import Array
 
 from packing_jax.commands import machine
-from packing_jax.simulate import simulate
+from packing_jax.simulation import simulate
 from packing_jax.spheres import neighbors as nb
 from packing_jax.spheres import noise
 from packing_jax.spheres.geometry import mixture_1_to_1_4

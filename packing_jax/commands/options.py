@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from packing_jax.commands.own import OwnOptions
-from packing_jax.commands.progress_bar import Log, Said
+from packing_jax.commands.progress_bar import Log, ProgressReport
 from packing_jax.commands.report import ReportCommand
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.cluster import connected
@@ -106,7 +106,7 @@ def sweep_and_report(
 ) -> int:
     """Run a sweep, say where it stands, make its report; returns the exit code."""
     limit = None if options.max_walltime is None else seconds(options.max_walltime)
-    log = Said(options.log or ("bar" if sys.stderr.isatty() else "quiet"))
+    log = ProgressReport(options.log or ("bar" if sys.stderr.isatty() else "quiet"))
     try:
         with connected(scheduler, local_workers) as client:
             outcome = run_sweep(

@@ -14,7 +14,7 @@ from packing_jax.sweeps.run import Outcome
 Log = Literal["bar", "json", "quiet"]
 
 
-class Said:
+class ProgressReport:
     """What is said on stderr while a sweep runs."""
 
     def __init__(self, form: Log) -> None:

@@ -79,10 +79,8 @@ def power_law_phi_c(
     f_1 the activity there, the relative size of corrections to the law. Where f_1 is not small, beta is an effective
     exponent. The 95 % intervals come from chi^2(phi_c) and chi^2(beta), see `packing_jax.criticality.fits`.
 
-    In the place of phi, activity and drift: a trajectory, a dataset, or the directory of a sweep (str or Path).
-
     Args:
-        phi: packing fractions, (phi,).
+        phi: packing fractions, (phi,); or a trajectory, a dataset or the directory of a sweep, instead of all three.
         activity: final activity, (phi, replica); 0 where absorbed, NaN where not run.
         drift: `final_drift` of the same replicas, (phi, replica) each; None: taken as stationary.
         draws: bootstrap draws.

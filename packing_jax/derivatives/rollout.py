@@ -1,6 +1,6 @@
 r"""Derivatives through the dynamics: a run as a differentiable function of what goes into it.
 
-:func:`rollout` makes the moves of :func:`packing_jax.simulate.simulate`, the same bits for the same key (to
+:func:`rollout` makes the moves of :func:`packing_jax.simulate`, the same bits for the same key (to
 rounding for optimizers that sum floats over particles, as a global norm does, or add products, as ``optax.ema`` does),
 and ``jax.grad`` and ``jax.jvp`` go through it: along the start, the diameters, phi (:meth:`System.at_phi`), the box,
 the kick or whatever is a leaf of the rule, an optax optimizer's hyperparameters in a ``jax.tree_util.Partial``
@@ -49,13 +49,10 @@ from packing_jax.spheres.rules import Rule
 from packing_jax.spheres.rules.base import check_rule
 from packing_jax.spheres.start import check_key, gather_replicas, random_start
 from packing_jax.spheres.system import Leaf, System
+from packing_jax.trees import pytree
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["positions", "moved", "absorbed_at", "failed", "unsound", "too_wide", "needed_row", "needed_slots"],
-    meta_fields=["plan"],
-)
+@pytree(meta=["plan"])
 @dataclass(frozen=True)
 class Rollout:
     """Where a run ended. Positions are NaN, and derivatives with them, where it did not do what was asked."""

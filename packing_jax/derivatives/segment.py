@@ -30,6 +30,7 @@ from packing_jax.spheres.geometry import take
 from packing_jax.spheres.neighbors import Plan
 from packing_jax.spheres.rules.base import Info
 from packing_jax.spheres.system import Leaf, System
+from packing_jax.trees import pytree
 
 
 class Carry(NamedTuple):
@@ -64,7 +65,7 @@ class _Kept(NamedTuple):
     state: Any  #: the rule's, before the move
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["tags", "key"], meta_fields=["plan", "count"])
+@pytree(meta=["plan", "count"])
 @dataclass(frozen=True)
 class Run:
     """What does not change during a run and has no derivative, and the loop over its steps."""

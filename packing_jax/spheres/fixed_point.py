@@ -26,7 +26,7 @@ from packing_jax.trees import pytree
 @pytree(meta=["reciprocal"])
 @dataclass(frozen=True)
 class Followed:
-    """Fixed-point coordinates beside real ones that carry their derivative, for a rule's step; see replay.py.
+    """Fixed-point coordinates beside real ones that carry their derivative, for a rule's step (derivatives/segment.py).
 
     Every number is computed from ``fixed``, as in the driver. Integers have no derivatives, so that of a coordinate
     comes from ``real``, whose value nothing looks at, and the step returns real displacements in box sides.

@@ -25,11 +25,10 @@ from packing_jax.errors import PackingError
 from packing_jax.sweeps import files
 from packing_jax.sweeps.cells import encoded, entry_of, lost
 from packing_jax.sweeps.checkpoint import Checkpoints
-from packing_jax.sweeps.compute import Stopped, at_once, finished_cell, made_by, run_cells, state_to_keep
+from packing_jax.sweeps.compute import Report, Stopped, at_once, finished_cell, made_by, run_cells, state_to_keep
 from packing_jax.sweeps.manifest import Entry, digest_of
 from packing_jax.sweeps.own import changed_modules
 from packing_jax.sweeps.progress import Stop
-from packing_jax.sweeps.run import Report
 from packing_jax.sweeps.schema import Index, description, scratch, stored_width
 from packing_jax.sweeps.spec import Spec
 from packing_jax.sweeps.store import Store, cannot_write
@@ -84,10 +83,10 @@ def work(task: Task) -> Ended:
     names = [layout.cells.name(cell) for cell in task.cells]
     checkpoints = Checkpoints(directory, made_by(layout, digest_of(versions)), task.checkpoint_seconds)
     finished: list[tuple[int, Result]] = []
-    attempt, clock, said, longest = uuid.uuid4().hex, time.monotonic(), 0.0, 0.0
+    attempt, clock, last_message, longest = uuid.uuid4().hex, time.monotonic(), 0.0, 0.0
 
     def keep(progress: Progress, _: Sequence[int]) -> None:
-        nonlocal clock, said, longest
+        nonlocal clock, last_message, longest
         now = time.monotonic()
         longest, clock = max(longest, now - clock), now
         if not session.is_dir():
@@ -102,8 +101,8 @@ def work(task: Task) -> Ended:
             entries = [asdict(entry_of(layout, one, digest_of(versions))) for one in cells]
             arrived.append((folder.name, entries))
             finished.clear()
-        if entries or now - said > _SAY_EVERY:
-            said = now
+        if entries or now - last_message > _SAY_EVERY:
+            last_message = now
             message = {
                 "folder": folder.name,
                 "entries": entries,

@@ -12,9 +12,13 @@ from packing_jax.sweeps.cells import Finished
 from packing_jax.sweeps.checkpoint import Checkpoints
 from packing_jax.sweeps.manifest import Name, digest_of
 from packing_jax.sweeps.manifest import State as CellState
+from packing_jax.sweeps.recorder import Recorder
 from packing_jax.sweeps.schema import Index, Layout
 from packing_jax.sweeps.spec import Spec
 from packing_jax.sweeps.trajectory import Trajectories
+
+#: Cells under way, share of the work, unit-steps, cells that the share is of.
+Report = Callable[[Sequence[Index], float, int, int], None]
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
@@ -103,7 +107,7 @@ def _run_group(
     if trajectories is None:
         results = start(restore=found)
     else:
-        recorder = trajectories.recorder(names, replicas, checkpoints.notes)
+        recorder = Recorder(trajectories, names, replicas.system, checkpoints.notes)
         restore = partial(recorder.restore, found)
         results = recorder.results(start(restore=restore, stops=trajectories.times, on_stop=recorder.add))
     for index, result in results:

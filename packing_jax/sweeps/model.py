@@ -9,7 +9,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 from packing_jax.errors import PackingError
-from packing_jax.simulate import DEFAULT_RECORD
+from packing_jax.simulation import DEFAULT_RECORD
 from packing_jax.spheres.geometry import mixture_1_to_1_4
 from packing_jax.spheres.potential import Overlap, PairEnergy, overlap
 from packing_jax.spheres.rules import Rule, bro, langevin, random_organization, sgd

@@ -6,9 +6,10 @@ from packing_jax.errors import PackingError
 from packing_jax.sweeps.cells import Finished, read_cell, stored_arrays
 from packing_jax.sweeps.checkpoint import Checkpoints
 from packing_jax.sweeps.compute import finished_cell, run_cells
+from packing_jax.sweeps.kinds import known_spec
 from packing_jax.sweeps.manifest import Manifest
 from packing_jax.sweeps.schema import Layout, description, stored_width
-from packing_jax.sweeps.spec import Spec, known_spec, stored_spec
+from packing_jax.sweeps.spec import Spec, stored_spec
 
 
 def rerun(directory: Path, number: int, spec: Spec | None = None) -> tuple[bool, str]:

@@ -16,10 +16,11 @@ from packing_jax.drive.run import Progress, Result, Snapshot
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.checkpoint import Checkpoints
 from packing_jax.sweeps.compute import Stopped, finished_cell, fixed_width, made_by, run_cells, state_to_keep
+from packing_jax.sweeps.kinds import known_spec
 from packing_jax.sweeps.manifest import Name
 from packing_jax.sweeps.progress import Clock, Stop, SweepProgress, find_transitions, stopping, write_progress
 from packing_jax.sweeps.schema import Index, Layout, description, stored_width
-from packing_jax.sweeps.spec import Spec, known_spec, stored_spec
+from packing_jax.sweeps.spec import Spec, stored_spec
 from packing_jax.sweeps.store import Store, cannot_write
 
 _AT_ONCE = 256  # cells whose records are in memory while a sweep is extended
@@ -39,10 +40,6 @@ class Outcome(NamedTuple):
     def interrupted(self) -> bool:
         """Whether it was stopped before its end."""
         return self.stopped is not None
-
-
-#: Cells under way, share of the work, unit-steps, cells that the share is of.
-Report = Callable[[Sequence[Index], float, int, int], None]
 
 
 def run_sweep(

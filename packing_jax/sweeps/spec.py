@@ -36,7 +36,7 @@ A specification is a frozen dataclass that says which cells there are and what a
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -46,11 +46,8 @@ from packing_jax.drive.run import state_like
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.manifest import Name, digest_of
 from packing_jax.sweeps.schema import Cells, Layout, Table, Variable, stored_kind
+from packing_jax.sweeps.trajectory import Trajectories
 from packing_jax.versions import provenance
-
-if TYPE_CHECKING:
-    from packing_jax.sweeps.trajectory import Trajectories
-
 
 S = TypeVar("S", bound="Spec")
 
@@ -129,7 +126,7 @@ class Spec:
         """What the store is to say of this specification's objects that could not be compared with what it knows."""
         return ()
 
-    def trajectories(self, directory: Path) -> "Trajectories | None":
+    def trajectories(self, directory: Path) -> Trajectories | None:
         """The files of frames in a sweep's directory, if cells have such."""
         return None
 
@@ -224,20 +221,6 @@ def _recorded(name: str, leaf: Any) -> Variable:
     """How a record is stored, whose values at all times have this shape and type."""
     dtype = {"f": "float32", "b": "int8"}.get(np.dtype(leaf.dtype).kind, "int32")
     return Variable(tuple(f"{name}_{axis}" for axis in range(len(leaf.shape) - 1)), tuple(leaf.shape[1:]), dtype)
-
-
-def known_spec(attributes: Mapping[str, Any]) -> Spec:
-    """An empty specification of the kind of a store, for kinds of this package: a store names no code that is run.
-
-    Raises:
-        PackingError: another kind.
-    """
-    from packing_jax.sweeps.spheres import Sweep
-
-    kind = stored_kind(attributes)
-    if kind != Sweep.kind:
-        raise PackingError(f"the store holds a sweep of {kind}: give its specification again, to go on with it")
-    return Sweep()
 
 
 def stored_spec(attributes: Mapping[str, Any], like: S) -> S:

@@ -19,7 +19,7 @@ from packing_jax.drive.kind import Kind, Replicas
 from packing_jax.drive.schedule import STEP_LIMIT, linear_times, log_times
 from packing_jax.errors import PackingError
 from packing_jax.foreign import LARGEST_STORE
-from packing_jax.simulate import DEFAULT_RECORD
+from packing_jax.simulation import DEFAULT_RECORD
 from packing_jax.spheres.geometry import MAX_DIM
 from packing_jax.spheres.particles import particles_of
 from packing_jax.spheres.potential import overlap
@@ -249,7 +249,7 @@ class Sweep(Spec):
         same = {name: getattr(self, name) for name in ("coupling", "trajectory") if getattr(asked, name) is None}
         asked = replace(asked, **same)
         found = super().differences(asked)
-        if isinstance(self.particles, tuple) and not {*self.particles} & {*_numbers(asked)}:
+        if isinstance(asked.particles, int) and "particles" in self.axes and asked.particles not in _numbers(self):
             found.append(f"particles are {self.particles} there and {asked.particles} here")
         if asked.trajectory != self.trajectory:
             found.append(f"trajectory is {self.trajectory} there and {asked.trajectory} here")

@@ -142,9 +142,3 @@ class Trajectories:
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             return f"{path} is damaged ({error})"
         return "" if last == end else f"{path} ends at step {last} and not at {end}"
-
-    def recorder(self, names: Sequence[Name], replicas: Any, notes: list[str]) -> Any:
-        """The :class:`packing_jax.sweeps.recorder.Recorder` of some cells, the replicas of a run in their order."""
-        from packing_jax.sweeps.recorder import Recorder
-
-        return Recorder(self, names, replicas.system, notes)

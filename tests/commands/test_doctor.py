@@ -32,7 +32,7 @@ NAMES = [
 # the package's attributes of these names are functions
 SGD = importlib.import_module("packing_jax.spheres.rules.sgd")
 BRO = importlib.import_module("packing_jax.spheres.rules.bro")
-SIMULATE = importlib.import_module("packing_jax.simulate")
+SIMULATE = importlib.import_module("packing_jax.simulation")
 
 
 @pytest.fixture(scope="module")

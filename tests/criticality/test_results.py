@@ -22,7 +22,7 @@ from packing_jax.criticality import (
 )
 from packing_jax.criticality.results import scan_of
 from packing_jax.errors import PackingError
-from packing_jax.simulate import _parameters
+from packing_jax.simulation import _parameters
 
 ARRAYS = {
     threshold_phi_c: ("phi", "final", "drift"),

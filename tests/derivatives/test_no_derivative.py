@@ -14,7 +14,7 @@ from small_runs import KEY, clipped, small_system
 
 import packing_jax as pj
 from packing_jax import PackingError, System
-from packing_jax.derivatives import segment as replay
+from packing_jax.derivatives import segment
 from packing_jax.derivatives.averages import common_random_numbers
 from packing_jax.derivatives.rollout import rollout, rollout_plan
 from packing_jax.spheres.neighbors import plan_for
@@ -164,7 +164,7 @@ def test_lost_neighbours_and_divergence_are_never_silent() -> None:
 def test_a_list_that_does_not_fit_on_the_way_back_makes_the_derivative_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     system = small_system(2)
     plan = plan_for(system, 0.4)
-    monkeypatch.setattr(replay.nb, "overflowed", lambda *_: jnp.ones((), bool))
+    monkeypatch.setattr(segment.nb, "overflowed", lambda *_: jnp.ones((), bool))
     value, slope = jax.value_and_grad(lambda kick: jnp.sum(rollout(system, pj.bro(kick), 3, KEY, plan=plan).moved))(0.1)
     assert np.isfinite(value)
     assert np.isnan(slope)

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from packing_jax import HARMONIC, HERTZIAN, LINEAR, PackingError, System, mixture_1_to_1_4, stack
+from packing_jax import HARMONIC, HERTZIAN, LINEAR, PackingError, PairEnergy, System, mixture_1_to_1_4, stack
 from packing_jax.landscape.minima import Minimum, fire, minimise, neighbour_rows
 
 
@@ -147,6 +147,23 @@ def test_hertzian_energy_and_another_box_side():
     same = minimise(larger, 3.0 * minimum.positions)
     assert same.steps <= 1
     np.testing.assert_allclose(same.energy, 3.0 * minimum.energy, rtol=1e-10)
+
+
+def test_forces_beyond_contact_balance_too():
+    wca = PairEnergy(lambda r, s: 4.0 * ((s / r) ** 12 - (s / r) ** 6) + 1.0, 100.0, 2 ** (1 / 6))
+    system = System.create(0.75, 32, 2, sizes=mixture_1_to_1_4(32), energy=wca, dtype=np.float64)
+    apart = minimise(system.with_energy(HARMONIC), start(system)).positions
+    minimum = minimise(system, apart, fire(0.01, 0.05), force=1e-9)
+    minimum.require_converged()
+    delta, r, contact = pairs(system, np.asarray(minimum.positions))
+    beyond = (r >= contact) & (r < wca.reach * contact)
+    assert beyond.sum() > 32  # rows of contacts alone would miss these
+    near = r < wca.reach * contact
+    x = np.where(near, contact / r, 1.0)
+    slope = np.where(near, -24 * (2 * x**12 - x**6) / r, 0.0)  # in units of energy over the box side
+    forces = np.sum((slope / r)[..., None] * delta, axis=1) * float(system.unit)
+    assert np.max(np.abs(forces)) < 1e-8
+    assert np.max(np.abs(slope)) * float(system.unit) > 0.1
 
 
 def test_below_jamming_nothing_is_left():

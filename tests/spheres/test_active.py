@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 import packing_jax as pj
 from packing_jax.drive.chunk import chunk
 from packing_jax.drive.run import begin
-from packing_jax.simulate import DEFAULT_RECORD
+from packing_jax.simulation import DEFAULT_RECORD
 from packing_jax.spheres import active, tuning
 from packing_jax.spheres import neighbors as nb
 from packing_jax.spheres.particles import Particles

@@ -1,7 +1,7 @@
-"""Rules made of one function: the built-in BRO written so, a rule that nobody has built in, and what is refused."""
+"""A user's own rules: of one function (BRO, and another), of a class with a state, and what is refused."""
 
 import inspect
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -15,8 +15,10 @@ from packing_jax.exact import rounded_alone
 from packing_jax.spheres import neighbors as nb
 from packing_jax.spheres import noise
 from packing_jax.spheres.geometry import to_fixed
-from packing_jax.spheres.rules import Pair, Rule
+from packing_jax.spheres.rules import Info, Pair, Rule
+from packing_jax.spheres.rules.base import as_move, exact_row_sum, look
 from packing_jax.spheres.system import System
+from packing_jax.trees import pytree
 
 pair_rule = inspect.unwrap(pj.pair_rule)  # annotations are checked first in the tests
 
@@ -96,6 +98,53 @@ def test_a_run_has_a_derivative_in_the_numbers_of_a_push() -> None:
         by = [float(spread(jnp.asarray(0.3 + h))) for h in (-1e-6, 1e-6)]
         assert float(slope) == pytest.approx((by[1] - by[0]) / 2e-6, rel=1e-5)
         assert float(value) > 0
+
+
+@pytree()
+@dataclass(frozen=True)
+class Tiring(Rule):
+    """Each particle's kicks shrink with the number of its own: a state of one number per particle."""
+
+    kick: Any
+
+    def init(self, system: System, coordinates: Any) -> jax.Array:
+        return jnp.zeros(coordinates.shape[1], jnp.int32)
+
+    def by_particle(self, state: jax.Array) -> bool:
+        return True
+
+    def step(self, words: Any, system: System, coordinates: Any, neighbors: Any, state: jax.Array) -> Any:
+        scene = look(words, system, coordinates, neighbors)
+        weight = jnp.where(scene.hit, 1.0 / scene.pairs.distance, 0.0)
+        push, active = exact_row_sum([weight * part for part in scene.pairs.separation], 1.0, scene)
+        size = self.kick * system.unit / (1.0 + state.astype(push.dtype)) * noise.uniform(scene.particle, push.dtype)
+        return (
+            as_move(size[None] * push, coordinates),
+            state + active.astype(jnp.int32),
+            Info(active, jnp.zeros((), bool), push),
+        )
+
+
+class Forgetful(Tiring):
+    """The same, but for saying that its state belongs to particles."""
+
+    by_particle = Rule.by_particle
+
+
+pytree()(Forgetful)
+
+
+def test_a_state_of_the_users_own_follows_the_particles_where_the_rule_says_so() -> None:
+    system = System.create(0.9, 120, 2)
+
+    def end(make: Any, skin: float) -> np.ndarray:  # thin skins sort the particles more often
+        run = pj.simulate(
+            system, make(np.float32(0.3)), 40, jax.random.key(2), record={}, times=np.array([40]), skin=skin
+        )
+        return run.positions
+
+    np.testing.assert_array_equal(end(Tiring, 0.1), end(Tiring, 0.4))
+    assert np.any(end(Forgetful, 0.1) != end(Forgetful, 0.4))
 
 
 @pytest.mark.parametrize("length", [np.nan, 30.0])

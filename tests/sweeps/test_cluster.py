@@ -1,12 +1,13 @@
 """Sweeps on many processes: the bytes of one process, whatever is killed, stopped or late."""
 
+import dataclasses
 import os
+import queue
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -113,19 +114,24 @@ def test_stopped_and_gone_on_with_by_one_process(client, whole, tmp_path):
 
 
 def test_a_worker_whose_session_is_over_writes_nothing(client, whole, tmp_path):
-    """The owner is gone while workers go on: they find no place to write, and stop."""
+    """The owner is gone while a worker is in the middle of it: it finds no place to write, and stops."""
     shutil.copytree(whole, tmp_path / "copy")
     before = tree(tmp_path / "copy")
     from packing_jax.sweeps.cluster import Task, work
 
     (tmp_path / "copy" / ".tmp" / "session-1").mkdir(parents=True)
-    task = Task(SPEC.checked(), ((1, 0, 0, 0), (0, 0, 0, 0)), str(tmp_path / "copy"), "session-1", 2, 50, 1e9)
-    for path in (tmp_path / "copy" / "checkpoints").iterdir():
-        path.unlink()
-    future = client.submit(work, task, pure=False)
-    time.sleep(0.3)
+    # so many steps that it is under way whenever it is looked at, of cells that are not absorbed
+    endless = dataclasses.replace(SPEC, steps=10**8, record_every=5 * 10**6).checked()
+    cells = tuple((1, 0, 0, replica) for replica in range(4))
+    said = queue.SimpleQueue()
+    client.subscribe_topic("session-1", lambda event: said.put(event[1]))
+    future = client.submit(work, Task(endless, cells, str(tmp_path / "copy"), "session-1", 4, 200, 1e9), pure=False)
+    assert said.get(timeout=120)["steps"] > 0
+    assert not future.done()
     shutil.rmtree(tmp_path / "copy" / ".tmp")
-    assert future.result(timeout=120).arrived == []
+    ended = future.result(timeout=120)
+    assert ended.seen
+    assert ended.arrived == []
     assert tree(tmp_path / "copy") == before
     assert not (tmp_path / "copy" / ".tmp").exists()
 

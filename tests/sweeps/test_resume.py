@@ -25,7 +25,7 @@ from packing_jax.commands.summary import report
 from packing_jax.drive import run as driver
 from packing_jax.drive.run import run, state_like
 from packing_jax.errors import PackingError
-from packing_jax.simulate import DEFAULT_RECORD
+from packing_jax.simulation import DEFAULT_RECORD
 from packing_jax.spheres.particles import particles_of
 from packing_jax.spheres.start import gather_replicas
 from packing_jax.sweeps import files, store
@@ -422,7 +422,7 @@ def test_a_damaged_checkpoint_costs_what_it_held(whole, tmp_path):
 def test_other_versions_do_not_continue_a_trajectory(whole, tmp_path, monkeypatch):
     go(tmp_path, stop=After(2))
     now = store.provenance()
-    monkeypatch.setattr(store, "provenance", lambda: now | {"jax": "0.0.1"})
+    monkeypatch.setattr(store, "provenance", lambda **_: now | {"jax": "0.0.1"})
     outcome = resume(tmp_path)
     assert any(f"jax {now['jax']} -> 0.0.1" in note for note in outcome.notes)
     assert any("was made by another version" in note for note in outcome.notes)
@@ -526,7 +526,7 @@ def test_a_checkpoint_from_elsewhere(tmp_path):
 
 # --- killed -----------------------------------------------------------------------------------------------------
 
-KILLABLE = like(steps=30_000, record_every=1000, phi=(0.3, 0.9, 1.0), replicas=3)
+KILLABLE = like(steps=6000, record_every=200, phi=(0.3, 0.9, 1.0), replicas=3)
 SCRIPT = """
 import sys
 import jax
@@ -536,7 +536,7 @@ from packing_jax.sweeps.run import run_sweep
 spec = Sweep(**eval(sys.argv[2]))
 print("running", flush=True)
 run_sweep(None if sys.argv[3] == "resume" else spec, sys.argv[1], resume=sys.argv[3] == "resume", batch=3,
-          chunk_steps=500, checkpoint_seconds=0.0, on_progress=lambda now: print(now.done, flush=True))
+          chunk_steps=100, checkpoint_seconds=0.0, on_progress=lambda now: print(now.done, flush=True))
 """
 
 

@@ -1,0 +1,79 @@
+"""Sweeps over numbers of particles: an axis of the store, and each replica what it is in a sweep of its own size."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from packing_jax.errors import PackingError
+from packing_jax.sweeps.progress import Stop
+from packing_jax.sweeps.rerun import rerun
+from packing_jax.sweeps.run import run_sweep
+from packing_jax.sweeps.spheres import Sweep
+from packing_jax.sweeps.status import status
+
+SIZES = Sweep(
+    dim=2, particles=(32, 64), phi=(0.3, 0.9), kick=(0.3,), steps=100, record_every=50, replicas=2, mixture="1:1.4"
+)
+
+
+def opened(directory):
+    return xr.open_zarr(directory / "results.zarr").load()
+
+
+class Soon(Stop):
+    """Stops after the second chunk."""
+
+    chunks = 0
+
+    def reason(self):
+        self.chunks += 1
+        return "SIGTERM" if self.chunks > 1 else None
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("sizes")
+    seen = []
+    outcome = run_sweep(SIZES, directory, batch=3, chunk_steps=50, on_progress=seen.append)
+    assert (outcome.done, outcome.total, outcome.failed) == (8, 8, 0)
+    for name in ("done", "share", "unit_steps"):
+        values = [getattr(one, name) for one in seen]
+        assert values == sorted(values)
+    assert (seen[-1].done, seen[-1].share) == (8, 1.0)
+    assert max(one.running for one in seen) == 3
+    return directory
+
+
+@pytest.mark.parametrize("n", [32, 64])
+def test_each_size_is_what_it_is_alone(both, tmp_path, n):
+    results = opened(both)
+    assert results["positions"].dims == ("particles", "phi", "kick", "batch_fraction", "replica", "particle", "axis")
+    assert results["diameters"].dims == ("particles", "phi", "particle")
+    run_sweep(dataclasses.replace(SIZES, particles=n), tmp_path, batch=3, chunk_steps=50)
+    alone, here = opened(tmp_path), results.sel(particles=n, drop=True)
+    assert "particles" not in alone.dims
+    for name in alone.data_vars:
+        whole = here[name]
+        if "particle" in whole.dims:
+            assert np.all(np.isnan(whole.isel(particle=slice(n, None))))
+            whole = whole.isel(particle=slice(n))
+        xr.testing.assert_equal(whole, alone[name])
+
+
+def test_one_size_is_no_axis():
+    assert dataclasses.replace(SIZES, particles=(32,)).checked() == dataclasses.replace(SIZES, particles=32).checked()
+
+
+def test_stopped_and_extended(both, tmp_path):
+    assert run_sweep(SIZES, tmp_path, batch=3, chunk_steps=50, stop=Soon()).stopped == "SIGTERM"
+    assert status(tmp_path)["missing"] > 0
+    assert run_sweep(None, tmp_path, resume=True, batch=3, chunk_steps=50).done == 8
+    assert opened(tmp_path).identical(opened(both))
+    assert rerun(tmp_path, 1)[0]
+    with pytest.raises(PackingError, match="no larger replicas can be added"):
+        run_sweep(dataclasses.replace(SIZES, particles=(32, 64, 128)), tmp_path, resume=True)
+    with pytest.raises(PackingError, match=r"particles are \(32, 64\) there and 1000 here"):
+        run_sweep(dataclasses.replace(SIZES, particles=1000), tmp_path, resume=True)
+    assert run_sweep(dataclasses.replace(SIZES, particles=(48,)), tmp_path, resume=True, batch=3).done == 12
