@@ -93,9 +93,12 @@ class Sweep(Spec):
     trajectory: str | None = None  #: every:K or log, see packing_jax.sweeps.trajectory; None: none
     extended_from: tuple[int, ...] = ()  #: steps before each extension; what was recorded then is kept
     energy: Any = None  #: an Overlap or PairEnergy; None: (a0/a) (1 - r/sigma)^a with the exponent above
-    #: name -> observable, beside activity, energy and msd; None, before :meth:`checked`: these alone
+    #: name -> observable, beside activity, energy and msd, which are added
     record: Mapping[str, Any] | None = None  # type: ignore[assignment]
     trust_rule: bool = False  #: go on with objects that have no source to be compared, typed in a session
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "record", {**DEFAULT_RECORD, **(self.record or {})})
 
     # --- the protocol of a specification ----------------------------------------------------------------------
 
@@ -218,7 +221,6 @@ class Sweep(Spec):
             kick=_sorted(spec.kick),
             batch_fraction=_sorted(fractions),
             steps=_default_steps(spec) if spec.steps is None else spec.steps,
-            record={**DEFAULT_RECORD, **(spec.record or {})},
         )
         filled.times()
         overlap(filled.exponent)
