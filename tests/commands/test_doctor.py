@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from packing_jax import versions
 from packing_jax.commands import doctor, machine
 from packing_jax.commands.doctor import Check
 from packing_jax.spheres import neighbors as nb
@@ -244,11 +245,11 @@ def test_the_environment_has_versions_devices_and_memory() -> None:
 
 
 def test_a_package_that_is_not_there_is_said_to_be_missing() -> None:
-    assert machine._version("no-such-package-as-this") == "not installed"
+    assert versions._version("no-such-package-as-this") == "not installed"
 
 
 def test_releases_with_wrong_results_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_version", lambda name: "0.10.2" if name == "jaxlib" else "0.11.1")
+    monkeypatch.setattr(versions, "_version", lambda name: "0.10.2" if name == "jaxlib" else "0.11.1")
     told = dict(machine.environment())["known wrong results"]
     assert "0.10.2, issue 39103" in told
     assert "0.11.1, issue 40633" in told
