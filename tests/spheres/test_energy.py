@@ -1,15 +1,15 @@
-"""Pair energies and the total energy against closed forms and float64 sums over all pairs in numpy."""
+"""Pair energies and their derivatives against sums over all pairs in float64."""
 
 import inspect
 import re
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pair_oracle import crowd, energy_of, finite_difference, gradient_of, lennard_jones, overlapping_system, pairs_of
 
 from packing_jax import (
     HARMONIC,
@@ -18,7 +18,6 @@ from packing_jax import (
     PackingError,
     PairEnergy,
     System,
-    mixture_1_to_1_4,
     overlap,
     stack,
     total_energy,
@@ -42,53 +41,6 @@ def curvature_along(system: System, x: jax.Array, v: jax.Array) -> jax.Array:
 
 
 FAMILY = [pytest.param(1.0, id="linear"), pytest.param(2.0, id="harmonic"), pytest.param(2.5, id="hertzian")]
-
-
-# --- the oracle: sums over pairs in float64 -------------------------------------------------------------------
-
-
-def pairs_of(x: np.ndarray, sigma: np.ndarray, box: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Minimum-image separations, distances and contact distances of all ordered pairs."""
-    delta = x[:, None] - x[None]
-    delta -= box * np.round(delta / box)
-    sigma = np.broadcast_to(sigma, len(x))
-    return delta, np.sqrt(np.sum(delta**2, axis=-1)), 0.5 * (sigma[:, None] + sigma[None])
-
-
-def energy_of(x: np.ndarray, sigma: np.ndarray, box: float, a: float, a0: float) -> float:
-    """sum_{i<j} (a0/a) (1 - r/sigma_ij)^a, all lengths in one unit."""
-    _, r, contact = pairs_of(x, sigma, box)
-    upper = np.triu(r < contact, 1)
-    return float(np.sum((a0 / a) * (1 - r[upper] / contact[upper]) ** a))
-
-
-def gradient_of(x: np.ndarray, sigma: np.ndarray, box: float, a: float, a0: float) -> np.ndarray:
-    delta, r, contact = pairs_of(x, sigma, box)
-    np.fill_diagonal(r, np.inf)
-    slope = np.where(r < contact, -(a0 / contact) * np.maximum(1 - r / contact, 0) ** (a - 1), 0)
-    return np.sum((slope / r)[..., None] * delta, axis=1)
-
-
-def finite_difference(f: Callable[[np.ndarray], float | np.ndarray], x: np.ndarray, h: float = 1e-6) -> np.ndarray:
-    """Central differences of a scalar or array function, along each entry of ``x``."""
-    steps = h * np.eye(x.size).reshape((x.size, *x.shape))
-    return np.array([(f(x + step) - f(x - step)) / (2 * h) for step in steps]).reshape(x.shape + np.shape(f(x)))
-
-
-def crowd(dim: int, n: int, side: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and unequal diameters with many overlaps, some through the periodic boundary."""
-    rng = np.random.default_rng(seed)
-    diameters = side * rng.uniform(0.3, 0.48, n)
-    middle = rng.random(dim)
-    return side * (middle + 0.25 * rng.standard_normal((n, dim))), diameters
-
-
-def overlapping_system(
-    dim: int, energy: Overlap | PairEnergy, n: int = 5, side: float = 1.0, dtype: type = np.float64
-) -> tuple[System, np.ndarray, np.ndarray]:
-    x, diameters = crowd(dim, n, side)
-    system = System.from_diameters(diameters, n, dim, energy=energy, box=side, dtype=dtype)
-    return system, x, diameters
 
 
 # --- pair energies --------------------------------------------------------------------------------------------
@@ -353,159 +305,6 @@ def test_pairs_along_rows_match_the_oracle(dim: int) -> None:
     unit = diameters.mean()
     expected = np.where(inside & keep, -(0.5 * unit / (side * contact) * (1 - r / contact))[me, rows], 0)
     np.testing.assert_allclose(slopes_of(system, pairs), expected, atol=1e-5)
-
-
-# --- energies of the user's own -------------------------------------------------------------------------------
-
-
-def test_a_user_energy_gives_what_the_family_gives() -> None:
-    def harmonic(r: jax.Array, sigma: jax.Array) -> jax.Array:
-        return 0.25 * (1.0 - r / sigma) ** 2
-
-    system, x, _ = overlapping_system(3, HARMONIC, n=12, side=4.0, dtype=np.float32)
-    own = system.with_energy(PairEnergy(harmonic, 2.0))
-    value, gradient = value_and_gradient(system, jnp.asarray(x, jnp.float32))
-    mine, there = value_and_gradient(own, jnp.asarray(x, jnp.float32))
-    assert mine == pytest.approx(float(value), rel=1e-6)
-    assert value > 0
-    np.testing.assert_allclose(there, gradient, atol=1e-6)
-
-
-def test_a_jax_md_potential_gives_what_the_family_gives(jax_md: ModuleType) -> None:
-    # jax-md: (epsilon/alpha) (1 - r/sigma)^alpha. Lengths are in mean diameters there, so epsilon is a0 = 1/2.
-    def soft_sphere(r: jax.Array, sigma: jax.Array) -> jax.Array:
-        return jax_md.energy.soft_sphere(r, sigma, epsilon=0.5, alpha=2)
-
-    system, x, _ = overlapping_system(3, HARMONIC, n=12, side=4.0, dtype=np.float32)
-    theirs = system.with_energy(PairEnergy(soft_sphere, 2.0))
-    value, gradient = value_and_gradient(system, jnp.asarray(x, jnp.float32))
-    lent, there = value_and_gradient(theirs, jnp.asarray(x, jnp.float32))
-    assert lent == pytest.approx(float(value), rel=1e-6)
-    np.testing.assert_allclose(there, gradient, atol=1e-6)
-
-
-def test_a_user_energy_may_be_undefined_beyond_contact() -> None:
-    # (1 - r/sigma)^(5/2) is NaN there; neither the values nor any derivative may see it
-    hertzian = PairEnergy(lambda r, sigma: 0.2 * (1.0 - r / sigma) ** 2.5, 2.0)
-    system, x, diameters = overlapping_system(3, hertzian, n=12, dtype=np.float32)
-    _, r, contact = pairs_of(x, diameters, 1.0)
-    assert np.any(r > contact)
-    value, (along, gradient) = value_and_both(system, jnp.asarray(x, jnp.float32))
-    family = system.with_energy(HERTZIAN)
-    expected = value_and_both(family, jnp.asarray(x, jnp.float32))
-    assert value == pytest.approx(float(expected[0]), rel=1e-5)
-    np.testing.assert_allclose(gradient, expected[1][1], atol=1e-5)
-    np.testing.assert_allclose(along.diameters, expected[1][0].diameters, atol=1e-5)
-    assert along.box == pytest.approx(float(expected[1][0].box), abs=1e-5)
-
-
-# --- energies that reach beyond contact -----------------------------------------------------------------------
-
-
-def lennard_jones(r: jax.Array, sigma: jax.Array) -> jax.Array:
-    return 4.0 * ((sigma / r) ** 12 - (sigma / r) ** 6)
-
-
-def wca(r: jax.Array, sigma: jax.Array) -> jax.Array:
-    return lennard_jones(r, sigma) + 1.0
-
-
-def inverse_power(r: jax.Array, sigma: jax.Array) -> jax.Array:
-    return (sigma / r) ** 12 - 1.5**-12
-
-
-LONGER = {"wca": PairEnergy(wca, 50.0, 2 ** (1 / 6)), "inverse power": PairEnergy(inverse_power, 100.0, 1.5)}
-
-
-@pytest.mark.parametrize("name", LONGER)
-def test_an_energy_with_a_reach_counts_every_pair_within_it(name: str) -> None:
-    with jax.enable_x64(True):
-        energy, n = LONGER[name], 12
-        side = 5.0
-        x = side * np.stack(np.meshgrid(np.arange(4) / 4, np.arange(3) / 3), axis=-1).reshape(-1, 2)
-        x = x + 0.1 * np.random.default_rng(5).standard_normal(x.shape)
-        diameters = np.where(np.arange(n) < 6, 1.2, 1.5)
-        system = System.from_diameters(diameters, n, 2, energy=energy, box=side, dtype=np.float64)
-        unit = diameters.mean()
-
-        def oracle(x: np.ndarray) -> float:
-            _, r, contact = pairs_of(x, diameters, side)
-            near = np.triu(r < energy.reach * contact, 1)
-            return unit * float(np.sum(energy.function(r[near] / unit, contact[near] / unit)))
-
-        _, r, contact = pairs_of(x, diameters, side)
-        beyond = (r >= contact) & (r < energy.reach * contact)
-        assert np.any(beyond)
-        assert np.any((r > 0) & (r < contact))
-        value, gradient = value_and_gradient(system, jnp.asarray(x))
-        assert float(value) == pytest.approx(oracle(x), rel=1e-9)
-        np.testing.assert_allclose(gradient, finite_difference(oracle, x), atol=1e-5 * np.max(np.abs(gradient)))
-
-
-def test_a_hard_core_is_clipped_to_the_bound() -> None:
-    system = System.from_diameters(0.1, 4, 2, energy=LONGER["wca"])
-    x = jnp.asarray([[0.5, 0.5], [0.5, 0.5], [0.8, 0.5], [0.801, 0.5]], jnp.float32)
-    slopes = slopes_of(system, pairs_along(system, to_fixed(x, system.box), all_pairs_rows(4)))
-    # coincident, a hundredth of a diameter apart, and out of reach
-    np.testing.assert_array_equal(np.sort(slopes, axis=1)[:, 0], [-50.0] * 4)
-    assert np.sum(np.asarray(slopes) != 0) == 4
-
-
-def test_a_jax_md_potential_with_a_cutoff_of_its_own(jax_md: ModuleType) -> None:
-    cut = jax_md.energy.multiplicative_isotropic_cutoff(jax_md.energy.lennard_jones, 1.5, 1.8)
-    with jax.enable_x64(True):
-        energy = PairEnergy(lambda r, sigma: cut(r, sigma, 1.0), slope_bound=200.0, reach=1.8)
-        side = 6.0
-        x = side * np.stack(np.meshgrid(np.arange(5) / 5, np.arange(5) / 5), axis=-1).reshape(-1, 2)
-        x = x + 0.05 * np.random.default_rng(6).standard_normal(x.shape)
-        system = System.from_diameters(1.0, 25, 2, energy=energy, box=side, dtype=np.float64)
-        _, r, _ = pairs_of(x, np.asarray(1.0), side)
-        theirs = cut(jnp.asarray(r[np.triu_indices(25, 1)]), 1.0, 1.0).sum()
-        assert float(value_and_gradient(system, jnp.asarray(x))[0]) == pytest.approx(float(theirs), rel=1e-9)
-        assert theirs < 0
-
-
-def test_no_list_of_active_particles_where_forces_reach_beyond_contact() -> None:
-    # tuning takes active-only steps where the cut is zero: such a list holds contacts, and here more than these move
-    assert System.create(0.4, 50, 2, energy=LONGER["wca"]).cut > 0
-
-
-SHIFT = 4.0 * (2.5**-12 - 2.5**-6)
-
-
-@pytest.mark.parametrize(
-    ("function", "reach", "sentence"),
-    [
-        (lennard_jones, 2.5, r"is -0\.0163 at its end, 2\.5 sigma, and must be 0 there"),
-        # zero at contact, and cut off before its well
-        (lennard_jones, 1.0, r"goes on beyond its reach of 1 sigma: it is -0\.758 at 1\.05 sigma"),
-        (lambda r, s: jnp.where(r < 1.5 * s, (1.5 - r / s) ** 2, 0.0), 1.0, r"is 0\.25 at its end, 1 sigma"),
-        (lambda r, s: (s / r) ** 12, 1.5, r"is 0\.0077\d at its end"),
-        (lambda r, _: 1.0 - 0.0 * r, 1.0, r"is 1 at its end"),
-        (lambda r, s: (s - r) * jnp.sqrt(r - 0.5 * s), 1.0, r"slope is .* at r = 0\.5 sigma; it must be finite"),
-        (lambda r, s: s - r, 0.9, r"the energy's reach is 0\.9 contact distances; it must be from 1"),
-        (lambda r, s: s - r, np.inf, r"the energy's reach is inf"),
-    ],
-)
-def test_energies_that_do_not_end_at_their_reach_are_refused(function: Any, reach: float, sentence: str) -> None:
-    with pytest.raises(PackingError, match=sentence):
-        PairEnergy(function, 60.0, reach)
-
-
-def test_an_energy_must_end_for_every_pair_of_a_mixture() -> None:
-    # a cutoff in mean diameters and not in contact distances
-    shifted = PairEnergy(lambda r, s: jnp.where(r < 2.5, lennard_jones(r, s) - SHIFT, 0.0), 50.0, 2.5)
-    System.create(0.5, 100, 2, energy=shifted)
-    with pytest.raises(PackingError, match=r"the pair energy goes on beyond its reach|is .* at its end"):
-        System.create(0.5, 100, 2, energy=shifted, sizes=mixture_1_to_1_4(100))
-
-
-def test_a_reach_of_half_the_box_is_refused() -> None:
-    far = PairEnergy(lambda r, s: (4.0 - r / s) ** 2, 10.0, 4.0)
-    with pytest.raises(PackingError, match=r"the energy reaches 0\.8\d+ box sides"):
-        System.create(0.5, 14, 2, energy=far)
-    with pytest.raises(PackingError, match=r"the energy reaches 0\.8\d+ box sides"):
-        System.create(0.5, 14, 2).with_energy(far)
 
 
 # --- bad input ------------------------------------------------------------------------------------------------

@@ -315,14 +315,9 @@ def test_a_skin_must_be_positive(skin: float) -> None:
 
 def test_a_cell_is_at_least_as_wide_as_the_reach() -> None:
     for dim, phi, n in (
-        (1, 0.3, 100),
-        (2, 0.8, 2000),
-        (3, 0.64, 4000),
-        (4, 0.2, 3000),
-        (5, 0.02, 4000),
-        (6, 0.01, 100),
+        (1, 0.3, 100), (2, 0.8, 2000), (3, 0.64, 4000), (4, 0.2, 3000), (5, 0.02, 4000), (6, 0.01, 100),
         (1, 0.3, 1_000_000),
-    ):
+    ):  # fmt: skip
         for sizes in (None, mixture_1_to_1_4(n)):
             system = System.create(phi, n, dim, sizes=sizes, box=3.0)
             plan = plan_for(system, 0.3)
