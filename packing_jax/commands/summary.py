@@ -19,6 +19,7 @@ from packing_jax.commands import plots
 from packing_jax.criticality import (
     KickEstimate,
     ZeroKickLimit,
+    by_other_axes,
     estimate_phi_c,
     open_results,
     verdict,
@@ -62,7 +63,8 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
         universality classes that these fit, in words. `refusals`: why a method or exponent lacks.
         `zero_kick_limit`: value, stderr and details, or None; the power law where it has three
         kicks, otherwise the threshold, the weighted mean over batch fractions where there are
-        several. `zero_kick_limits`: each of them. `notes`: a sentence for each estimate or figure
+        several. `zero_kick_limits`: each of them. `axes`: where a sweep has others, such as particles, their names,
+        which every row then has a value of. `notes`: a sentence for each estimate or figure
         that was refused or is doubtful. `runs`, `missing`, `failed`: (phi, kick, batch fraction,
         replica) runs asked for, not done, and marked failed in the store.
 
@@ -70,7 +72,24 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
         PackingError: no store there, a damaged one, or a directory that cannot be written.
     """
     root = Path(directory)
-    results = open_results(root)
+    parts = by_other_axes(open_results(root))
+    try:
+        found = [
+            _summary(part, root / "figures" / "_".join(f"{name}_{value:g}" for name, value in where.items()))
+            for where, part in parts
+        ]
+        summary = found[0] if len(found) == 1 else _joined([where for where, _ in parts], found)
+        text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+        write_all(root, {root / "summary.json": text.encode()})
+    except OSError as error:
+        raise PackingError(
+            f"{root} cannot be written ({error.strerror or error}): it must be a writable directory"
+        ) from error
+    return summary
+
+
+def _summary(results: xr.Dataset, folder: Path) -> dict[str, Any]:
+    """What a report says of one model, whose figures are drawn into the folder."""
     estimates = estimate_phi_c(results)
     limits, notes = _zero_kick_limits(estimates)
     notes = _doubts(estimates) + notes
@@ -82,50 +101,59 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
         notes.insert(0, f"{failed} of {runs} runs failed: this report leaves them out.")
     if missing:
         notes.insert(0, f"{missing} of {runs} runs are not done: this report uses the others.")
-    try:
-        notes += _draw(root / "figures", results, estimates, limits)
-        summary: dict[str, Any] = _strict(
-            {
-                "phi_c": [
-                    {"kick": e.kick, "batch_fraction": e.batch_fraction, "method": method} | asdict(getattr(e, method))
-                    for e in estimates
-                    for method in METHODS + OTHERS
-                    if getattr(e, method)
-                ],
-                "exponents": [
-                    {"kick": e.kick, "batch_fraction": e.batch_fraction, "name": name, "value": value, "stderr": error}
-                    for e in estimates
-                    for name, (value, error) in e.exponents().items()
-                ],
-                "refusals": [
-                    {"kick": e.kick, "batch_fraction": e.batch_fraction, "method": method, "why": why}
-                    for e in estimates
-                    for method, why in e.refusals
-                ],
-                "verdicts": [
-                    {"kick": e.kick, "batch_fraction": e.batch_fraction, "text": verdict(e.exponents(), dim).text}
-                    for e in estimates
-                    if dim and set(e.exponents()) - {"alpha"}
-                ],
-                "zero_kick_limit": _best_limit(limits),
-                "zero_kick_limits": [
-                    {"method": method, "batch_fraction": fraction} | asdict(limit)
-                    for (method, fraction), limit in limits.items()
-                ],
-                "notes": notes,
-                "runs": runs,
-                "missing": missing,
-                "failed": failed,
-            }
-            | {key: results.attrs.get(key) for key in ("rule", "dim", "particles", "steps")}
-        )
-        text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-        write_all(root, {root / "summary.json": text.encode()})
-    except OSError as error:
-        raise PackingError(
-            f"{root} cannot be written ({error.strerror or error}): it must be a writable directory"
-        ) from error
-    return summary
+    notes += _draw(folder, results, estimates, limits)
+    cells = [(e, {"kick": e.kick, "batch_fraction": e.batch_fraction}) for e in estimates]
+    summary: dict[str, Any] = {
+        "phi_c": [
+            where | {"method": method} | asdict(getattr(e, method))
+            for e, where in cells
+            for method in METHODS + OTHERS
+            if getattr(e, method)
+        ],
+        "exponents": [
+            where | {"name": name, "value": value, "stderr": error}
+            for e, where in cells
+            for name, (value, error) in e.exponents().items()
+        ],
+        "refusals": [where | {"method": method, "why": why} for e, where in cells for method, why in e.refusals],
+        "verdicts": [
+            where | {"text": verdict(e.exponents(), dim).text}
+            for e, where in cells
+            if dim and set(e.exponents()) - {"alpha"}
+        ],
+        "zero_kick_limit": _best_limit(limits),
+        "zero_kick_limits": [
+            {"method": method, "batch_fraction": fraction} | asdict(limit)
+            for (method, fraction), limit in limits.items()
+        ],
+        "notes": notes,
+        "runs": runs,
+        "missing": missing,
+        "failed": failed,
+    }
+    plain: dict[str, Any] = _strict(
+        summary | {key: results.attrs.get(key) for key in ("rule", "dim", "particles", "steps")}
+    )
+    return plain
+
+
+def _joined(wheres: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One summary of several models, whose rows and notes say of which they are."""
+    rows = ("phi_c", "exponents", "refusals", "verdicts", "zero_kick_limits")
+    pairs = list(zip(wheres, found, strict=True))
+    return {
+        **{name: [where | row for where, one in pairs for row in one[name]] for name in rows},
+        "zero_kick_limit": None,
+        "notes": [f"{_named(where)}: {note}" for where, one in pairs for note in one["notes"]],
+        **{name: sum(one[name] for one in found) for name in ("runs", "missing", "failed")},
+        **{name: found[0][name] for name in ("rule", "dim", "steps")},
+        **{name: [where[name] for where in wheres] for name in wheres[0]},
+        "axes": list(wheres[0]),
+    }
+
+
+def _named(where: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in where.items()).replace("_", " ")
 
 
 def format_summary(summary: dict[str, Any]) -> str:
@@ -136,7 +164,11 @@ def format_summary(summary: dict[str, Any]) -> str:
         f"{'beta':>15} {'chi2/dof':>12}"
     ]
     lines.append("-" * len(lines[0]))
+    model: dict[str, Any] = {}
     for row in summary["phi_c"]:
+        if (here := {name: row[name] for name in summary.get("axes", ())}) != model:
+            model = here
+            lines.append(_named(model))
         beta, quality = "", ""
         if "beta" in row:
             beta = f"{row['beta']:.3f} +- {row['beta_stderr']:.3f}"

@@ -26,7 +26,7 @@ from packing_jax.criticality.exponents import Exponent, exponent, fluctuations
 from packing_jax.criticality.half_absorbed import HalfAbsorbed, half_absorbed_phi_c
 from packing_jax.criticality.power_law import MIN_POINTS, PowerLaw, power_law_phi_c
 from packing_jax.criticality.relaxation import Relaxation, relaxation_phi_c, relaxation_times
-from packing_jax.criticality.results import as_sweep, check_results, open_results, was_run
+from packing_jax.criticality.results import as_sweep, by_other_axes, check_results, open_results, was_run
 from packing_jax.criticality.search import SearchResult
 from packing_jax.criticality.threshold import ACTIVITY_CUT, Threshold, threshold_phi_c
 from packing_jax.criticality.universality import CLASSES, UniversalityClass, Verdict, classes_in, verdict
@@ -50,6 +50,7 @@ __all__ = [
     "Verdict",
     "ZeroKickLimit",
     "as_sweep",
+    "by_other_axes",
     "check_results",
     "classes_in",
     "collapse",

@@ -6,6 +6,7 @@ A trajectory is known by its method ``to_xarray``: nothing here knows how result
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def as_sweep(results: Results) -> xr.Dataset:
     import xarray as xr
 
     if isinstance(results, (str, os.PathLike)):
-        return open_results(results)
+        return _one_of(open_results(results))
     found: Any = results.to_xarray() if hasattr(results, "to_xarray") else results
     if not isinstance(found, xr.Dataset):
         raise PackingError(
@@ -88,7 +89,35 @@ def as_sweep(results: Results) -> xr.Dataset:
     if "phi" not in found.dims:
         found = _in_a_grid(found)
     check_results(found)
-    return found
+    return _one_of(found)
+
+
+def other_axes(results: xr.Dataset) -> list[str]:
+    """Axes of a sweep beyond phi, kick and batch fraction, such as `particles` where there are several sizes."""
+    return [name for name in results.attrs.get("axes", ()) if name not in _CELL and name in results.dims]
+
+
+def by_other_axes(results: xr.Dataset) -> list[tuple[dict[str, Any], xr.Dataset]]:
+    """The results at each value of the other axes, and these values; all of them and none where there are no others."""
+    others, parts = other_axes(results), []
+    for values in itertools.product(*(results[name].values.tolist() for name in others)):
+        where = dict(zip(others, values, strict=True))
+        part = results.sel(where, drop=True).assign_attrs(where)
+        if "particles" in where and "particle" in part.dims:  # smaller systems are filled up to the largest
+            part = part.isel(particle=slice(where["particles"]))
+        parts.append((where, part))
+    return parts
+
+
+def _one_of(results: xr.Dataset) -> xr.Dataset:
+    for name in other_axes(results):
+        if results.sizes[name] != 1:
+            first = results[name].values[0].item()
+            raise PackingError(
+                f"these results have {results.sizes[name]} values of '{name}', and an estimate is of one: open them "
+                f"with packing_jax.criticality.open_results and choose by .sel({name}=[{first}])"
+            )
+    return by_other_axes(results)[0][1]
 
 
 def _in_a_grid(results: xr.Dataset) -> xr.Dataset:
@@ -188,10 +217,10 @@ def was_run(results: xr.Dataset) -> xr.DataArray:
 def check_results(results: xr.Dataset) -> None:
     """Raise `PackingError` unless `results` has the coordinates and variables of a sweep.
 
-    Coordinates phi, kick, batch_fraction, replica, time; activity over all five, absorbed_at and
-    steps_done over the first four.
+    Coordinates phi, kick, batch_fraction, replica, time, and other axes; activity over all of them, absorbed_at and
+    steps_done over all but the time.
     """
-    coords = (*_CELL, "replica", "time")
+    coords = (*other_axes(results), *_CELL, "replica", "time")
     for name in coords:
         if name not in results.coords or results[name].dims != (name,):
             raise PackingError(f"these results lack the coordinate '{name}' that every sweep has")
@@ -199,7 +228,7 @@ def check_results(results: xr.Dataset) -> None:
         if not values.size or len(np.unique(values)) != values.size:
             raise PackingError(f"the values of '{name}' must be one or more, all different")
     for name in ("activity", "absorbed_at", "steps_done"):
-        dims = coords if name == "activity" else coords[:4]
+        dims = coords if name == "activity" else coords[:-1]
         if name not in results.data_vars:
             raise PackingError(f"these results lack the variable '{name}' that every sweep has")
         if set(results[name].dims) != set(dims):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import xarray as xr
 from synthetic import sweep, true_phi_c, without
 
 from packing_jax.commands.summary import METHODS, _doubts, format_summary, report
@@ -207,3 +208,25 @@ class TestStoresThatAreNone:
         (tmp_path / "figures").write_text("in the way")
         with pytest.raises(PackingError, match="cannot be written"):
             report(tmp_path)
+
+
+def test_a_sweep_of_several_sizes_is_reported_size_by_size(tmp_path):
+    """Each size is what its own sweep would be; an estimate alone asks for one of them."""
+    one = sweep(seed=3).assign_attrs(particles=64)
+    both = xr.concat([one, one], "particles", join="exact").assign_coords(particles=[64, 128])
+    both = both.transpose("particles", ...).assign_attrs(particles=[64, 128])
+    both.attrs["axes"] = ["particles", "phi", "kick", "batch_fraction"]
+    summary = report(stored(tmp_path, both))
+    alone = estimate_phi_c(one)
+    for size in (64, 128):
+        laws = [row for row in summary["phi_c"] if row["particles"] == size and row["method"] == "power_law"]
+        assert [row["value"] for row in laws] == pytest.approx([e.power_law.value for e in alone], rel=1e-6)
+        assert (tmp_path / "figures" / f"particles_{size}" / "activity_vs_phi.png").exists()
+    assert summary["axes"] == ["particles"]
+    assert summary["runs"] == 2 * sum(e.runs for e in alone)
+    table = format_summary(summary).splitlines()
+    assert table.index("particles 64") < table.index("particles 128")
+    with pytest.raises(PackingError, match=r"2 values of 'particles'.*sel\(particles=\[64\]\)"):
+        estimate_phi_c(tmp_path)
+    chosen = estimate_phi_c(both.sel(particles=[64]))
+    assert [e.power_law.value for e in chosen] == pytest.approx([e.power_law.value for e in alone], rel=1e-6)
