@@ -228,8 +228,8 @@ def _are_results(given: object) -> bool:
 
 
 @runtime_checkable
-class Estimate(Protocol, Generic[_P, _R_co]):
-    """An estimate that takes arrays, or results that have them."""
+class OfArraysOrResults(Protocol, Generic[_P, _R_co]):
+    """A function that estimates from arrays, or from results that have them."""
 
     @overload
     def __call__(self, results: Results, /, **how: int) -> _R_co: ...
@@ -237,10 +237,10 @@ class Estimate(Protocol, Generic[_P, _R_co]):
     def __call__(self, *args: _P.args, **keywords: _P.kwargs) -> _R_co: ...
 
 
-def or_results(*fields: str) -> Callable[[Callable[_P, _R_co]], Estimate[_P, _R_co]]:
+def or_results(*fields: str) -> Callable[[Callable[_P, _R_co]], OfArraysOrResults[_P, _R_co]]:
     """Let an estimate take results in the place of its arrays, which are these fields of a :class:`Scan`."""
 
-    def decorate(estimate: Callable[_P, _R_co]) -> Estimate[_P, _R_co]:
+    def decorate(estimate: Callable[_P, _R_co]) -> OfArraysOrResults[_P, _R_co]:
         @functools.wraps(estimate)
         def either(*args: Any, **keywords: Any) -> Any:
             alone = len(args) == 1 and not set(keywords) - {"draws", "seed"}
