@@ -138,13 +138,15 @@ def _in_a_grid(results: xr.Dataset) -> xr.Dataset:
 def open_results(directory: str | os.PathLike[str]) -> xr.Dataset:
     """The sweep in DIR/results.zarr; positions stay on disk until they are asked for.
 
+    A sweep over numbers of particles has these as a dimension; estimates are of one of them, ``.sel(particles=N)``.
+
     Raises:
         PackingError: no such directory, no store in it, or a store that is damaged or not a sweep.
     """
     import xarray as xr
 
     root = Path(directory)
-    store = root / "results.zarr"
+    store, kind = root / "results.zarr", "spheres"
     try:
         place, found = root.is_dir(), store.is_dir()
     except OSError:  # a name that is too long
@@ -155,7 +157,8 @@ def open_results(directory: str | os.PathLike[str]) -> xr.Dataset:
     try:
         check_metadata(store)
         results = xr.open_zarr(store, chunks=None, consolidated=False, decode_times=False, decode_timedelta=False)
-        check_results(results)
+        kind = results.attrs.get("kind", "spheres")
+        check_results(results.isel(particles=0) if "particles" in results.dims else results)
         needed = {"activity", "absorbed_at", "steps_done", "failed"} & set(results.data_vars)
         check_memory(sum(results[name].nbytes for name in needed))
         for name in needed:
@@ -166,7 +169,8 @@ def open_results(directory: str | os.PathLike[str]) -> xr.Dataset:
             late &= results["failed"] == 0
         results["steps_done"] = results["steps_done"].where(~late, 0)
     except PackingError as error:
-        raise PackingError(f"{store} is not a sweep: {error}") from error
+        what = "is not a sweep" if kind == "spheres" else f"holds a sweep of {kind}, and phi_c is of spheres"
+        raise PackingError(f"{store} {what}: {error}") from error
     except Exception as error:  # a damaged store makes zarr, its codecs and xarray raise anything
         raise PackingError(
             f"{store} is damaged and cannot be read ({first_line(error)}): run the sweep again into a new directory"
@@ -191,6 +195,11 @@ def check_results(results: xr.Dataset) -> None:
     Coordinates phi, kick, batch_fraction, replica, time; activity over all five, absorbed_at and
     steps_done over the first four.
     """
+    if "particles" in results.dims:
+        raise PackingError(
+            f"these results have {results.sizes['particles']} numbers of particles, and an estimate is of one: open "
+            "them by packing_jax.criticality.open_results and choose it by .sel(particles=...)"
+        )
     coords = (*_CELL, "replica", "time")
     for name in coords:
         if name not in results.coords or results[name].dims != (name,):
@@ -219,8 +228,13 @@ def scan_of(results: xr.Dataset, kick: int, batch_fraction: int) -> Scan:
     final = np.where(np.isnan(change), np.nan, final_activity(time, activity, absorbed_at >= 0))
     # a replica whose record is not complete counts as not run
     activity = np.where(np.isnan(final)[..., None], np.nan, activity)
-    particles = results.attrs.get("particles")
-    return Scan(time, phi, activity, absorbed_at, final, Drift(change, error), particles and int(particles))
+    return Scan(time, phi, activity, absorbed_at, final, Drift(change, error), number_of_particles(results))
+
+
+def number_of_particles(results: xr.Dataset) -> int | None:
+    """The number of particles of a sweep, or of one of several in it; None where it is not known."""
+    known = results["particles"].item() if "particles" in results.coords else results.attrs.get("particles")
+    return None if known is None else int(known)
 
 
 def _are_results(given: object) -> bool:
