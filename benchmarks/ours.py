@@ -24,7 +24,7 @@ from packing_jax.commands.bench import (
     time_long_run,
     usable_cores,
 )
-from packing_jax.drive.batch import take as pick
+from packing_jax.drive.batch import pick
 from packing_jax.drive.chunk import chunk
 from packing_jax.drive.kind import Pace
 from packing_jax.drive.run import begin

@@ -135,9 +135,9 @@ class _Sample:
         coordinates = jnp.asarray(start if dtype == np.float32 else start.astype(np.int64) << 32)
         plan = nb.plan_for(system, first_skin(3))
         while True:
-            ordered, x, neighbors = jax.jit(partial(_sort_and_build, plan))(system, coordinates)
+            ordered, neighbors = jax.jit(partial(nb.sort_and_build, plan))(system, coordinates)
             if not nb.overflowed(plan, neighbors):
-                return _ListedPacking(ordered, plan, x, neighbors)
+                return _ListedPacking(ordered, plan, neighbors.reference, neighbors)
             plan = plan.grown(int(neighbors.needed_row), int(neighbors.needed_slots))
 
     @cached_property
@@ -151,12 +151,6 @@ class _Sample:
     def pairs(self) -> _Pairs:
         diameters, skin = self.cutoff
         return all_pairs(np.asarray(self.listed.coordinates), float(diameters.max()) + 1.01 * skin)
-
-
-def _sort_and_build(plan: nb.Plan, system: System, coordinates: Array) -> tuple[System, Array, nb.Neighbors]:
-    order = nb.cell_order(plan, coordinates)
-    ordered = replace(system, diameters=system.diameters[order])
-    return ordered, coordinates[:, order], nb.build(plan, ordered, coordinates[:, order], order)
 
 
 def all_pairs(coordinates: np.ndarray, reach: float) -> _Pairs:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from packing_jax.sweeps.progress import Clock, SweepProgress
+from packing_jax.sweeps.progress import EveryTwoSeconds, SweepProgress
 from packing_jax.sweeps.run import Outcome
 
 Log = Literal["bar", "json", "quiet"]
@@ -20,7 +20,7 @@ class ProgressReport:
     def __init__(self, form: Log) -> None:
         self._form = form
         self._bar: Any = None
-        self._clock = Clock()
+        self._clock = EveryTwoSeconds()
 
     def progress(self, now: SweepProgress) -> None:
         """Where the sweep stands, after a chunk."""

@@ -16,7 +16,7 @@ from packing_jax.criticality.exponents import Exponent, exponent, fluctuations
 from packing_jax.criticality.half_absorbed import HalfAbsorbed, half_absorbed_phi_c
 from packing_jax.criticality.power_law import PowerLaw, power_law_phi_c
 from packing_jax.criticality.relaxation import Relaxation, relaxation_phi_c
-from packing_jax.criticality.results import Scan, as_sweep, scan_of
+from packing_jax.criticality.results import Scan, as_sweep, number_of_particles, scan_of
 from packing_jax.criticality.scan import DRAWS, drifting, replicas_run, scan_order
 from packing_jax.criticality.threshold import Threshold, threshold_phi_c
 from packing_jax.errors import PackingError
@@ -80,8 +80,8 @@ def estimate_phi_c(results: Results, *, draws: int = DRAWS, seed: int = 0) -> tu
 
     Args:
         results: a trajectory, the directory of a sweep, or a dataset: dims phi, kick, batch_fraction, replica, time;
-            variables activity, absorbed_at, steps_done; the attribute particles, without which there are no
-            fluctuations.
+            variables activity, absorbed_at, steps_done; the attribute particles, or a coordinate () of this name,
+            without which there are no fluctuations.
         draws: bootstrap draws.
         seed: of the bootstrap.
 
@@ -114,7 +114,7 @@ def finite_size_collapse(results: Sequence[Results], *, draws: int = DRAWS, seed
     """
     scales, phis, values = [], [], []
     for one in map(as_sweep, results):
-        particles, dim = one.attrs.get("particles"), one.attrs.get("dim")
+        particles, dim = number_of_particles(one), one.attrs.get("dim")
         if one.sizes["kick"] != 1 or one.sizes["batch_fraction"] != 1 or not particles or not dim:
             raise PackingError("each sweep needs one kick, one batch fraction, and the attributes particles and dim")
         cell = scan_of(one, 0, 0)

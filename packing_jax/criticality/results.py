@@ -29,6 +29,7 @@ _P = ParamSpec("_P")
 _R_co = TypeVar("_R_co", covariant=True)
 
 _CELL = ("phi", "kick", "batch_fraction")
+_PLURALS = {"particles": "numbers of particles"}
 
 
 @runtime_checkable
@@ -112,10 +113,9 @@ def by_other_axes(results: xr.Dataset) -> list[tuple[dict[str, Any], xr.Dataset]
 def _one_of(results: xr.Dataset) -> xr.Dataset:
     for name in other_axes(results):
         if results.sizes[name] != 1:
-            first = results[name].values[0].item()
             raise PackingError(
-                f"these results have {results.sizes[name]} values of '{name}', and an estimate is of one: open them "
-                f"with packing_jax.criticality.open_results and choose by .sel({name}=[{first}])"
+                f"these results have {results.sizes[name]} {_PLURALS.get(name, f'values of {name}')}, and an estimate is "
+                f"of one: open them by packing_jax.criticality.open_results and choose it by .sel({name}=...)"
             )
     return by_other_axes(results)[0][1]
 
@@ -167,13 +167,15 @@ def _in_a_grid(results: xr.Dataset) -> xr.Dataset:
 def open_results(directory: str | os.PathLike[str]) -> xr.Dataset:
     """The sweep in DIR/results.zarr; positions stay on disk until they are asked for.
 
+    A sweep over numbers of particles has these as a dimension; estimates are of one of them, ``.sel(particles=N)``.
+
     Raises:
         PackingError: no such directory, no store in it, or a store that is damaged or not a sweep.
     """
     import xarray as xr
 
     root = Path(directory)
-    store = root / "results.zarr"
+    store, kind = root / "results.zarr", "spheres"
     try:
         place, found = root.is_dir(), store.is_dir()
     except OSError:  # a name that is too long
@@ -184,6 +186,7 @@ def open_results(directory: str | os.PathLike[str]) -> xr.Dataset:
     try:
         check_metadata(store)
         results = xr.open_zarr(store, chunks=None, consolidated=False, decode_times=False, decode_timedelta=False)
+        kind = results.attrs.get("kind", "spheres")
         check_results(results)
         needed = {"activity", "absorbed_at", "steps_done", "failed"} & set(results.data_vars)
         check_memory(sum(results[name].nbytes for name in needed))
@@ -195,7 +198,8 @@ def open_results(directory: str | os.PathLike[str]) -> xr.Dataset:
             late &= results["failed"] == 0
         results["steps_done"] = results["steps_done"].where(~late, 0)
     except PackingError as error:
-        raise PackingError(f"{store} is not a sweep: {error}") from error
+        what = "is not a sweep" if kind == "spheres" else f"holds a sweep of {kind}, and phi_c is of spheres"
+        raise PackingError(f"{store} {what}: {error}") from error
     except Exception as error:  # a damaged store makes zarr, its codecs and xarray raise anything
         raise PackingError(
             f"{store} is damaged and cannot be read ({first_line(error)}): run the sweep again into a new directory"
@@ -248,8 +252,13 @@ def scan_of(results: xr.Dataset, kick: int, batch_fraction: int) -> Scan:
     final = np.where(np.isnan(change), np.nan, final_activity(time, activity, absorbed_at >= 0))
     # a replica whose record is not complete counts as not run
     activity = np.where(np.isnan(final)[..., None], np.nan, activity)
-    particles = results.attrs.get("particles")
-    return Scan(time, phi, activity, absorbed_at, final, Drift(change, error), particles and int(particles))
+    return Scan(time, phi, activity, absorbed_at, final, Drift(change, error), number_of_particles(results))
+
+
+def number_of_particles(results: xr.Dataset) -> int | None:
+    """The number of particles of a sweep, or of one of several in it; None where it is not known."""
+    known = results["particles"].item() if "particles" in results.coords else results.attrs.get("particles")
+    return None if known is None else int(known)
 
 
 def _are_results(given: object) -> bool:
@@ -257,8 +266,8 @@ def _are_results(given: object) -> bool:
 
 
 @runtime_checkable
-class Estimate(Protocol, Generic[_P, _R_co]):
-    """An estimate that takes arrays, or results that have them."""
+class OfArraysOrResults(Protocol, Generic[_P, _R_co]):
+    """A function that estimates from arrays, or from results that have them."""
 
     @overload
     def __call__(self, results: Results, /, **how: int) -> _R_co: ...
@@ -266,10 +275,10 @@ class Estimate(Protocol, Generic[_P, _R_co]):
     def __call__(self, *args: _P.args, **keywords: _P.kwargs) -> _R_co: ...
 
 
-def or_results(*fields: str) -> Callable[[Callable[_P, _R_co]], Estimate[_P, _R_co]]:
+def or_results(*fields: str) -> Callable[[Callable[_P, _R_co]], OfArraysOrResults[_P, _R_co]]:
     """Let an estimate take results in the place of its arrays, which are these fields of a :class:`Scan`."""
 
-    def decorate(estimate: Callable[_P, _R_co]) -> Estimate[_P, _R_co]:
+    def decorate(estimate: Callable[_P, _R_co]) -> OfArraysOrResults[_P, _R_co]:
         @functools.wraps(estimate)
         def either(*args: Any, **keywords: Any) -> Any:
             alone = len(args) == 1 and not set(keywords) - {"draws", "seed"}

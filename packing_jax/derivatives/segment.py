@@ -82,10 +82,8 @@ class Run:
 
     def list_rows(self, system: System, fixed: Array) -> nb.Neighbors:
         """Neighbour rows: sorted by cell to be found, and named in the order that the particles keep."""
-        order = nb.cell_order(self.plan, fixed)
-        if system.diameters.ndim:
-            system = replace(system, diameters=take(system.diameters, order))
-        found = nb.build(self.plan, system, jnp.stack([take(x, order) for x in fixed]), order)
+        _, found = nb.sort_and_build(self.plan, system, fixed)
+        order = found.tags
         back = jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype), unique_indices=True)
         return replace(found, rows=take(order, found.rows)[back], tags=self.tags, reference=fixed)
 

@@ -60,13 +60,13 @@ class Batch:
         width = self._spread.places(len(slots))
         if width > len(slots):  # dead copies of the last one, which nobody but the devices sees
             slots = np.append(slots, np.repeat(slots[-1:], width - len(slots)))
-            state = take(state, np.minimum(np.arange(width), len(self.slots) - 1))
+            state = pick(state, np.minimum(np.arange(width), len(self.slots) - 1))
             state = state._replace(alive=jnp.asarray(state.alive & (np.arange(width) < len(self.slots))))
-        self.here, self.state = self._spread(take(self._all, slots), state)
+        self.here, self.state = self._spread(pick(self._all, slots), state)
 
     def _host(self) -> State:
         """The state of every place."""
-        return take(jax.device_get(self.state), slice(len(self.slots)))
+        return pick(jax.device_get(self.state), slice(len(self.slots)))
 
     def _alive(self) -> np.ndarray:
         return np.asarray(self.state.alive)[: len(self.slots)]
@@ -86,7 +86,7 @@ class Batch:
             if (one := self._restore(int(who[row]))) is not None:
                 old[row] = one._replace(alive=jnp.ones_like(one.alive))
                 self.found[who[row]] = one.step
-        state = jax.device_get(self._begin(self._spread.with_shared(take(self._all, who))))
+        state = jax.device_get(self._begin(self._spread.with_shared(pick(self._all, who))))
         if old:
             state = put(state, np.array(list(old)), jax.tree.map(lambda *leaves: np.stack(leaves), *old.values()))
         self.made[who] = state.step
@@ -94,11 +94,11 @@ class Batch:
 
     def one(self, index: int) -> Replicas:
         """A replica, without the replica axis and without what is shared."""
-        return take(self._all, index)
+        return pick(self._all, index)
 
     def _canonical(self, host: State, place: int | np.integer) -> State:
         """One replica of a batch, in the form that any batch leads to."""
-        one = take(host, place)
+        one = pick(host, place)
         where, rule = self._kind.canonical(self.one(int(self.slots[place])), one.place, one.rule)
         return one._replace(place=where, rule=rule)
 
@@ -125,7 +125,7 @@ class Batch:
         stay, leave = np.array_split(going, 2)
         self._parked |= {int(self.slots[place]): self._canonical(host, place) for place in leave}
         self._waiting = [*map(int, self.slots[leave]), *self._waiting]
-        self._load(self.slots[stay], take(host, stay))
+        self._load(self.slots[stay], pick(host, stay))
         return False
 
     def visit(self, stops: np.ndarray, on_stop: Callable[[int, State], None]) -> None:
@@ -167,7 +167,7 @@ class Batch:
             if self._failing is not None and len(slots) < self._width:
                 # a batch that was halved to find one that does not fit is whole again without it
                 more = np.concatenate([np.arange(len(slots)), np.full(self._width - len(slots), free[0])])
-                host, slots = take(host, more), slots[more]
+                host, slots = pick(host, more), slots[more]
                 free = np.concatenate([free, np.arange(len(alive), self._width)])
             places = free[: len(self._waiting)]
             slots = slots.copy()
@@ -177,7 +177,7 @@ class Batch:
             # A quarter is left: move these alone. Each width compiles once, hence not for every replica that leaves.
             # Where each device has one replica, nothing would be gained.
             stay = np.concatenate([np.flatnonzero(alive), free])[: max(1, len(slots) // 4)]
-            slots, host = slots[stay], take(host, stay)
+            slots, host = slots[stay], pick(host, stay)
         self._failing = None
         self._load(slots, host)
 
@@ -188,7 +188,7 @@ class Batch:
         return self._parked | {int(self.slots[place]): self._canonical(host, place) for place in going}
 
 
-def take(tree: Any, index: Any) -> Any:
+def pick(tree: Any, index: Any) -> Any:
     """Some replicas, or one, of a tree with a leading replica axis."""
     return jax.tree.map(lambda leaf: leaf[index], tree)
 

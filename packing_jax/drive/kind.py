@@ -60,8 +60,7 @@ class Kind(Protocol):
     """
 
     #: Whether a replica's bits are the same at every width of a batch. Where they are not (floats summed in an order
-    #: that the compiler chooses), the driver keeps the width of a device's block fixed, see
-    #: :mod:`packing_jax.drive.batch`.
+    #: that the compiler chooses), the driver keeps the width of a device's block fixed: :mod:`packing_jax.drive.batch`.
     exact: bool
     #: What a replica met whose move the rule calls broken, and what would help: the end of a sentence.
     divergence: str

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from packing_jax.devices import local_devices
-from packing_jax.drive.batch import Batch, take
+from packing_jax.drive.batch import Batch, pick
 from packing_jax.drive.chunk import Observable, Record, State, chunk
 from packing_jax.drive.kind import AXES, Kind, Pace, Replicas
 from packing_jax.errors import PackingError
@@ -137,7 +137,7 @@ def run(
 
 def state_like(kind: Kind, replicas: Replicas, times: np.ndarray, record: Mapping[str, Observable]) -> State:
     """Shapes and dtypes of one replica's state."""
-    one = take(replicas._replace(shared=()), slice(0, 1))._replace(shared=replicas.shared)
+    one = pick(replicas._replace(shared=()), slice(0, 1))._replace(shared=replicas.shared)
     shapes = jax.eval_shape(lambda: begin(kind, one, times, record))
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shapes)
 

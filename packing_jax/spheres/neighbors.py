@@ -351,6 +351,18 @@ def build(plan: Plan, system: System, coordinates: Array, tags: Array) -> Neighb
     )
 
 
+def in_slots(system: System, tags: Array) -> System:
+    """The system with its per-particle leaves in the order of the slots."""
+    return system if system.diameters.ndim == 0 else replace(system, diameters=take(system.diameters, tags))
+
+
+def sort_and_build(plan: Plan, system: System, coordinates: Array) -> tuple[System, Neighbors]:
+    """A system and its neighbour rows in cell order, which is their ``tags``; ``reference`` has the coordinates."""
+    order = cell_order(plan, coordinates)
+    ordered = in_slots(system, order)
+    return ordered, build(plan, ordered, jnp.stack([take(x, order) for x in coordinates]), order)
+
+
 def overflowed(plan: Plan, neighbors: Neighbors) -> Array:
     """Whether the plan was too small for this list."""
     return (neighbors.needed_row > plan.capacity) | (neighbors.needed_slots > plan.slots)

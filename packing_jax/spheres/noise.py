@@ -5,9 +5,9 @@ folded with the step and counted by the particle's tag. A pair's word mixes the 
 both rows of a pair compute the same number and nothing is stored or communicated. Tags, not array slots: sorting
 the particles, another list, batch, chunk or device changes no draw.
 
-The kind of spheres computes a step's words beforehand and carries them in its loop, because what a loop carries is
-stored: computed where they are used, XLA would inline the cipher into the gather of the neighbours' words and run it
-once per pair instead of once per particle (20 times slower on a CPU, whose compiler drops optimisation barriers).
+The loop of spheres computes a step's words beforehand and carries them, because what a loop carries is stored: computed
+where they are used, XLA would inline the cipher into the gather of the neighbours' words and run it once per pair
+instead of once per particle (20 times slower on a CPU, whose compiler drops optimisation barriers).
 
 The mixer is the two-multiply 32-bit finaliser found by exhaustive search (C. Wellons, "lowbias32", bias 0.17). Its
 input, a sum of independent uniform words, is already uniform; mixing hides the linear relations between the words of

@@ -85,7 +85,7 @@ class Particles:
             return sorted_place, _reordered(mover, state, lambda leaf: _columns(leaf, order))
 
         def build(replica: Replicas, one: Place) -> nb.Neighbors:
-            return nb.build(plan, _in_slots(replica.system, one.tags), one.coordinates, one.tags)
+            return nb.build(plan, nb.in_slots(replica.system, one.tags), one.coordinates, one.tags)
 
         place, rule = jax.vmap(sort)(replicas.rule, place, rule)
         listed: nb.Neighbors = jax.vmap(build)(replicas, place)
@@ -126,7 +126,7 @@ class Particles:
         """What observables of spheres are called with."""
         listed = work.neighbors
         images = place.images + crossings(listed.reference, place.coordinates).astype(jnp.int32)
-        system, start = _in_slots(replica.system, place.tags), _columns(replica.start, place.tags)
+        system, start = nb.in_slots(replica.system, place.tags), _columns(replica.start, place.tags)
         return Configuration(system, place.coordinates, images, start, listed.rows, place.tags)
 
     def close(self, place: Place, work: Work) -> Place:
@@ -243,7 +243,7 @@ class _Steps(NamedTuple):
         going: Callable[[Clock], Array],
     ) -> "_Steps":
         """Everything in the order of the slots."""
-        systems: System = jax.vmap(_in_slots)(replicas.system, place.tags)
+        systems: System = jax.vmap(nb.in_slots)(replicas.system, place.tags)
         # on a GPU a thread sums a row, and threads side by side must read side by side
         placed = replace(neighbors, rows=Placed.of(neighbors.rows, across=not on_cpu()))
         return cls(plan, replicas, systems, place.tags, neighbors, placed, settle, going)
@@ -332,8 +332,3 @@ def _columns(leaf: Array, order: Array) -> Array:
 def _reordered(rule: Rule, state: Any, columns: Callable[[Any], Any]) -> Any:
     """A rule's state with the leaves that belong to particles in another order of these."""
     return jax.tree.map(lambda leaf, travels: columns(leaf) if travels else leaf, state, rule.by_particle(state))
-
-
-def _in_slots(system: System, tags: Array) -> System:
-    """The system with its per-particle leaves in the order of the slots."""
-    return system if system.diameters.ndim == 0 else replace(system, diameters=take(system.diameters, tags))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from packing_jax.errors import PackingError
-from packing_jax.sweeps.manifest import Entry, State, digest
+from packing_jax.sweeps.manifest import CellState, Entry, digest
 from packing_jax.sweeps.schema import CODEC, Index, Layout, Variable
 
 
@@ -18,7 +18,7 @@ class Finished(NamedTuple):
     cell: Index
     records: Mapping[str, np.ndarray]  #: name -> (time, ...)
     finals: Mapping[str, np.ndarray]  #: name -> array, at most as large as the layout says; the rest is blank
-    state: State
+    state: CellState
     steps: int
     absorbed_at: int
     reason: str = ""

@@ -10,8 +10,7 @@ from packing_jax.drive.kind import Kind
 from packing_jax.drive.run import Progress, Result, Snapshot, default_batch, run, state_like
 from packing_jax.sweeps.cells import Finished
 from packing_jax.sweeps.checkpoint import Checkpoints
-from packing_jax.sweeps.manifest import Name, digest_of
-from packing_jax.sweeps.manifest import State as CellState
+from packing_jax.sweeps.manifest import CellState, Name, digest_of
 from packing_jax.sweeps.recorder import Recorder
 from packing_jax.sweeps.schema import Index, Layout
 from packing_jax.sweeps.spec import Spec

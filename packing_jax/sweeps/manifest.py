@@ -22,7 +22,7 @@ from packing_jax.errors import PackingError
 #: What a cell is, wherever it stands: the values of the sweep's axes, and last the replica number.
 Name = tuple[float | int, ...]
 
-State = Literal["active", "absorbed", "diverged", "failed", "damaged"]
+CellState = Literal["active", "absorbed", "diverged", "failed", "damaged"]
 
 _LONGEST_LINE = 2**16
 _LOCK_PATIENCE = 1.0  # seconds; `packing-jax status` holds the lock for an instant
@@ -38,7 +38,7 @@ class Entry:
     """
 
     cell: Name
-    state: State
+    state: CellState
     covers: int  #: last step of the schedule that the records of this cell fill
     steps: int  #: steps accounted for; fewer than ``covers`` where it failed
     absorbed_at: int
@@ -217,7 +217,7 @@ def _entry(value: dict[str, Any]) -> Entry:
         len(value) != len(fields(Entry))
         or not all(type(number) is int and -1 <= number < 2**31 for number in numbers)
         or not all(isinstance(text, str) for text in texts)
-        or value["state"] not in get_args(State)
+        or value["state"] not in get_args(CellState)
     ):
         raise ValueError("not an entry")
     return Entry(**value | {"cell": cell_name(value["cell"])})

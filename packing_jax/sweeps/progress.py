@@ -105,8 +105,8 @@ def read_progress(directory: Path) -> dict[str, Any] | None:
         return None
 
 
-class Clock:
-    """Calls a function at most every two seconds."""
+class EveryTwoSeconds:
+    """Says when it is time for something that is done at most every two seconds."""
 
     def __init__(self) -> None:
         self._next = 0.0

@@ -8,7 +8,6 @@ same bits as ever. Where a part has lost a frame, its cell starts again. One fra
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,6 @@ from packing_jax.drive.chunk import State
 from packing_jax.drive.run import Result
 from packing_jax.spheres import neighbors as nb
 from packing_jax.spheres.energy import pair_rows
-from packing_jax.spheres.geometry import take
 from packing_jax.spheres.system import System
 from packing_jax.sweeps import files
 from packing_jax.sweeps.manifest import Name, digest
@@ -40,14 +38,10 @@ class Frame(NamedTuple):
 
 
 @partial(jax.jit, static_argnames="plan")
-def _overlapping(plan: nb.Plan, system: System, coordinates: Array) -> tuple[Array, Array, nb.Neighbors]:
-    """Cell order, which of the particles in that order overlap, and their rows; as the activity is measured."""
-    order = nb.cell_order(plan, coordinates)
-    placed = jnp.stack([take(x, order) for x in coordinates])
-    if system.diameters.ndim:
-        system = replace(system, diameters=take(system.diameters, order))
-    found = nb.build(plan, system, placed, order)
-    return order, jnp.any(pair_rows(system, placed, found.rows).overlapping(system.cut), axis=1), found
+def _overlapping(plan: nb.Plan, system: System, coordinates: Array) -> tuple[Array, nb.Neighbors]:
+    """Which of the particles in cell order overlap, as the activity is measured, and their rows."""
+    ordered, found = nb.sort_and_build(plan, system, coordinates)
+    return jnp.any(pair_rows(ordered, found.reference, found.rows).overlapping(system.cut), axis=1), found
 
 
 def _packed(frame: Frame) -> bytes:
@@ -105,7 +99,7 @@ class Recorder:
         step = int(state.step)
         if step <= self._written[index]:
             return
-        system = batch.take(self._systems, index)
+        system = batch.pick(self._systems, index)
         side = 1.0 / float(system.unit)
         places = np.asarray(state.place.coordinates)
         positions = np.ldexp(places.T.astype(np.float64), -8 * places.dtype.itemsize) * side
@@ -133,7 +127,7 @@ class Recorder:
         part.unlink()
 
     def _snapshot(self, index: int, frame: Frame, *, first: bool) -> Any:
-        system = batch.take(self._systems, index)
+        system = batch.pick(self._systems, index)
         n, dim, side = system.particles, system.dim, 1.0 / float(system.unit)
         made = self._files.hoomd.Frame()
         made.configuration.step = frame.step
@@ -154,10 +148,10 @@ class Recorder:
 
     def _active(self, system: System, coordinates: np.ndarray) -> np.ndarray:
         while True:
-            order, overlapping, found = _overlapping(self._plan, system, jnp.asarray(coordinates))
+            overlapping, found = _overlapping(self._plan, system, jnp.asarray(coordinates))
             if not nb.overflowed(self._plan, found):
                 flags = np.empty(system.particles, np.uint8)
-                flags[np.asarray(order)] = np.asarray(overlapping)
+                flags[np.asarray(found.tags)] = np.asarray(overlapping)
                 return flags
             self._plan = self._plan.grown(int(found.needed_row), int(found.needed_slots))
 

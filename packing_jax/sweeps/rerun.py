@@ -33,7 +33,7 @@ def rerun(directory: Path, number: int, spec: Spec | None = None) -> tuple[bool,
     if not 0 <= number < len(places):
         raise PackingError(f"there is no cell {number}; {directory} has cells 0 to {len(places) - 1}")
     name, cell = list(places.items())[number]
-    where = f"cell {number} ({layout.cells.words(name)})"
+    where = f"cell {number} ({layout.cells.described(name)})"
     entry = Manifest.read(directory / "manifest.jsonl").entries.get(name)
     if entry is None or not entry.complete or entry.covers < layout.last:
         raise PackingError(f"{where} is not finished, so there is nothing to compare with")

@@ -18,7 +18,7 @@ from packing_jax.sweeps.checkpoint import Checkpoints
 from packing_jax.sweeps.compute import Stopped, finished_cell, fixed_width, made_by, run_cells, state_to_keep
 from packing_jax.sweeps.kinds import known_spec
 from packing_jax.sweeps.manifest import Name
-from packing_jax.sweeps.progress import Clock, Stop, SweepProgress, find_transitions, stopping, write_progress
+from packing_jax.sweeps.progress import EveryTwoSeconds, Stop, SweepProgress, find_transitions, stopping, write_progress
 from packing_jax.sweeps.schema import Index, Layout, description, stored_width
 from packing_jax.sweeps.spec import Spec, stored_spec
 from packing_jax.sweeps.store import Store, cannot_write
@@ -164,7 +164,7 @@ class _Session:
         self.notes: list[str] = []
         self._on_progress = on_progress
         self._on_note = on_note
-        self._clock = Clock()
+        self._clock = EveryTwoSeconds()
         self._began = time.monotonic()
         self._first: tuple[float, float, int] | None = None  #: time, share and unit-steps after the first chunk
 

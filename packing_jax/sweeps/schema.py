@@ -72,7 +72,7 @@ class Cells:
         """The place of each cell, in order, the replica fastest."""
         return {self.name(place): place for place in np.ndindex(*self.shape)}
 
-    def words(self, name: Name) -> str:
+    def described(self, name: Name) -> str:
         """A cell for a person: ``phi 0.6, kick 0.05, replica 1``."""
         return ", ".join(f"{axis} {value:g}" for axis, value in zip(self.dims, name, strict=True)).replace("_", " ")
 

@@ -286,7 +286,7 @@ class Store:
                     raise PackingError("it was made with another configuration")
                 read_cell(self.path, self.layout, cell, entry)
             except PackingError as error:
-                where = self.layout.cells.words(entry.cell)
+                where = self.layout.cells.described(entry.cell)
                 self.notes.append(f"the finished cell at {where} is damaged and is computed again: {error}")
                 self.distrust(cell, str(error))
         self._mark(self.manifest.entries[entry.cell] for _, entry in known)

@@ -92,12 +92,12 @@ _SHORT = {"batch_fraction": "bf"}
 class Trajectories:
     """The trajectory files of a sweep."""
 
-    def __init__(self, directory: Path, words: str, steps: int, dims: Sequence[str]) -> None:
+    def __init__(self, directory: Path, frames: str, steps: int, dims: Sequence[str]) -> None:
         """Say where and when.
 
         Args:
             directory: of the sweep.
-            words: every:K or log.
+            frames: every:K or log.
             steps: of each cell.
             dims: axes of the sweep, the replica last.
 
@@ -106,7 +106,7 @@ class Trajectories:
         """
         self.directory, self.dims = directory, dims
         self.hoomd = hoomd_schema()
-        self.times = frame_times(words, steps)  #: steps of the frames
+        self.times = frame_times(frames, steps)  #: steps of the frames
 
     def file(self, name: Name) -> Path:
         """The file of a cell."""

@@ -226,7 +226,7 @@ def test_a_sweep_of_several_sizes_is_reported_size_by_size(tmp_path):
     assert summary["runs"] == 2 * sum(e.runs for e in alone)
     table = format_summary(summary).splitlines()
     assert table.index("particles 64") < table.index("particles 128")
-    with pytest.raises(PackingError, match=r"2 values of 'particles'.*sel\(particles=\[64\]\)"):
+    with pytest.raises(PackingError, match=r"2 numbers of particles, .* choose it by \.sel\(particles=\.\.\.\)"):
         estimate_phi_c(tmp_path)
     chosen = estimate_phi_c(both.sel(particles=[64]))
     assert [e.power_law.value for e in chosen] == pytest.approx([e.power_law.value for e in alone], rel=1e-6)

@@ -70,7 +70,7 @@ def test_cells_of_a_description():
     assert (cells.dims, cells.shape) == (("size", "rate", "replica"), (2, 2, 3))
     assert cells.name((1, 0, 2)) == (16, 0.1, 2)
     assert list(cells.places())[:2] == [(8, 0.1, 0), (8, 0.1, 1)]
-    assert cells.words((16, 0.1, 2)) == "size 16, rate 0.1, replica 2"
+    assert cells.described((16, 0.1, 2)) == "size 16, rate 0.1, replica 2"
     assert (stored_kind(STORED), stored_control(STORED), stored_steps(STORED), stored_width(STORED)) == (
         "walks", "rate", 10, 4
     )  # fmt: skip

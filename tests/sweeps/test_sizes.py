@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from packing_jax.commands.summary import report
+from packing_jax.criticality import estimate_phi_c, open_results
+from packing_jax.criticality.results import number_of_particles
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.progress import Stop
 from packing_jax.sweeps.rerun import rerun
@@ -60,6 +63,17 @@ def test_each_size_is_what_it_is_alone(both, tmp_path, n):
             assert np.all(np.isnan(whole.isel(particle=slice(n, None))))
             whole = whole.isel(particle=slice(n))
         xr.testing.assert_equal(whole, alone[name])
+
+
+def test_an_estimate_is_of_one_size(both):
+    with pytest.raises(PackingError, match=r"2 numbers of particles, .* choose it by \.sel\(particles=\.\.\.\)"):
+        report(both)
+    results = open_results(both)
+    for n in (32, 64):
+        one = results.sel(particles=n)
+        assert number_of_particles(one) == n
+        (estimate,) = estimate_phi_c(one, draws=20)
+        assert (estimate.runs, estimate.missing) == (4, 0)
 
 
 def test_one_size_is_no_axis():

@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 from floats import Descent, Floats, activity, loss, overlaps
 
+from packing_jax.criticality import open_results
 from packing_jax.drive.kind import Replicas
 from packing_jax.drive.schedule import linear_times
 from packing_jax.errors import PackingError
@@ -135,6 +136,11 @@ def test_the_store_has_the_axes_and_arrays_of_the_specification(whole):
     attributes = results.attrs
     assert (attributes["kind"], attributes["axes"], attributes["width"]) == ("perceptrons", ["dim", "load", "rate"], 4)
     assert "threads" in attributes["versions"] or not attributes["versions"]["device"].startswith("cpu")
+
+
+def test_phi_c_is_of_spheres(whole):
+    with pytest.raises(PackingError, match="holds a sweep of perceptrons, and phi_c is of spheres"):
+        open_results(whole)
 
 
 def test_what_is_stored_is_what_the_driver_gave(whole):
