@@ -124,11 +124,11 @@ class Perceptron:
         return Floats(), Replicas(None, rule, noise, start, jnp.asarray(self.data, jnp.float32)), True
 
 
-def activity(data, weights):
+def activity(seen):
     """The share of violated samples."""
-    return jnp.mean((overlaps(data, weights) > 0).astype(jnp.float32))
+    return jnp.mean((overlaps(*seen) > 0).astype(jnp.float32))
 
 
-def loss(data, weights):
+def loss(seen):
     """The mean squared hinge."""
-    return jnp.mean(jnp.maximum(overlaps(data, weights), 0.0) ** 2)
+    return jnp.mean(jnp.maximum(overlaps(*seen), 0.0) ** 2)

@@ -23,9 +23,9 @@ from packing_jax.sweeps.spec import Spec
 from packing_jax.sweeps.status import format_status, status
 
 
-def violated(data, weights):
+def violated(seen):
     """How many samples are violated, and which of the first three."""
-    wrong = overlaps(data, weights) > 0
+    wrong = overlaps(*seen) > 0
     return jnp.append(wrong[:3].astype(jnp.int32), jnp.sum(wrong.astype(jnp.int32)))
 
 
@@ -150,7 +150,7 @@ def test_what_is_stored_is_what_the_driver_gave(whole):
         assert np.all(np.isnan(weights[..., dim:]))
     _, replicas = SPEC.build([(10, 6.0, 0.1, 0)])
     last = {"w": jnp.asarray(results["w"].values[1, 1, 0, 0]), "b": jnp.asarray(results["b"].values[1, 1, 0, 0])}
-    assert float(activity(replicas.shared, last)) == pytest.approx(results["activity"].values[1, 1, 0, 0, -1])
+    assert float(activity((replicas.shared, last))) == pytest.approx(results["activity"].values[1, 1, 0, 0, -1])
 
 
 def test_stopped_again_and_again(whole, tmp_path):
