@@ -19,7 +19,7 @@ class RerunCommand(OwnOptions):
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """What run or sweep wrote with --out."""
     cell: int
-    """Number of the cell, from 0, along (phi, kick, batch fraction, replica), the replica fastest."""
+    """Number of the cell, from 0, along the axes of the store (phi, kick, batch fraction, replica), the replica fastest."""
 
     def execute(self, command: str) -> int:
         """Compute and compare."""

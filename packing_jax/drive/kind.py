@@ -55,12 +55,12 @@ class Kind(Protocol):
 
     ``place`` is the configuration, a pytree; ``work`` is what a kind keeps beside it between two steps and can make
     anew (neighbour rows, an epoch's order of samples); ``met`` is what a chunk found out, numbers without a replica
-    axis. The first group is compiled and sees a whole batch: every leaf but those of ``met`` and ``replicas.shared``
-    has a leading replica axis.
+    axis, of which the host sees the largest over the devices. The first group is compiled and sees a whole batch: every
+    leaf but those of ``met`` and ``replicas.shared`` has a leading replica axis.
     """
 
     #: Whether a replica's bits are the same at every width of a batch. Where they are not (floats summed in an order
-    #: that the compiler chooses), the driver keeps the width of a device's block fixed, see :mod:`drive.batch`.
+    #: that the compiler chooses), the driver keeps the width of a device's block fixed, see :mod:`packing_jax.drive.batch`.
     exact: bool
     #: What a replica met whose move the rule calls broken, and what would help: the end of a sentence.
     divergence: str

@@ -5,7 +5,7 @@ folded with the step and counted by the particle's tag. A pair's word mixes the 
 both rows of a pair compute the same number and nothing is stored or communicated. Tags, not array slots: sorting
 the particles, another list, batch, chunk or device changes no draw.
 
-The driver computes a step's words beforehand and carries them in its loop, because what a loop carries is stored:
+The kind of spheres computes a step's words beforehand and carries them in its loop, because what a loop carries is stored:
 computed where they are used, XLA would inline the cipher into the gather of the neighbours' words and run it once per
 pair instead of once per particle (20 times slower on a CPU, whose compiler drops optimisation barriers).
 

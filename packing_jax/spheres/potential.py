@@ -219,6 +219,3 @@ def bounded(slope: Array, bound: Array) -> Array:
 def _bounded_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     slope, bound = primals
     return bounded(slope, bound), jnp.where(jnp.abs(slope) <= 1.0001 * bound, tangents[0], 0.0)
-
-
-# --- total energy of real positions ---------------------------------------------------------------------------

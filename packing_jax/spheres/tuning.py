@@ -20,9 +20,6 @@ from packing_jax.spheres.system import System
 #: Skins to choose from, in mean diameters.
 LADDER = (0.1, 0.14, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.1)
 
-#: Seconds that a plan must save to be worth its compilation, one and a half times what that takes.
-COMPILE = 3.0
-
 # Measured on two CPU cores in 3D at N = 1e4 and 1e5, phi 0.61 to 0.66, in units of the dense step's time per row entry.
 # On an H200 a rebuild takes 11 dense steps at 1024 x 4096 and 16 at N = 1e6; active-only steps gain nothing at N = 1e5.
 _REBUILD = 9.0  # dense steps that a rebuild takes

@@ -177,10 +177,11 @@ class Spec:
 
     def differences(self: S, asked: S) -> list[str]:
         """Why another specification is not this one with more steps, replicas or values of its axes, in words."""
+        here = asked.fixed
         found = [
-            f"{name.replace('_', ' ')} is {was} there and {asked.fixed.get(name)} here"
+            f"{name.replace('_', ' ')} is {was} there and {here.get(name)} here"
             for name, was in self.fixed.items()
-            if asked.fixed.get(name) != was
+            if here.get(name) != was
         ]
         for name in ("steps", "replicas"):
             was, wanted = getattr(self, name), getattr(asked, name)

@@ -125,7 +125,7 @@ class Perceptron:
 
 
 def activity(seen):
-    """The share of violated samples."""
+    """The share of violated samples; seen are the data and the weights."""
     return jnp.mean((overlaps(*seen) > 0).astype(jnp.float32))
 
 

@@ -68,8 +68,8 @@ class Rule:
             state: what the last step carried.
 
         Returns:
-            Displacement (dim, M) in quanta, the next state, and diagnostics. A step that calls ``sum_of_kicks`` or
-            ``exact_row_sum``, one of them and once, reports what that returned, or where it kept it, as ``Info.sums``.
+            Displacement (dim, M) in quanta, the next state, and diagnostics. A step that can be differentiated calls one
+            of ``sum_of_kicks``, ``sum_of_pushes`` and ``exact_row_sum``, once, and reports its sums as ``Info.sums``.
         """
         raise NotImplementedError(f"{type(self).__name__} is a rule without a step")
 
