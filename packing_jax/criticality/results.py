@@ -114,8 +114,8 @@ def _one_of(results: xr.Dataset) -> xr.Dataset:
     for name in other_axes(results):
         if results.sizes[name] != 1:
             raise PackingError(
-                f"these results have {results.sizes[name]} {_PLURALS.get(name, f'values of {name}')}, and an estimate is "
-                f"of one: open them by packing_jax.criticality.open_results and choose it by .sel({name}=...)"
+                f"these results have {results.sizes[name]} {_PLURALS.get(name, f'values of {name}')}, and an estimate "
+                f"is of one: open them by packing_jax.criticality.open_results and choose it by .sel({name}=...)"
             )
     return by_other_axes(results)[0][1]
 

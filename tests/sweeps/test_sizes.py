@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from packing_jax.commands.summary import report
 from packing_jax.criticality import estimate_phi_c, open_results
 from packing_jax.criticality.results import number_of_particles
 from packing_jax.errors import PackingError
@@ -67,7 +66,7 @@ def test_each_size_is_what_it_is_alone(both, tmp_path, n):
 
 def test_an_estimate_is_of_one_size(both):
     with pytest.raises(PackingError, match=r"2 numbers of particles, .* choose it by \.sel\(particles=\.\.\.\)"):
-        report(both)
+        estimate_phi_c(both)
     results = open_results(both)
     for n in (32, 64):
         one = results.sel(particles=n)
