@@ -219,12 +219,12 @@ def test_a_cell_beyond_memory_is_recorded_and_the_rest_goes_on(whole, tmp_path, 
 
 # --- killed -----------------------------------------------------------------------------------------------------
 
-KILLABLE = like(steps=6000, record_every=200, phi=(0.3, 0.9, 1.0), replicas=3)
+KILLABLE = {
+    "dim": 2, "particles": 64, "phi": (0.3, 0.9, 1.0), "kick": (0.3,), "steps": 6000, "record_every": 200, "replicas": 3
+}  # fmt: skip
 SCRIPT = """
 import sys
-import jax
 from packing_jax.sweeps.spheres import Sweep
-from packing_jax.spheres.start import gather_replicas
 from packing_jax.sweeps.run import run_sweep
 spec = Sweep(**eval(sys.argv[2]))
 print("running", flush=True)
@@ -241,7 +241,7 @@ def kill_and_resume(directory, cache, moments):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    words = [sys.executable, "-c", SCRIPT, str(directory), repr(dataclasses.asdict(KILLABLE))]
+    words = [sys.executable, "-c", SCRIPT, str(directory), repr(KILLABLE)]
     killed = 0
     for moment in [*moments, None]:
         mode = "resume" if (directory / "results.zarr").exists() else "new"
