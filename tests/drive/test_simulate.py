@@ -122,15 +122,15 @@ def test_records_at_other_times_are_the_same_numbers() -> None:
     np.testing.assert_array_equal(sparse.positions, _every_step().positions)
 
 
-def test_overflow_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plan far too small gives the same bits: the chunk that overflowed is void."""
+@pytest.mark.parametrize("small", [{"capacity": 2}, {"slots": 4}])
+def test_overflow_is_repaired(small: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan with far too little room gives the same bits: the chunk that overflowed is void."""
     plans: list[nb.Plan] = []
-
     plan_for = nb.plan_for
 
     def first_tiny(system: System, skin: float) -> nb.Plan:
         plan = plan_for(system, skin)
-        plans.append(plan if plans else replace(plan, capacity=2, slots=4))
+        plans.append(plan if plans else replace(plan, **small))
         return plans[-1]
 
     monkeypatch.setattr(nb, "plan_for", first_tiny)
