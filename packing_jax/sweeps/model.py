@@ -16,6 +16,8 @@ from packing_jax.spheres.rules import Rule, bro, langevin, random_organization, 
 from packing_jax.spheres.system import System
 from packing_jax.sweeps.contents import name_of
 
+_SHORTEST_KICK = 2.0**-24  # box sides, 256 quanta of the coordinates
+
 RuleName = Literal["bro", "sgd", "ro", "langevin"]
 CouplingName = Literal["pair", "pair-independent", "particle", "particle-normalised"]
 
@@ -35,11 +37,17 @@ class Model(Protocol):
     @property
     def correlation(self) -> float: ...  # noqa: D102
     @property
+    def phi(self) -> tuple[float, ...]: ...  # noqa: D102
+    @property
     def kick(self) -> tuple[float, ...]: ...  # noqa: D102
     @property
     def dim(self) -> int: ...  # noqa: D102
     @property
     def mixture(self) -> str: ...  # noqa: D102
+    @property
+    def particles(self) -> int | tuple[int, ...]: ...  # noqa: D102
+    @property
+    def sizes(self) -> Any: ...  # noqa: D102
     @property
     def exponent(self) -> float: ...  # noqa: D102
     @property
@@ -73,7 +81,9 @@ def make_rule(spec: Model, kick: Array, batch_fraction: Array) -> Rule:
 
 def make_system(spec: Model, particles: int, phi: float) -> System:
     """The system of a specification at one packing fraction."""
-    sizes = mixture_1_to_1_4(particles) if spec.mixture == "1:1.4" else None
+    sizes = None if spec.sizes is None else np.asarray(spec.sizes)
+    if spec.mixture == "1:1.4":
+        sizes = mixture_1_to_1_4(particles)
     return System.create(phi, particles, spec.dim, sizes=sizes, energy=spec.energy or overlap(spec.exponent))
 
 
@@ -90,6 +100,11 @@ def check_model(spec: Model) -> tuple[float, ...]:
         )
     if spec.energy is not None and spec.exponent != 1.0:
         raise PackingError("give either an energy or an exponent: the exponent is of the energy that there is without")
+    if spec.sizes is not None and (spec.mixture != "mono" or np.shape(spec.sizes) != (spec.particles,)):
+        raise PackingError(
+            f"the sizes have shape {np.shape(spec.sizes)} for {spec.particles} particles, mixture {spec.mixture}; give "
+            "one relative diameter for each particle, one number of particles, and leave the mixture away"
+        )
     for name, one in (spec.record or {}).items():
         if not (isinstance(name, str) and name.isidentifier()) or name in _TAKEN:
             raise PackingError(f"an observable cannot be called {name!r}; choose a plain word that the store lacks")
@@ -112,6 +127,26 @@ def _check_rule(spec: Model) -> tuple[float, ...]:
     if given and isinstance(_made(spec.rule, np.float32(kicks[0])), Rule):
         raise PackingError("coupling and correlation are of the package's rules; leave them away with one of your own")
     return kicks
+
+
+def check_kicks(spec: Model, numbers: tuple[int, ...]) -> None:
+    """Refuse kicks that are too long for the box, or too short for the coordinates, of these numbers of particles.
+
+    Raises:
+        PackingError: which it is.
+    """
+    widest = float(make_system(spec, numbers[0], spec.phi[-1]).unit)
+    narrowest = float(make_system(spec, numbers[-1], spec.phi[0]).unit)
+    if spec.kick[-1] * widest > 0.25:
+        raise PackingError(
+            f"a kick of {spec.kick[-1]:g} diameters is {spec.kick[-1] * widest:.3g} box sides for {numbers[0]} "
+            "particles; it must be below a quarter of a side: use more particles or a smaller kick"
+        )
+    if spec.kick[0] * narrowest < _SHORTEST_KICK:
+        raise PackingError(
+            f"at phi = {spec.phi[0]:g} a kick of {spec.kick[0]:g} diameters is {spec.kick[0] * narrowest:.2g} box "
+            f"sides; it must be at least {_SHORTEST_KICK:.2g}, well above the resolution of the coordinates"
+        )
 
 
 def takes_batches(spec: Model) -> bool:

@@ -179,7 +179,7 @@ class Spec:
         """Why another specification is not this one with more steps, replicas or values of its axes, in words."""
         here = asked.fixed
         found = [
-            f"{name.replace('_', ' ')} is {was} there and {here.get(name)} here"
+            f"{name.replace('_', ' ')} is {str(was)[:80]} there and {str(here.get(name))[:80]} here"
             for name, was in self.fixed.items()
             if here.get(name) != was
         ]

@@ -30,6 +30,7 @@ from packing_jax.sweeps.manifest import Name
 from packing_jax.sweeps.model import (
     CouplingName,
     RuleName,
+    check_kicks,
     check_model,
     make_rule,
     make_system,
@@ -38,14 +39,13 @@ from packing_jax.sweeps.model import (
 )
 from packing_jax.sweeps.own import given_again
 from packing_jax.sweeps.schema import MOST_CELLS, Table, Variable
-from packing_jax.sweeps.spec import Spec
+from packing_jax.sweeps.spec import Spec, plain
 from packing_jax.sweeps.trajectory import Trajectories, check_trajectory
 
 Mixture = Literal["mono", "1:1.4"]
 
 _MOST_RECORDS = 10**6
 _MOST_PARTICLES = 10**8  # 32-bit indices
-_SHORTEST_KICK = 2.0**-24  # box sides, 256 quanta of the coordinates
 
 _FIXED = ("rule", "coupling", "correlation", "dim", "particles", "exponent", "mixture", "record_every", "seed")
 _AXES = ("phi", "kick", "batch_fraction")
@@ -86,6 +86,7 @@ class Sweep(Spec):
     batch_fraction: tuple[float, ...] | None = None  #: None: 3/4 for sgd, where alpha = 4 eps/3 matches BRO
     exponent: float = 1.0
     mixture: Mixture = "mono"
+    sizes: Any = None  #: (N,) relative diameters, of one number of particles; None: those of the mixture
     steps: int | None = None  #: None: 500 over the smallest kick
     record_every: int | None = None  #: None: 40 logarithmic and 100 linear times
     replicas: int | None = None  #: None: 3
@@ -99,6 +100,7 @@ class Sweep(Spec):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "record", {**DEFAULT_RECORD, **(self.record or {})})
+        object.__setattr__(self, "sizes", plain(self.sizes))
 
     # --- the protocol of a specification ----------------------------------------------------------------------
 
@@ -112,6 +114,7 @@ class Sweep(Spec):
     def fixed(self) -> Mapping[str, Any]:
         """All but the axes, steps, replicas and trajectories."""
         known = {name: getattr(self, name) for name in _FIXED if name not in self.axes}
+        known |= {} if self.sizes is None else {"sizes": self.sizes}
         if not self.own:
             return known
         found = {what: described(one) for what, one in self.own.items()}
@@ -194,7 +197,8 @@ class Sweep(Spec):
 
     def settings(self) -> dict[str, Any]:
         """Every field as JSON keeps it; of a rule the name."""
-        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in _OWN}
+        left_out = _OWN if self.sizes is not None else (*_OWN, "sizes")
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in left_out}
         return {**values, "rule": rule_name(self.rule)}
 
     def checked(self) -> "Sweep":
@@ -225,7 +229,7 @@ class Sweep(Spec):
         filled.times()
         overlap(filled.exponent)
         _check_size(filled)
-        _check_reach(filled)
+        check_kicks(filled, _numbers(filled))
         make_rule(filled, jnp.asarray(filled.kick), jnp.asarray(fractions))
         return filled
 
@@ -246,7 +250,9 @@ class Sweep(Spec):
 
     def differences(self, asked: "Sweep") -> list[str]:
         """Why another specification is not this one with more of it; what is None there is as it was."""
-        same = {name: getattr(self, name) for name in ("coupling", "trajectory") if getattr(asked, name) is None}
+        same = {
+            name: getattr(self, name) for name in ("coupling", "sizes", "trajectory") if getattr(asked, name) is None
+        }
         asked = replace(asked, **same)
         found = super().differences(asked)
         if isinstance(asked.particles, int) and "particles" in self.axes and asked.particles not in _numbers(self):
@@ -285,22 +291,6 @@ def _default_steps(spec: Sweep) -> int:
     if not wanted <= STEP_LIMIT:
         raise PackingError(f"a kick of {min(spec.kick):g} takes {wanted:g} steps; give --steps, at most {STEP_LIMIT}")
     return int(np.ceil(wanted))
-
-
-def _check_reach(spec: Sweep) -> None:
-    numbers = _numbers(spec)
-    widest = float(make_system(spec, numbers[0], spec.phi[-1]).unit)
-    narrowest = float(make_system(spec, numbers[-1], spec.phi[0]).unit)
-    if spec.kick[-1] * widest > 0.25:
-        raise PackingError(
-            f"a kick of {spec.kick[-1]:g} diameters is {spec.kick[-1] * widest:.3g} box sides for {numbers[0]} "
-            "particles; it must be below a quarter of a side: use more particles or a smaller kick"
-        )
-    if spec.kick[0] * narrowest < _SHORTEST_KICK:
-        raise PackingError(
-            f"at phi = {spec.phi[0]:g} a kick of {spec.kick[0]:g} diameters is {spec.kick[0] * narrowest:.2g} box "
-            f"sides; it must be at least {_SHORTEST_KICK:.2g}, well above the resolution of the coordinates"
-        )
 
 
 def _check_numbers(spec: Sweep) -> None:
@@ -379,8 +369,9 @@ def _recorded(field: Field[Any], attributes: Mapping[str, Any]) -> Any:
     if name in (*_AXES, "extended_from"):
         value = tuple(value) if isinstance(value, list | tuple) else (None,)
         kinds = (int,) if name == "extended_from" else (int, float)
-    elif name == "particles":
+    elif name in ("particles", "sizes"):
         value = tuple(value) if isinstance(value, list) else value
+        kinds = (int,) if name == "particles" else (type(None),) if value is None else (int, float)
     elif name in ("rule", "coupling", "mixture"):
         kinds = (str,)
     elif name in ("correlation", "exponent"):

@@ -1,4 +1,4 @@
-"""Sweeps over numbers of particles: an axis of the store, and each replica what it is in a sweep of its own size."""
+"""Numbers of particles as an axis of the store, each replica what it is in a sweep of its own; diameters of any array."""
 
 import dataclasses
 
@@ -90,3 +90,21 @@ def test_stopped_and_extended(both, tmp_path):
     with pytest.raises(PackingError, match=r"particles are \(32, 64\) there and 1000 here"):
         run_sweep(dataclasses.replace(SIZES, particles=1000), tmp_path, resume=True)
     assert run_sweep(dataclasses.replace(SIZES, particles=(48,)), tmp_path, resume=True, batch=3).done == 12
+
+
+def test_diameters_of_any_array(tmp_path):
+    """Stored, gone on with where nothing is said of them, and refused where they are others or too few."""
+    sizes = np.linspace(0.8, 1.2, 32)
+    spec = dataclasses.replace(SIZES, particles=32, mixture="mono", sizes=sizes)
+    assert run_sweep(dataclasses.replace(spec, phi=(0.3,)), tmp_path).done == 2
+    diameters = opened(tmp_path)["diameters"].sel(phi=0.3).values
+    np.testing.assert_allclose(diameters / diameters.mean(), sizes / sizes.mean(), rtol=1e-6)
+    assert run_sweep(dataclasses.replace(spec, sizes=None), tmp_path, resume=True).done == 4
+    assert rerun(tmp_path, 0)[0]
+    with pytest.raises(PackingError, match=r"sizes is \(0\.8, .* there and \(1\.2, .* here"):
+        run_sweep(dataclasses.replace(spec, sizes=sizes[::-1]), tmp_path, resume=True)
+    for changes in ({"particles": 33}, {"particles": (32, 64)}, {"mixture": "1:1.4"}, {"sizes": 1.0}):
+        with pytest.raises(PackingError, match="give one relative diameter for each particle"):
+            dataclasses.replace(spec, **changes).checked()
+    with pytest.raises(PackingError, match="every diameter must be"):
+        dataclasses.replace(spec, sizes=-sizes).checked()
