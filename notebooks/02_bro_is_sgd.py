@@ -233,7 +233,7 @@ for other in ("SGD", "Langevin"):
 # %% [markdown]
 # ## $\phi_c$ against step size
 #
-# From the steady activity of the replicas that survive. The
+# From the stationary activity of the replicas that survive. The
 # estimators are those of `packing_jax.criticality`: the power law $f_a = A(\phi-\phi_c)^\beta$ with all three free, and
 # where it refuses, the paper's threshold (the largest scanned $\phi$ with $f_a < 0.1$). Errors are bootstrapped over
 # replicas and include what the window of the fit and the spacing of the scan contribute.

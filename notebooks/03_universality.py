@@ -140,7 +140,7 @@ axes[1].set(xscale="log", yscale="log", xlabel="$\\phi - \\phi_c$", ylabel="fina
 _ = axes[0].legend(loc="upper left"), axes[1].legend(loc="upper left", fontsize=8)
 
 # %% [markdown]
-# Left: steady activity, the mean over replicas (absorbed ones count 0). Lines are the fits of
+# Left: stationary activity, the mean over replicas (absorbed ones count 0). Lines are the fits of
 # $f_a = A(\phi-\phi_c)^\beta$ to the surviving replicas, drawn beyond their windows too. Right: the same about the
 # fitted $\phi_c$, which makes any such figure look straighter than it is; below the data, the slopes of the classes.
 

@@ -21,6 +21,7 @@ from packing_jax.errors import PackingError
 from packing_jax.spheres.particles import particles_of
 from packing_jax.spheres.start import gather_replicas
 from packing_jax.spheres.system import System
+from packing_jax.trees import named_leaves
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -158,12 +159,12 @@ def prepared(system: Any, rule: Any, key: Array, start: Any, skin: float | None 
 
 def _parameters(system: Any, rule: Any, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     """phi of spheres, and the numbers that the rule holds, by their names; one for all replicas or one for each."""
-    found = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(rule):
-        name = getattr(path[-1], "name", getattr(path[-1], "key", None)) if path else None
-        if isinstance(name, str) and np.shape(leaf) in ((), shape):
-            # the learning rate is the kick of SGD, as in the stores of sweeps
-            found["kick" if name == "learning_rate" else name] = np.asarray(leaf)
+    found = {
+        # the learning rate is the kick of SGD, as in the stores of sweeps
+        "kick" if name == "learning_rate" else name: np.asarray(leaf)
+        for name, leaf in named_leaves(rule).items()
+        if np.shape(leaf) in ((), shape)
+    }
     if isinstance(system, System):
         exact = replace(
             system, diameters=np.asarray(system.diameters, np.float64), box=np.asarray(system.box, np.float64)

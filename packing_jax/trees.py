@@ -1,4 +1,4 @@
-"""One way to make a dataclass a pytree."""
+"""One way to make a dataclass a pytree, and the names of what is in one."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -56,3 +56,13 @@ def pytree(*, meta: Sequence[str] = ()) -> Callable[[type[T]], type[T]]:
         return cls
 
     return register
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree that are fields of a class or entries of a mapping, by these names."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = getattr(path[-1], "name", getattr(path[-1], "key", None)) if path else None
+        if isinstance(name, str):
+            found[name] = leaf
+    return found

@@ -15,6 +15,7 @@ from packing_jax.spheres.potential import Overlap, PairEnergy, overlap
 from packing_jax.spheres.rules import Rule, bro, langevin, random_organization, sgd
 from packing_jax.spheres.system import System
 from packing_jax.sweeps.contents import name_of
+from packing_jax.trees import named_leaves
 
 _SHORTEST_KICK = 2.0**-24  # box sides, 256 quanta of the coordinates
 
@@ -163,7 +164,7 @@ def rule_name(rule: Any) -> str:
 
 def _kicks_of(spec: Model) -> tuple[float, ...]:
     """The kick of a rule that is made already: one number, its own where it has one."""
-    own = getattr(spec.rule, "kick", None)
+    own = named_leaves(spec.rule).get("kick")
     if own is not None and np.ndim(own):
         raise PackingError("the rule has kicks of its own for several replicas; give a function of the kick instead")
     kicks = spec.kick or (() if own is None else (float(f"{float(own):.7g}"),))  # a float32 as one would type it

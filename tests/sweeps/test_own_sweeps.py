@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 import packing_jax
-from packing_jax import PackingError, PairEnergy, bro
+from packing_jax import PackingError, PairEnergy, bro, pair_rule
 from packing_jax.commands.main import main
 from packing_jax.sweeps.own import changed_modules
 from packing_jax.sweeps.rerun import rerun
@@ -53,6 +53,10 @@ MODULE = """
 
 OPTIONS = ["--dim=2", "--particles=32", "--steps=60", "--record-every=20", "--log=quiet"]
 GRID = ["--phi=0.3,0.5", "--kick=0.1", "--replicas=1"]
+
+
+def push(pair, u, kick):
+    return kick * u * pair.direction
 
 
 @pytest.fixture
@@ -190,6 +194,10 @@ class TestInPython:
             ({"rule": lambda _: 3}, "makes a int; it must make a packing_jax rule"),
             ({"rule": lambda _: float("x")}, "cannot be made from a kick.*ValueError"),
             ({"rule": bro(0.1), "kick": (0.2,)}, "has the kick 0.1 and the sweep"),
+            (
+                {"rule": pair_rule(push, kick=0.1), "kick": (0.2,)},
+                "has the kick 0.1 and the sweep",
+            ),
             ({"rule": bro(np.array([0.1, 0.2]))}, "kicks of its own for several replicas"),
             ({"rule": optax.sgd(0.1)}, "has no kick: give the sweep one kick"),
             ({"rule": bro(0.1), "coupling": "particle"}, "leave them away with one of your own"),

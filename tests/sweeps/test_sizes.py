@@ -1,4 +1,4 @@
-"""Numbers of particles as an axis of the store, each replica what it is in a sweep of its own; diameters of any array."""
+"""Numbers of particles as an axis of the store, each replica as in a sweep of its own size; diameters of any array."""
 
 import dataclasses
 
