@@ -46,8 +46,25 @@ class Trajectory:
     attributes: Mapping[str, Any] = field(default_factory=dict)  #: particles, dim, rule, where they are known
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """A record by its name."""
+        """A record by its name.
+
+        Raises:
+            PackingError: it was not recorded.
+        """
+        if name not in self.records:
+            raise PackingError(
+                f"{name!r} was not recorded, but {', '.join(self.records) or 'nothing'}: what simulate is given as "
+                "record takes the place of activity, energy and msd"
+            )
         return self.records[name]
+
+    def __repr__(self) -> str:
+        """Its names and sizes; the arrays have no place on a screen."""
+        model = ", ".join(f"{name} {value}" for name, value in self.attributes.items())
+        return (
+            f"Trajectory({model or 'of its own kind'}; {self.times.size} times up to step {self.times[-1]}; "
+            f"records {', '.join(self.records) or 'none'}; replicas {self.absorbed_at.shape})"
+        )
 
     @property
     def positions(self) -> np.ndarray:
@@ -90,8 +107,8 @@ def simulate(
         key: ``jax.random.key(seed)``, () or (R,).
         start: (N, dim) or (R, N, dim) positions in the unit of the box; independent uniform ones when None.
         record: name -> observable, a function of one argument, what its kind shows of a configuration (of spheres a
-            :class:`packing_jax.observables.Configuration`); activity, energy and mean squared displacement of spheres,
-            nothing of another kind, when None.
+            :class:`packing_jax.observables.Configuration`). When None: activity, energy and msd of spheres, which are
+            in :mod:`packing_jax.observables` to be named beside others; nothing of another kind.
         times: increasing steps from 0 to ``steps`` to record at; logarithmic ones when None.
         batch: replicas that move at the same time; chosen from N when None. Changes nothing but speed.
         chunk_steps: steps between two looks of the host; about half a second's worth when None. Likewise.
@@ -113,7 +130,7 @@ def simulate(
     if record is None:
         record = DEFAULT_RECORD if isinstance(system, System) else {}
     results: dict[int, Result] = {}
-    for index, result in run(kind, replicas, times, record, batch, chunk_steps, on_progress):
+    for index, result in run(kind, replicas, times, check_record(record), batch, chunk_steps, on_progress):
         if result.failed:
             raise PackingError(f"replica {index} {result.reason}")
         results[index] = result
@@ -135,6 +152,23 @@ def simulate(
     )
 
 
+def check_record(record: Any) -> Mapping[str, Observable]:
+    """The same, a mapping from names to functions.
+
+    Raises:
+        PackingError: in one sentence.
+    """
+    if not isinstance(record, Mapping):
+        raise PackingError(
+            f"record is of type {type(record).__name__}; it must be a dict from names to functions, such as "
+            '{"far": farthest}'
+        )
+    for name, one in record.items():
+        if not callable(one):
+            raise PackingError(f"the observable {name} is of type {type(one).__name__}; it must be a function")
+    return record
+
+
 def prepared(system: Any, rule: Any, key: Array, start: Any, skin: float | None = None) -> tuple[Kind, Replicas, bool]:
     """What :func:`packing_jax.drive.run.run` takes of a system, and whether it has a replica axis.
 
@@ -148,7 +182,7 @@ def prepared(system: Any, rule: Any, key: Array, start: Any, skin: float | None 
         raise PackingError("a skin belongs to spheres, which have neighbours; leave it away")
     if not isinstance(system, Problem):
         raise PackingError(
-            f"the system is a {type(system).__name__}; it must be a packing_jax.System, for several "
+            f"the system is of type {type(system).__name__}; it must be a packing_jax.System, for several "
             "packing_jax.stack([...]), or an object with the method prepare of packing_jax.drive.kind.Problem"
         )
     return system.prepare(rule, key, start)

@@ -124,7 +124,7 @@ def sweep_and_report(
     if outcome.stopped is None:
         ReportCommand(out).execute(command)
         sys.stdout.flush()
-    log.end(out, outcome)
+    log.end(out, outcome, spec.own)
     if outcome.stopped is not None:
         return {"SIGINT": 130, "SIGTERM": 143}.get(outcome.stopped, 3)
     return 4 if outcome.failed else 0

@@ -30,9 +30,8 @@ def scan_order(phi: ArrayLike, activity: ArrayLike) -> list[int]:
         raise PackingError("final activity is a fraction of particles: it must lie in [0, 1]")
     order = [int(i) for i in np.argsort(phis) if np.isfinite(values[i]).any()]
     if len(order) < 2:
-        raise PackingError(
-            f"a transition needs two or more packing fractions, and {len(order)} have been run: scan a range of phi"
-        )
+        were = "1 was" if order else "none was"
+        raise PackingError(f"a transition needs two or more packing fractions, and {were} run: scan a range of phi")
     return order
 
 

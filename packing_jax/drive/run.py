@@ -143,12 +143,16 @@ def state_like(kind: Kind, replicas: Replicas, times: np.ndarray, record: Mappin
 
 
 def begin(kind: Kind, replicas: Replicas, times: np.ndarray, record: Mapping[str, Observable]) -> State:
-    """The state before the first step."""
+    """The state before the first step.
+
+    Raises:
+        PackingError: an observable that raises, or returns no number and no array.
+    """
     place, rule = kind.begin(jax.device_put(replicas._replace(shared=()))._replace(shared=replicas.shared))
 
-    def measure(replica: Replicas, place: Any, work: Any) -> dict[str, Array]:
+    def measure(replica: Replicas, place: Any, work: Any) -> dict[str, Any]:
         seen = kind.seen(replica, place, work)
-        return {name: function(seen) for name, function in record.items()}
+        return {name: _tried(name, function, seen) for name, function in record.items()}
 
     shapes = jax.eval_shape(jax.vmap(measure, (AXES, 0, 0)), replicas, place, kind.blank(place)[0])
     count = len(replicas.key)
@@ -168,6 +172,26 @@ def begin(kind: Kind, replicas: Replicas, times: np.ndarray, record: Mapping[str
         absorbed_at=zero - 1,
         records=jax.tree.map(empty, shapes),
     )
+
+
+def _tried(name: str, observable: Observable, seen: Any) -> Any:
+    """What an observable returns when jax traces it."""
+    try:
+        found = observable(seen)
+    except PackingError:
+        raise
+    except Exception as error:
+        what = str(error).strip().partition("\n")[0]  # jax's go on for paragraphs
+        raise PackingError(
+            f"the observable {name} fails: {type(error).__name__}: {what}; it must be a function of one configuration, "
+            "in jax.numpy, that returns a number or an array of fixed shape"
+        ) from error
+    if not isinstance(found, (Array, np.ndarray, np.generic, bool, int, float)):
+        raise PackingError(
+            f"the observable {name} returns an object of type {type(found).__name__}; it must return a number or an "
+            "array of fixed shape"
+        )
+    return found
 
 
 def _attempt(kind: Kind, observe: Record, group: Batch, schedule: Array, most: int) -> tuple[State, Any, str]:

@@ -48,9 +48,9 @@ class PairEnergy:
             is within reach: no force is left.
 
     Raises:
-        PackingError: a bound or a reach out of range; a slope that is NaN, or infinite outside a hard core; V that is
-            not zero at its end (to 1e-5 of its largest value in the last tenth of the range), or that goes on beyond
-            and falls to zero only there, as a longer-ranged potential does.
+        PackingError: a bound or a reach out of range; a function that raises; a slope that is NaN, or infinite outside
+            a hard core; V that is not zero at its end (to 1e-5 of its largest value in the last tenth of the range), or
+            that goes on beyond and falls to zero only there, as a longer-ranged potential does.
     """
 
     function: PairFunction
@@ -81,7 +81,14 @@ class PairEnergy:
         with jax.ensure_compile_time_eval():
             r = jnp.asarray(places * end, jnp.float32)
             sigma = jnp.full_like(r, contact)
-            value, slope = jax.jvp(lambda x: self.function(x, sigma), (r,), (jnp.ones_like(r),))
+            try:
+                value, slope = jax.jvp(lambda x: self.function(x, sigma), (r,), (jnp.ones_like(r),))
+            except Exception as error:
+                what = str(error).strip().partition("\n")[0]  # jax's go on for paragraphs
+                raise PackingError(
+                    f"the pair energy fails: {type(error).__name__}: {what}; it must be a function of arrays of "
+                    "distances and contact distances, elementwise and in jax.numpy"
+                ) from error
         if isinstance(slope, jax.core.Tracer):
             raise PackingError(
                 "the pair energy's function holds a traced number; only the exponent and amplitude of `overlap` may be "

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
@@ -74,7 +74,7 @@ def described(thing: Any) -> Described:
         values = digest_of(walk.content(thing))
     except PackingError as error:
         raise PackingError(f"{name_of(thing)} cannot be recorded in a store: {error}") from error
-    return Described(name_of(thing), dict(sorted(walk.sources.items())), values)
+    return Described(_called(thing, walk.sources), dict(sorted(walk.sources.items())), values)
 
 
 def name_of(thing: Any) -> str:
@@ -85,6 +85,18 @@ def name_of(thing: Any) -> str:
         thing = thing.__func__
     named = thing if hasattr(thing, "__qualname__") else type(thing)
     return f"{_module_name(named.__module__)}:{named.__qualname__}"
+
+
+def _called(thing: Any, modules: Iterable[str]) -> str:
+    """As `name_of`; but what has no name of its own, as a lambda, by that which a module of the user's has for it."""
+    if "<lambda>" not in getattr(thing, "__qualname__", "<lambda>"):
+        return name_of(thing)
+    for module in sorted(modules):
+        loaded = sys.modules.get("__main__" if module == _module_name("__main__") else module)
+        for name, value in vars(loaded).items() if loaded else ():
+            if value is thing:
+                return f"{module}:{name}"
+    return name_of(thing)
 
 
 # --- the way through an object ----------------------------------------------------------------------------------

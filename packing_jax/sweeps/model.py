@@ -96,7 +96,7 @@ def check_model(spec: Model) -> tuple[float, ...]:
     """
     if spec.energy is not None and not isinstance(spec.energy, (Overlap, PairEnergy)):
         raise PackingError(
-            f"the energy is a {type(spec.energy).__name__}; it must be a packing_jax.PairEnergy, or one of "
+            f"the energy is of type {type(spec.energy).__name__}; it must be a packing_jax.PairEnergy, or one of "
             "packing_jax.overlap"
         )
     if spec.energy is not None and spec.exponent != 1.0:
@@ -109,8 +109,6 @@ def check_model(spec: Model) -> tuple[float, ...]:
     for name, one in (spec.record or {}).items():
         if not (isinstance(name, str) and name.isidentifier()) or name in _TAKEN:
             raise PackingError(f"an observable cannot be called {name!r}; choose a plain word that the store lacks")
-        if not callable(one):
-            raise PackingError(f"the observable {name} is a {type(one).__name__}; it must be a function")
         if name in DEFAULT_RECORD and DEFAULT_RECORD[name] is not one:
             raise PackingError(f"{name} is recorded anyway; give your observable another name")
     return _check_rule(spec)
@@ -120,7 +118,8 @@ def _check_rule(spec: Model) -> tuple[float, ...]:
     if isinstance(spec.rule, str):
         if spec.rule not in get_args(RuleName):
             raise PackingError(
-                f"the rule is {spec.rule!r}; it must be bro, sgd, ro or langevin, or an object of your own"
+                f"the rule is {spec.rule!r}; it must be bro, sgd, ro or langevin, or an object of your own, which the "
+                "command line takes as module:object"
             )
         return spec.kick or (0.05,)
     kicks = _kicks_of(spec) if isinstance(spec.rule, (Rule, optax.GradientTransformation)) else spec.kick or (0.05,)
@@ -186,19 +185,19 @@ def _made(rule: Any, kick: Any) -> Rule | optax.GradientTransformation:
         return rule
     if not callable(rule):
         raise PackingError(
-            f"the rule is a {type(rule).__name__}; it must be a packing_jax rule, an optax optimizer, or a function "
-            "that makes one from a kick"
+            f"the rule is of type {type(rule).__name__}; it must be a packing_jax rule, an optax optimizer, or a "
+            "function that makes one from a kick"
         )
     try:
         made = rule(kick)
     except Exception as error:
         raise PackingError(
             f"the rule {name_of(rule)} cannot be made from a kick, or an array of one for each replica: "
-            f"{type(error).__name__}: {' '.join(str(error).split())}"
+            f"{'' if isinstance(error, PackingError) else type(error).__name__ + ': '}{' '.join(str(error).split())}"
         ) from error
     if not isinstance(made, (Rule, optax.GradientTransformation)):
         raise PackingError(
-            f"the rule {name_of(rule)} makes a {type(made).__name__}; it must make a packing_jax rule, derived from "
-            "packing_jax.spheres.rules.Rule, or an optax optimizer"
+            f"the rule {name_of(rule)} makes an object of type {type(made).__name__}; it must make a packing_jax "
+            "rule, derived from packing_jax.spheres.rules.Rule, or an optax optimizer"
         )
     return made

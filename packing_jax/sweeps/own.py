@@ -43,8 +43,9 @@ def imported(word: str, what: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise PackingError(f"{what} {word}: the module does not import: {_sentence(error)}") from error
+        hint = f"; the module of {module_name} is {module_name[:-3]}" if module_name.endswith(".py") else ""
         raise PackingError(
-            f"{what} {word}: there is no module {module_name} in {here} or where Python looks for modules"
+            f"{what} {word}: there is no module {module_name} in {here} or where Python looks for modules{hint}"
         ) from error
     except (Exception, SystemExit) as error:
         raise PackingError(f"{what} {word}: the module does not import: {_sentence(error)}") from error

@@ -19,7 +19,7 @@ from packing_jax.drive.kind import Kind, Replicas
 from packing_jax.drive.schedule import STEP_LIMIT, linear_times, log_times
 from packing_jax.errors import PackingError
 from packing_jax.foreign import LARGEST_STORE
-from packing_jax.simulation import DEFAULT_RECORD
+from packing_jax.simulation import DEFAULT_RECORD, check_record
 from packing_jax.spheres.geometry import MAX_DIM
 from packing_jax.spheres.particles import particles_of
 from packing_jax.spheres.potential import overlap
@@ -99,7 +99,7 @@ class Sweep(Spec):
     trust_rule: bool = False  #: go on with objects that have no source to be compared, typed in a session
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "record", {**DEFAULT_RECORD, **(self.record or {})})
+        object.__setattr__(self, "record", {**DEFAULT_RECORD, **check_record(self.record or {})})
         object.__setattr__(self, "sizes", plain(self.sizes))
 
     # --- the protocol of a specification ----------------------------------------------------------------------
@@ -207,6 +207,9 @@ class Sweep(Spec):
         Raises:
             PackingError: a field out of range, in one sentence.
         """
+        for name in _AXES:
+            if not isinstance(values := getattr(self, name), (tuple, list, np.ndarray, type(None))):
+                raise PackingError(f"{name} is {values!r}; it must be a tuple of numbers, such as (0.6,) for one")
         spec = super().checked()
         spec = replace(spec, kick=check_model(spec), replicas=3 if spec.replicas is None else spec.replicas)
         _check_numbers(spec)

@@ -1,6 +1,7 @@
 """Where a sweep stands, seen from outside, from its description and its manifest alone."""
 
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ def status(directory: Path) -> dict[str, Any]:
     Returns:
         Plain JSON values: `running`, the numbers of `total`, `done`, `absorbed`, `active`, `failed` and `missing`
         cells, `under_way`, `speed` (moves of a `unit` per second) and `seconds_left` of a running sweep, the
-        `transitions` in sight from absorbed to active, `reasons` why cells failed, `kind`, `steps`, and the `sessions`
-        that worked on it.
+        `transitions` in sight from absorbed to active, `reasons` why cells failed, what of it is a user's `own`,
+        `kind`, `steps`, and the `sessions` that worked on it.
 
     Raises:
         PackingError: no sweep there.
@@ -56,6 +57,7 @@ def status(directory: Path) -> dict[str, Any]:
         else None,
         "transitions": [one._asdict() for one in find_transitions(cells, stored_control(attributes), absorbed, active)],
         "reasons": list(dict.fromkeys(reasons)),
+        "own": [*own] if isinstance(own := attributes.get("own"), Mapping) else [],
         "kind": stored_kind(attributes),
         "steps": last,
         "sessions": manifest.sessions,
@@ -76,8 +78,16 @@ def format_status(directory: Path, facts: dict[str, Any]) -> str:
     lines += [f"{one['axis']}_c so far: {format_transition(one)}" for one in facts["transitions"]]
     lines += [f"failed: {reason}" for reason in facts["reasons"]]
     if state == "stopped":
-        lines.append(f"packing-jax sweep --resume {directory} goes on")
+        lines.append(how_it_goes_on(directory, facts["own"]))
     return "\n".join(lines)
+
+
+def how_it_goes_on(directory: Path, own: Iterable[str]) -> str:
+    """The command for it; a user's own objects, by what they are of the sweep, have to be named again."""
+    named = {one.split(" ")[0] for one in own}
+    options = [f"--{what}" for what in ("rule", "energy", "record") if what in named]
+    again = f" with the same {', '.join(options)}" if options else ""
+    return f"packing-jax sweep --resume {directory}{again} goes on"
 
 
 def format_transition(transition: dict[str, Any]) -> str:

@@ -112,7 +112,7 @@ def test_phi_that_were_run_by_different_numbers_of_replicas(results):
 
 def test_a_single_replica_is_no_scan(results):
     one = Trajectory(results).to_xarray().isel(replica=0)
-    with pytest.raises(PackingError, match="two or more packing fractions, and 1 have been run"):
+    with pytest.raises(PackingError, match="two or more packing fractions, and 1 was run"):
         threshold_phi_c(one)
 
 

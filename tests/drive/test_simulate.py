@@ -331,7 +331,7 @@ def test_a_seed_is_no_key(key: Any, given: str) -> None:
         (optax.adam(0.1), r"it is an optimizer; give packing_jax\.sgd\(optimizer\)"),
         (jax.tree_util.Partial(optax.sgd, learning_rate=0.1), r"it is an optimizer; give packing_jax\.sgd"),
         (pj.bro, r"it is bro itself; call it"),
-        (0.1, r"it is a float; give one of packing_jax\.spheres\.rules"),
+        (0.1, r"it is of type float; give one of packing_jax\.spheres\.rules"),
     ],
 )
 def test_what_is_no_rule(rule: Any, sentence: str) -> None:
@@ -340,8 +340,31 @@ def test_what_is_no_rule(rule: Any, sentence: str) -> None:
 
 
 def test_a_list_of_systems_is_to_be_stacked() -> None:
-    with pytest.raises(PackingError, match=r"the system is a list; it must be .*packing_jax\.stack"):
+    with pytest.raises(PackingError, match=r"the system is of type list; it must be .*packing_jax\.stack"):
         inspect.unwrap(simulate)([_crowd(), _crowd()], RULE, STEPS, KEY)
+
+
+@pytest.mark.parametrize(
+    ("record", "sentence"),
+    [
+        (len, r"record is of type builtin_function_or_method; it must be a dict from names to functions"),
+        (
+            {"far": lambda seen: float(seen.positions[0, 0])},
+            r"observable far fails: [^\n]*; it must be .* in jax\.numpy",
+        ),
+        ({"far": lambda _: None}, r"far returns an object of type NoneType; it must return a number or an array"),
+    ],
+)
+def test_what_is_no_observable(record: Any, sentence: str) -> None:
+    with pytest.raises(PackingError, match=sentence):
+        simulate(_crowd(), RULE, STEPS, KEY, record=record)
+
+
+def test_what_was_not_recorded_and_what_was() -> None:
+    run = _run(steps=2, record={"x": lambda seen: seen.positions})
+    with pytest.raises(PackingError, match=r"'activity' was not recorded, but x: what simulate is given as record"):
+        run["activity"]
+    assert repr(run) == f"Trajectory(particles {N}, dim 2, rule bro; 3 times up to step 2; records x; replicas ())"
 
 
 def test_hyperparameters_have_one_axis() -> None:

@@ -200,5 +200,5 @@ def test_arguments_that_do_not_go_together() -> None:
         bro(0.1, "particle", 0.5)
     with pytest.raises(PackingError, match="selective batches"):
         sgd(optax.sgd(0.1), 0.5, correlation=0.5, selective=True)
-    with pytest.raises(PackingError, match=r"the optimizer is a float; .*optax\.sgd"):
+    with pytest.raises(PackingError, match=r"the optimizer is of type float; .*optax\.sgd"):
         sgd(0.1)

@@ -164,6 +164,8 @@ SHIFT = 4.0 * (2.5**-12 - 2.5**-6)
         (lambda r, s: (s - r) * jnp.sqrt(r - 0.5 * s), 1.0, r"slope is .* at r = 0\.5 sigma; it must be finite"),
         (lambda r, s: s - r, 0.9, r"the energy's reach is 0\.9 contact distances; it must be from 1"),
         (lambda r, s: s - r, np.inf, r"the energy's reach is inf"),
+        (lambda r: 1.0 - r, 1.0, r"the pair energy fails: TypeError: .* 2 were given; it must be a function of arrays"),
+        (lambda r, s: s - r if r < s else 0.0, 1.0, r"fails: .*; it must be .* elementwise and in jax\.numpy"),
     ],
 )
 def test_energies_that_do_not_end_at_their_reach_are_refused(function: Any, reach: float, sentence: str) -> None:

@@ -49,6 +49,8 @@ MODULE = """
         return jnp.max(seen.displacements, axis=0)
 
     not_callable = 3
+
+    unnamed = lambda kick: bro(2 * kick)
     """
 
 OPTIONS = ["--dim=2", "--particles=32", "--steps=60", "--record-every=20", "--log=quiet"]
@@ -189,9 +191,10 @@ class TestInPython:
     @pytest.mark.parametrize(
         ("given", "words"),
         [
-            ({"rule": 3}, "the rule is a int; it must be a packing_jax rule, an optax optimizer, or a function"),
+            ({"rule": 3}, "the rule is of type int; it must be a packing_jax rule, an optax optimizer, or a function"),
             ({"rule": "metropolis"}, "'metropolis'; it must be bro, sgd, ro or langevin, or an object of your own"),
-            ({"rule": lambda _: 3}, "makes a int; it must make a packing_jax rule"),
+            ({"rule": lambda _: 3}, "makes an object of type int; it must make a packing_jax rule"),
+            ({"rule": lambda _: bro(-1.0)}, "one for each replica: (?!PackingError)"),
             ({"rule": lambda _: float("x")}, "cannot be made from a kick.*ValueError"),
             ({"rule": bro(0.1), "kick": (0.2,)}, "has the kick 0.1 and the sweep"),
             (
@@ -202,12 +205,13 @@ class TestInPython:
             ({"rule": optax.sgd(0.1)}, "has no kick: give the sweep one kick"),
             ({"rule": bro(0.1), "coupling": "particle"}, "leave them away with one of your own"),
             ({"rule": bro(0.1), "batch_fraction": (0.5,)}, "a batch fraction belongs to the rule sgd"),
-            ({"energy": 3}, "the energy is a int; it must be a packing_jax.PairEnergy"),
+            ({"energy": 3}, "the energy is of type int; it must be a packing_jax.PairEnergy"),
             ({"energy": PairEnergy(lambda r, s: 1 - r / s, 1.0), "exponent": 2.0}, "either an energy or an exponent"),
             ({"record": {"positions": len}}, "cannot be called 'positions'"),
             ({"record": {"a b": len}}, "cannot be called 'a b'"),
             ({"record": {"activity": len}}, "activity is recorded anyway"),
-            ({"record": {"mine": 3}}, "the observable mine is a int"),
+            ({"record": {"mine": lambda _: "a word"}}, "the observable mine returns an object of type str"),
+            ({"record": {"mine": 3}}, "the observable mine is of type int"),
         ],
     )
     def test_bad_objects(self, tmp_path, given, words):
@@ -215,8 +219,27 @@ class TestInPython:
             run_sweep(small(**given), tmp_path / "own")
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.parametrize("name", ["phi", "kick", "batch_fraction"])
+    def test_one_number_is_no_tuple(self, name):
+        spec = small()
+        object.__setattr__(spec, name, 0.3)  # past the annotation checks of the test suite
+        with pytest.raises(PackingError, match=rf"{name} is 0\.3; it must be a tuple of numbers, such as \(0\.6,\)"):
+            spec.checked()
+
 
 class TestOnTheCommandLine:
+    def test_what_has_no_name_is_called_as_its_module_calls_it(self, own, capsys):
+        """A lambda, and an energy, whose class is of the package: as they are to be named again."""
+        name = own()
+        words = [*GRID, *OPTIONS, f"--rule={name}:unnamed", f"--energy={name}:energy", "--out=there"]
+        code, said = runs(capsys, "sweep", *words, "--max-walltime=1")
+        assert (code, "; packing-jax sweep --resume there with the same --rule, --energy goes on" in said) == (3, True)
+        assert main(["status", "there"]) == 0
+        assert "--resume there with the same --rule, --energy goes on" in capsys.readouterr().out
+        code, said = runs(capsys, "sweep", "--resume=there")
+        assert code == 2
+        assert f"begun with the rule {name}:unnamed, the energy {name}:energy, a user's own" in said
+
     def test_named_objects_are_imported_and_recorded(self, own, capsys):
         name = own()
         words = [
@@ -278,12 +301,14 @@ class TestOnTheCommandLine:
         [
             (["--rule=NAME:slow"], "--rule NAME:slow: there is no slow in NAME"),
             (["--rule=none_such:slow"], "--rule none_such:slow: there is no module none_such in"),
-            (["--rule=NAME:not_callable"], "the rule is a int"),
+            (["--rule=NAME.py:twice"], "there is no module NAME.py in"),
+            (["--rule=NAME.py:twice"], "; the module of NAME.py is NAME"),
+            (["--rule=NAME:not_callable"], "the rule is of type int"),
             (["--rule=NAME:widest"], "the rule NAME:widest cannot be made from a kick"),
-            (["--energy=NAME:soft"], "the energy is a function; it must be a packing_jax.PairEnergy"),
+            (["--energy=NAME:soft"], "the energy is of type function; it must be a packing_jax.PairEnergy"),
             (["--energy=soft"], "--energy is 'soft'; an object of your own is given as module:object"),
             (["--record=NAME:widest"], "must be name=module:object"),
-            (["--record=widest=NAME:not_callable"], "the observable widest is a int"),
+            (["--record=widest=NAME:not_callable"], "the observable widest is of type int"),
             (["--record=a=NAME:widest", "--record=a=NAME:both"], "--record names a twice"),
         ],
     )

@@ -244,7 +244,8 @@ def check_rule(rule: Any) -> None:
     elif callable(rule):
         meant = f"it is {getattr(rule, '__name__', 'something')} itself; call it, as in packing_jax.bro(kick=0.05)"
     else:
-        meant = f"it is a {type(rule).__name__}; give one of packing_jax.spheres.rules, or an object of a class of Rule"
+        meant = f"it is of type {type(rule).__name__}; give one of packing_jax.spheres.rules, or an object of a "
+        meant += "class of Rule"
     raise PackingError(f"the rule is no rule of spheres: {meant}")
 
 

@@ -254,7 +254,7 @@ def sgd(
         optimizer = _Given(optimizer)
     elif not isinstance(optimizer, jax.tree_util.Partial):
         raise PackingError(
-            f"the optimizer is a {type(optimizer).__name__}; it must be an optax.GradientTransformation such as "
+            f"the optimizer is of type {type(optimizer).__name__}; it must be an optax.GradientTransformation such as "
             "optax.sgd(0.1), or a jax.tree_util.Partial that makes one"
         )
     else:
