@@ -107,8 +107,8 @@ def simulate(
         key: ``jax.random.key(seed)``, () or (R,).
         start: (N, dim) or (R, N, dim) positions in the unit of the box; independent uniform ones when None.
         record: name -> observable, a function of one argument, what its kind shows of a configuration (of spheres a
-            :class:`packing_jax.observables.Configuration`). When None: activity, energy and msd of spheres, which are
-            in :mod:`packing_jax.observables` to be named beside others; nothing of another kind.
+            :class:`packing_jax.observables.Configuration`). Takes the place of activity,
+            energy and msd, which spheres have when None and :mod:`packing_jax.observables` has to be named beside it.
         times: increasing steps from 0 to ``steps`` to record at; logarithmic ones when None.
         batch: replicas that move at the same time; chosen from N when None. Changes nothing but speed.
         chunk_steps: steps between two looks of the host; about half a second's worth when None. Likewise.
