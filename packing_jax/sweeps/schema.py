@@ -138,6 +138,9 @@ class Layout(NamedTuple):
         Raises:
             PackingError: a name that is taken or no file name, a value that is no number, too much for any disk.
         """
+        cells = math.prod(self.cells.shape)
+        if cells > MOST_CELLS:  # before they are looked at one by one
+            raise PackingError(f"the sweep has {cells} cells; the limit is {MOST_CELLS}")
         taken = [*self.cells.dims, "time", *MARKS, *self.records, *self.finals, *self.tables]
         for name in taken:
             if taken.count(name) > 1 or not re.fullmatch(r"[A-Za-z]\w{0,99}", name):
@@ -160,9 +163,8 @@ class Layout(NamedTuple):
                 raise PackingError(f"{name} has the axes {dims} and the shape {shape}, which do not go together")
             if np.dtype(dtype).kind not in "fiub":
                 raise PackingError(f"{name} holds {dtype}; a store holds numbers")
-        cells = math.prod(self.cells.shape)
         size = cells * sum(math.prod(one.shape) * np.dtype(one.dtype).itemsize for one in self.arrays.values())
-        if cells > MOST_CELLS or size > LARGEST_STORE:
+        if size > LARGEST_STORE:
             raise PackingError(
                 f"the sweep has {cells} cells and would store {size / 2**30:.0f} GiB; the limits are {MOST_CELLS} "
                 f"cells and {LARGEST_STORE // 2**30} GiB"
