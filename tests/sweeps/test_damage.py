@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import time
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -248,6 +249,26 @@ def test_a_description_from_elsewhere(whole, change, words):
     attributes = description(whole)
     with pytest.raises(PackingError, match=words):
         Sweep().recorded({**attributes, **change})
+
+
+def test_any_changed_bit_of_a_state_is_noticed(tmp_path):
+    """Bytes that do not compress are kept as they are: what reads them sees a state as whole as the one before."""
+
+    class Standing(NamedTuple):
+        place: np.ndarray
+        step: np.ndarray
+
+    state = Standing(np.random.default_rng(1).integers(-(2**31), 2**31, 500, dtype=np.int32), np.int32(7))
+    name, size = (0.9, 0.3, 1.0, 0), state.place.nbytes
+    Checkpoints(tmp_path, "me", 0.0).save({name: state})
+    (path,) = (tmp_path / "checkpoints").iterdir()
+    data = path.read_bytes()
+    np.testing.assert_array_equal(Checkpoints(tmp_path, "me", 0.0).restore(name, state).place, state.place)
+    for place in range(len(data) - size, len(data), 97):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        reader = Checkpoints(tmp_path, "me", 0.0)
+        assert reader.restore(name, state) is None
+        assert "is damaged" in reader.notes[0]
 
 
 def test_a_checkpoint_from_elsewhere(tmp_path):
