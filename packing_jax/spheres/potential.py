@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, in_one_line, is_real
 from packing_jax.exact import rounded_alone
 
 #: V(distance, contact distance) in mean diameters, elementwise; zero at its end, ``reach`` contact distances.
@@ -48,9 +48,9 @@ class PairEnergy:
             is within reach: no force is left.
 
     Raises:
-        PackingError: a bound or a reach out of range; a function that raises; a slope that is NaN, or infinite outside
-            a hard core; V that is not zero at its end (to 1e-5 of its largest value in the last tenth of the range), or
-            that goes on beyond and falls to zero only there, as a longer-ranged potential does.
+        PackingError: a bound or a reach out of range; a function that is not elementwise; a slope that is NaN, or
+            infinite outside a hard core; V that is not zero at its end (to 1e-5 of its largest value in the last tenth
+            of the range), or that goes on beyond and falls to zero only there, as a longer-ranged potential does.
     """
 
     function: PairFunction
@@ -58,12 +58,12 @@ class PairEnergy:
     reach: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.slope_bound) and self.slope_bound > 0):
+        if not (is_real(self.slope_bound) and np.isfinite(self.slope_bound) and self.slope_bound > 0):
             raise PackingError(
                 f"slope_bound is {self.slope_bound}; it must be a finite positive number, "
                 "the steepest slope |dV/dr| that one pair may have"
             )
-        if not 1.0 <= self.reach <= 10.0:
+        if not (is_real(self.reach) and 1.0 <= self.reach <= 10.0):
             raise PackingError(
                 f"the energy's reach is {self.reach} contact distances; it must be from 1 (contact) to 10"
             )
@@ -81,20 +81,13 @@ class PairEnergy:
         with jax.ensure_compile_time_eval():
             r = jnp.asarray(places * end, jnp.float32)
             sigma = jnp.full_like(r, contact)
-            try:
-                value, slope = jax.jvp(lambda x: self.function(x, sigma), (r,), (jnp.ones_like(r),))
-            except Exception as error:
-                what = str(error).strip().partition("\n")[0]  # jax's go on for paragraphs
-                raise PackingError(
-                    f"the pair energy fails: {type(error).__name__}: {what}; it must be a function of arrays of "
-                    "distances and contact distances, elementwise and in jax.numpy"
-                ) from error
-        if isinstance(slope, jax.core.Tracer):
+            tried = self._tried(r, sigma)
+        if isinstance(tried[1], jax.core.Tracer):
             raise PackingError(
                 "the pair energy's function holds a traced number; only the exponent and amplitude of `overlap` may be "
                 "traced"
             )
-        value, slope = np.asarray(value, np.float64), np.asarray(slope, np.float64)
+        value, slope = (np.asarray(one, np.float64) for one in tried)
         inside = places < 1.0
         steep = slope <= -self.slope_bound  # gets the bound instead, and all that is closer with it
         core = places <= np.max(places[inside & steep], initial=0.0)
@@ -122,6 +115,21 @@ class PairEnergy:
                 f"{after[:-1][longer][0]:.3g} at {beyond[:-1][longer][0] * self.reach:.3g} sigma and falls to 0 "
                 "farther out; give the reach at which it ends, or make it 0 from there on"
             )
+
+    def _tried(self, r: Array, sigma: Array) -> tuple[Array, Array]:
+        try:
+            value, slope = jax.jvp(lambda x: self.function(x, sigma), (r,), (jnp.ones_like(r),))
+        except Exception as error:
+            raise PackingError(
+                f"the pair energy fails: {in_one_line(error)}; it must be a function of arrays of distances and "
+                "contact distances, elementwise and in jax.numpy"
+            ) from error
+        if np.shape(value) != r.shape:
+            raise PackingError(
+                f"the pair energy has the shape {np.shape(value)} for distances of shape {r.shape}; it must be "
+                "elementwise, one number for each"
+            )
+        return value, slope
 
     def __call__(self, r: Array, sigma: Array, unit: Array) -> Array:
         """V in the units of ``unit``, the mean diameter: the function sees lengths in mean diameters."""

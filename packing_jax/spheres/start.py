@@ -36,6 +36,8 @@ def gather_replicas(system: System, rule: Any, key: Array, start: Array | np.nda
     if len(sizes) > 1:
         raise PackingError(f"replica axes of lengths {sorted(sizes)}; system, rule, keys and start must agree on one")
     count = sizes.pop() if sizes else 1
+    if not count:
+        raise PackingError("there are no replicas: the replica axis has length 0, and at least 1 is needed")
     batched = bool(system.box.ndim or key.ndim or any(x.ndim for x in jax.tree.leaves(rule)))
     batched = batched or (start is not None and start.ndim == 3)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, is_real
 from packing_jax.spheres.geometry import check_dim, packing_fraction, scale_to_phi
 from packing_jax.spheres.potential import LINEAR, Overlap, PairEnergy, is_number
 from packing_jax.trees import pytree
@@ -62,10 +62,9 @@ class System:
         """
         _check_box(particles, dim, box)
         _refuse_traced("phi", phi, "at_phi")
-        if not (np.isfinite(phi) and phi > 0):
+        if not (is_real(phi) and np.isfinite(phi) and phi > 0):
             raise PackingError(f"the packing fraction phi is {phi}; it must be a positive number")
-        relative = np.asarray(1.0 if sizes is None else sizes, dtype=np.float64)
-        _check_diameters("sizes", relative, particles)
+        relative = _diameters("sizes", 1.0 if sizes is None else sizes, particles)
         return cls.from_diameters(
             scale_to_phi(relative, phi, particles, dim, box), particles, dim, energy=energy, box=box, dtype=dtype
         )
@@ -87,10 +86,9 @@ class System:
             PackingError: N, diameters, box or precision out of range, or spheres wider than half the box.
         """
         _refuse_traced("the diameters", diameters, "with_diameters")
-        diameters = np.asarray(diameters, dtype=np.float64)
         dtype = np.dtype(dtype)
         _check_box(particles, dim, box)
-        _check_diameters("diameters", diameters, particles)
+        diameters = _diameters("diameters", diameters, particles)
         if dtype not in (np.float32, np.float64):
             raise PackingError(f"the precision is {dtype}; it must be float32 or float64")
         if dtype == np.float64 and not jax.config.read("jax_enable_x64"):
@@ -161,10 +159,21 @@ def _refuse_traced(name: str, value: object, way: str) -> None:
 
 def _check_box(particles: int, dim: int, box: float) -> None:
     check_dim(dim)
+    if not isinstance(particles, (int, np.integer)):
+        raise PackingError(f"the number of particles is {particles!r}; it must be a whole number")
     if particles < 2:
         raise PackingError(f"{particles} particles; at least 2 are needed for a pair")
-    if not (np.isfinite(box) and box > 0):
+    if not (is_real(box) and np.isfinite(box) and box > 0):
         raise PackingError(f"the box side is {box}; it must be a positive number")
+
+
+def _diameters(name: str, values: Any, particles: int) -> np.ndarray:
+    """The values as numbers, checked."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise PackingError(f"{name} are no real numbers, but {array.dtype}; every diameter must be a positive number")
+    _check_diameters(name, array.astype(np.float64), particles)
+    return array.astype(np.float64)
 
 
 def _check_diameters(name: str, values: np.ndarray, particles: int) -> None:
@@ -232,6 +241,8 @@ def stack(systems: list[System]) -> System:
     Raises:
         PackingError: no system, or systems that differ in more than numbers.
     """
+    if isinstance(systems, System):
+        raise PackingError("stack takes a list of systems, [system, system]; this is one system")
     if len({(jax.tree.structure(one), *map(np.shape, jax.tree.leaves(one))) for one in systems}) != 1:
         raise PackingError(
             f"{len(systems)} systems to stack; one or more are needed, alike in N, dim, energy and in having one "

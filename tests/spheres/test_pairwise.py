@@ -175,11 +175,23 @@ def test_a_product_and_a_sum_round_twice_in_whatever_program() -> None:
         ("push", r"must be a function push\(pair, u, kick\)"),
         (lambda _, u, kick: kick * u, r"the push has shape \(1, 5, 4\) .* a vector for each pair"),
         (lambda *_, **__: None, r"the push has shape \(\)"),
+        (
+            lambda pair, u, kick: jax.lax.complex(kick * u * pair.direction, pair.direction),
+            "a vector for each pair, of real numbers",
+        ),
+        (lambda pair, u, kick: kick * u * pair.depth, "the push cannot be called with arrays .* no attribute 'depth'"),
+        (lambda pair, u, kick: u * pair.direction if kick > 0 else u, "the push cannot be called with arrays of pairs"),
     ],
 )
 def test_pushes_that_are_none(push: Any, sentence: str) -> None:
     with pytest.raises(pj.PackingError, match=sentence):
         pair_rule(push, kick=0.1)
+
+
+def test_a_push_of_three_components_in_two_dimensions() -> None:
+    rule = pair_rule(lambda *_, kick: kick * jnp.ones((3, 1, 1)), kick=0.1)
+    with pytest.raises(pj.PackingError, match=r"the push has shape \(3, 1, 1\) for pairs of shape \(2, 16, "):
+        pj.simulate(pj.System.create(0.3, 16, 2), rule, 2, jax.random.key(0))
 
 
 def test_numbers_out_of_range() -> None:

@@ -1,5 +1,6 @@
 """Systems: packing fractions, batches, one clear sentence for each bad input, and the bridge to jax-md."""
 
+import inspect
 from types import ModuleType
 
 import jax
@@ -22,6 +23,7 @@ from packing_jax import (
     stack,
     total_energy,
 )
+from packing_jax.spheres.system import _check_box
 
 # --- creation -------------------------------------------------------------------------------------------------
 
@@ -132,6 +134,19 @@ def test_phi_must_be_positive(phi: float) -> None:
 def test_a_pair_needs_two(particles: int) -> None:
     with pytest.raises(PackingError, match=r"particles; at least 2 are needed"):
         System.create(0.3, particles)
+
+
+@pytest.mark.parametrize("phi", ["a", np.array([0.1, 0.2])])
+def test_phi_is_one_number(phi: object) -> None:
+    create = inspect.unwrap(System.create.__func__)  # annotations are checked first in the tests
+    with pytest.raises(PackingError, match=r"the packing fraction phi is .*; it must be a positive number"):
+        create(System, phi, 100)
+
+
+@pytest.mark.parametrize("particles", [16.5, "16"])
+def test_particles_are_counted(particles: object) -> None:
+    with pytest.raises(PackingError, match=r"the number of particles is .*16.*; it must be a whole number"):
+        inspect.unwrap(_check_box)(particles, 3, 1.0)
 
 
 @pytest.mark.parametrize("dim", [0, 7, -3])

@@ -1,6 +1,7 @@
 """A user's own pair energies, some of which reach beyond contact."""
 
-from types import ModuleType
+import inspect
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import jax
@@ -171,6 +172,33 @@ SHIFT = 4.0 * (2.5**-12 - 2.5**-6)
 def test_energies_that_do_not_end_at_their_reach_are_refused(function: Any, reach: float, sentence: str) -> None:
     with pytest.raises(PackingError, match=sentence):
         PairEnergy(function, 60.0, reach)
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (lambda r: r, "fails: TypeError.*elementwise"),
+        (lambda r, s: 1 - r / s if r < s else 0.0, "fails: "),
+        (lambda r, s: jnp.sum(1 - r / s), r"has the shape \(\) for distances of shape .*; it must be elementwise"),
+        (lambda r, s: 0.0, r"has the shape \(\) for distances"),  # noqa: ARG005
+    ],
+)
+def test_functions_that_are_not_elementwise_are_refused(function: Any, sentence: str) -> None:
+    with pytest.raises(PackingError, match=f"the pair energy {sentence}"):
+        PairEnergy(function, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("bound", "reach", "sentence"),
+    [
+        ("50", 1.0, "slope_bound is 50; it must be a finite positive number"),
+        (np.array([1.0, 2.0]), 1.0, "slope_bound is .*; it must be a finite positive number"),
+        (1.0, "2", "reach is 2 contact distances; it must be from 1"),
+    ],
+)
+def test_bounds_that_are_no_numbers_are_refused(bound: Any, reach: Any, sentence: str) -> None:
+    with pytest.raises(PackingError, match=sentence):
+        inspect.unwrap(PairEnergy.__post_init__)(SimpleNamespace(slope_bound=bound, reach=reach))
 
 
 def test_an_energy_must_end_for_every_pair_of_a_mixture() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, is_real
 from packing_jax.exact import bounded_row_sums, row_sums
 from packing_jax.spheres import noise
 from packing_jax.spheres.energy import Pairs, pair_rows
@@ -289,7 +289,7 @@ def check_coupling(coupling: str, correlation: Any, allowed: tuple[str, ...] = g
         raise PackingError("the correlation is a constant of the compiled program: it is not traced or differentiated")
     if coupling not in allowed:
         raise PackingError(f"the coupling is {coupling!r}; this rule knows {', '.join(allowed)}")
-    if not 0.0 <= correlation <= 1.0:
+    if not (is_real(correlation) and 0.0 <= correlation <= 1.0):
         raise PackingError(f"the correlation is {correlation}; it must be between 0 (independent) and 1 (shared)")
     if coupling != "pair" and correlation != 1.0:
         raise PackingError(f"a correlation of {correlation} needs coupling 'pair'; {coupling!r} has no partner draws")

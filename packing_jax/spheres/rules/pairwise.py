@@ -23,7 +23,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, in_one_line
 from packing_jax.exact import rounded_alone
 from packing_jax.spheres import noise
 from packing_jax.spheres.fixed_point import Followed
@@ -76,7 +76,7 @@ class PairRule(Rule):
         draws = pair_uniforms if self.draw == "uniform" else pair_normals
         u = draws(scene, self.correlation, dtype)
         numbers = {name: value.astype(dtype) for name, value in self.numbers.items()}
-        push = rounded_alone(self.push)(_seen(scene, system), u[None], **numbers)
+        push = _pushes(rounded_alone(self.push), _seen(scene, system), u[None], numbers)
         sides = system.unit / system.box
         parts = [jnp.where(scene.hit, part * sides, 0.0) for part in jnp.broadcast_to(push, (system.dim, *u.shape))]
         move, active, failed = sum_of_pushes(parts, scene)
@@ -136,9 +136,23 @@ def _check_push(push: Any, numbers: Mapping[str, Array]) -> None:
         inspect.signature(push).bind(None, None, **numbers)
     except (TypeError, ValueError) as error:
         raise PackingError(f"the push must be a function push({arguments}): {error}") from error
-    found = jax.eval_shape(push, Pair(shape(3, 5, 4), one, one, one), one, **dict.fromkeys(numbers, shape()))
-    if np.shape(found) not in ((3, 5, 4), (3, 1, 1)):
+    jax.eval_shape(
+        lambda *seen: _pushes(push, *seen), Pair(shape(3, 5, 4), one, one, one), one, dict.fromkeys(numbers, shape())
+    )
+
+
+def _pushes(push: Callable[..., Any], pair: Pair, u: Array, numbers: Mapping[str, Any]) -> Array:
+    """What the push says, which must be a real vector for each pair, or one for all of them."""
+    try:
+        found = push(pair, u, **numbers)
+    except Exception as error:
+        raise PackingError(f"the push cannot be called with arrays of pairs: {in_one_line(error)}") from error
+    shape, dim = pair.direction.shape, len(pair.direction)
+    vectors = isinstance(found, (Array, np.ndarray))
+    real = vectors and any(jnp.issubdtype(found.dtype, one) for one in (jnp.floating, jnp.integer))
+    if not real or found.shape not in (shape, (dim, 1, 1)):
         raise PackingError(
-            f"the push has shape {np.shape(found)} for pairs of shape (3, 5, 4); it must be a vector for each pair, "
-            "such as a number times pair.direction"
+            f"the push has shape {np.shape(found)} for pairs of shape {shape}; it must be a vector for each pair, of "
+            "real numbers, such as a number times pair.direction"
         )
+    return found
