@@ -75,6 +75,9 @@ class Trajectory:
         """The same as a dataset, which every estimate of phi_c takes: dims replica (if any), time, particle and axis.
 
         The parameters are coordinates, () or (replica,): phi of spheres, and the numbers of the rule by their names.
+
+        Raises:
+            PackingError: a record that is called like something else of the dataset.
         """
         return _dataset(self)
 
@@ -221,10 +224,17 @@ def _dataset(made: Trajectory) -> "xr.Dataset":
         known = (*replica, *dims)
         return (*known, *(f"{name}_{axis}" for axis in range(values.ndim - len(known)))), values
 
-    arrays = {name: named(name, values, "time") for name, values in made.records.items()}
+    records = {name: named(name, values, "time") for name, values in made.records.items()}
+    arrays = {"absorbed_at": named("absorbed_at", made.absorbed_at)}
     for name, values in made.final.items():
         arrays[name] = named(name, values, *(("particle", "axis") if name == "positions" else ()))
-    arrays["absorbed_at"] = named("absorbed_at", made.absorbed_at)
+    taken = {*arrays, "time", "replica", *(dim for dims, _ in (*records.values(), *arrays.values()) for dim in dims)}
+    if clash := sorted(taken & records.keys()):
+        raise PackingError(
+            f"{', '.join(clash)} would be in the dataset twice, as a record and as an axis or the end of the run: "
+            "record it under another name"
+        )
+    arrays = {**records, **arrays}
     coordinates = {"time": ("time", made.times), **({"replica": np.arange(len(made.absorbed_at))} if replica else {})}
     for name, values in made.parameters.items():
         if name not in arrays and name not in coordinates:

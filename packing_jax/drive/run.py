@@ -19,7 +19,7 @@ from packing_jax.devices import local_devices
 from packing_jax.drive.batch import Batch, pick
 from packing_jax.drive.chunk import Observable, Record, State, chunk
 from packing_jax.drive.kind import AXES, Kind, Pace, Replicas
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, in_one_line
 
 #: Gives the states of all replicas under way, each as :class:`Result` has it.
 Snapshot = Callable[[], dict[int, State]]
@@ -94,11 +94,17 @@ def run(
         stops: increasing steps; no chunk moves a replica past one.
         on_stop: called before each chunk with every replica that stands at one of these steps, and its state; again
             where a chunk had to be repeated, and not where a replica ends.
+
+    Raises:
+        PackingError: no replicas, a batch or chunk of less than 1, an observable that cannot be measured.
     """
     _check_pace(batch, chunk_steps)
-    steps, observe, schedule = int(times[-1]), tuple(record.items()), jnp.asarray(times)
+    if not len(replicas.key):
+        raise PackingError("there are no replicas: the replica axis has length 0, and at least 1 is needed")
+    steps, schedule = int(times[-1]), jnp.asarray(times)
     width = default_batch(kind, replicas) if batch is None else batch
     group = Batch(kind, replicas, width, lambda who: begin(kind, who, times, record), restore)
+    observe = tuple(record.items())
     pace = chunk_steps or 16
     while True:
         group.visit(stops, on_stop)
@@ -181,9 +187,8 @@ def _tried(name: str, observable: Observable, seen: Any) -> Any:
     except PackingError:
         raise
     except Exception as error:
-        what = str(error).strip().partition("\n")[0]  # jax's go on for paragraphs
         raise PackingError(
-            f"the observable {name} fails: {type(error).__name__}: {what}; it must be a function of one configuration, "
+            f"the observable {name} fails: {in_one_line(error)}; it must be a function of one configuration, "
             "in jax.numpy, that returns a number or an array of fixed shape"
         ) from error
     if not isinstance(found, (Array, np.ndarray, np.generic, bool, int, float)):
@@ -191,6 +196,9 @@ def _tried(name: str, observable: Observable, seen: Any) -> Any:
             f"the observable {name} returns an object of type {type(found).__name__}; it must return a number or an "
             "array of fixed shape"
         )
+    dtype = jnp.result_type(found)
+    if not any(jnp.issubdtype(dtype, numbers) for numbers in (jnp.number, jnp.bool_)):
+        raise PackingError(f"the observable {name} returns an array of {dtype}; it must return an array of numbers")
     return found
 
 
@@ -225,6 +233,9 @@ def _next_pace(pace: int, seconds: float) -> int:
 
 
 def _check_pace(batch: int | None, chunk_steps: int | None) -> None:
+    for name, value in (("batch", batch), ("chunk_steps", chunk_steps)):
+        if value is not None and not isinstance(value, (int, np.integer)):
+            raise PackingError(f"{name} is {value!r}; it must be a whole number")
     if batch is not None and batch < 1:
         raise PackingError(f"a batch of {batch} replicas; at least 1 must move at a time")
     if chunk_steps is not None and chunk_steps < 1:
