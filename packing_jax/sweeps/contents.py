@@ -59,9 +59,10 @@ def described(thing: Any) -> Described:
     """Name, sources and values of a user's object.
 
     Two descriptions agree in sources and values where the modules say the same and the values are the same bits,
-    whatever the session. A module of the user's counts if the object's functions, classes or methods are in it or
-    refer to something of it; installed packages count with the one module that holds the object, and those whose
-    versions a store records (packing_jax, jax, numpy, optax, Python's own) not at all.
+    whatever the session; so do numbers and arrays in the modules' own variables that the functions read. A module of
+    the user's counts if the object's functions, classes or methods are in it or refer to something of it; installed
+    packages count with the one module that holds the object, and those whose versions a store records (packing_jax,
+    jax, numpy, optax, Python's own) not at all.
 
     Args:
         thing: a rule, an energy, an optimizer, an observable; or a function that makes one.
@@ -197,7 +198,9 @@ class _Walk:
         if _is_users(function.__module__):
             for name in sorted(_names(function.__code__)):
                 referred = function.__globals__.get(name)
-                if isinstance(referred, (FunctionType, type, ModuleType)) or hasattr(referred, "__wrapped__"):
+                code = isinstance(referred, (FunctionType, type, ModuleType)) or hasattr(referred, "__wrapped__")
+                # numbers too: what a module reads from the command line or a file is not in its source
+                if name in function.__globals__ and (code or _is_data(referred)):
                     parts.append([name, self.content(referred)])
         return parts
 
@@ -235,6 +238,15 @@ def _named_and_versioned(thing: Any) -> bool:
     for part in name.split("."):
         found = getattr(found, part, None)
     return found is thing
+
+
+def _is_data(value: Any) -> bool:
+    """Whether this is a number, a text, an array, or a container of such."""
+    if isinstance(value, dict):
+        return all(map(_is_data, (*value, *value.values())))
+    if isinstance(value, (tuple, list, set, frozenset)):
+        return all(map(_is_data, value))
+    return type(value) in _PLAIN or isinstance(value, (float, complex, bytes, np.ndarray, np.generic, jax.Array))
 
 
 def _closed_over(function: FunctionType) -> Iterator[Any]:

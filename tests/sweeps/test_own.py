@@ -188,6 +188,20 @@ class TestKnownAgain:
             assert described(was) == described(was)
             _differ(described(was), described(now), "the values that it holds differ")
 
+    def test_numbers_that_a_module_does_not_say(self, user):
+        """Its variables may come from the command line, and are not in its source."""
+        name = user("import numpy as np\nK, P = 1.0, {'a': np.ones(2)}\ndef rule(x):\n    return K * x * P['a']\n")
+        module = _module(name)
+        was = described(module.rule)
+        assert was == described(module.rule)
+        for variable, value in (("K", 2.0), ("P", {"a": np.zeros(2)}), ("P", None)):
+            before = getattr(module, variable)
+            setattr(module, variable, value)
+            _differ(was, described(module.rule), "the values that it holds differ")
+            setattr(module, variable, before)
+        module.other = 3.0  # which it does not read
+        assert was == described(module.rule)
+
     def test_values_that_are_equal(self, user):
         module = _module(user())
         for make in (
