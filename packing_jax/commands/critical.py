@@ -12,8 +12,8 @@ import tyro
 from tqdm import tqdm
 
 from packing_jax.errors import PackingError
+from packing_jax.sweeps.field_types import Mixture
 from packing_jax.sweeps.model import CouplingName, RuleName
-from packing_jax.sweeps.spheres import Mixture
 
 if TYPE_CHECKING:  # what they import takes as long as the rest of the command line
     from packing_jax.criticality.search import SearchResult

@@ -13,10 +13,11 @@ from packing_jax.commands.progress_bar import Log, ProgressReport
 from packing_jax.commands.report import ReportCommand
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.cluster import connected
+from packing_jax.sweeps.field_types import Mixture
 from packing_jax.sweeps.model import CouplingName
 from packing_jax.sweeps.progress import Stop, seconds
 from packing_jax.sweeps.run import run_sweep
-from packing_jax.sweeps.spheres import Mixture, Sweep
+from packing_jax.sweeps.spheres import Sweep
 
 _BEGAN = time.monotonic()  # what --max-walltime counts from
 

@@ -19,11 +19,12 @@ from packing_jax.criticality.search import Answer, Ask, Round, SearchResult, Sea
 from packing_jax.drive.run import Progress, run
 from packing_jax.errors import PackingError
 from packing_jax.spheres.geometry import ball_volume, check_dim
+from packing_jax.sweeps.field_types import Mixture
 from packing_jax.sweeps.files import write_all
 from packing_jax.sweeps.manifest import digest_of
 from packing_jax.sweeps.model import CouplingName, RuleName
 from packing_jax.sweeps.schema import scratch
-from packing_jax.sweeps.spheres import Mixture, Sweep
+from packing_jax.sweeps.spheres import Sweep
 from packing_jax.versions import provenance
 
 BUDGET = 10**10

@@ -161,8 +161,12 @@ class Layout(NamedTuple):
                 sizes.setdefault(dim, n) != n for dim, n in zip(dims, shape, strict=True)
             ):
                 raise PackingError(f"{name} has the axes {dims} and the shape {shape}, which do not go together")
+            if 0 in shape:
+                raise PackingError(f"{name} has the shape {shape}, in which there is nothing to store")
             if np.dtype(dtype).kind not in "fiub":
                 raise PackingError(f"{name} holds {dtype}; a store holds numbers")
+        for name in set(shapes) & set(sizes):
+            raise PackingError(f"{name} is an array and also an axis of another one; choose another name for it")
         size = cells * sum(math.prod(one.shape) * np.dtype(one.dtype).itemsize for one in self.arrays.values())
         if size > LARGEST_STORE:
             raise PackingError(

@@ -38,6 +38,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import jax.numpy as jnp
 import numpy as np
 
 from packing_jax.drive.chunk import Observable
@@ -177,7 +178,7 @@ class Spec:
 
     def differences(self: S, asked: S) -> list[str]:
         """Why another specification is not this one with more steps, replicas or values of its axes, in words."""
-        here = asked.fixed
+        here = {**asked.axes, **asked.fixed}  # what is fixed there may be an axis here
         found = [
             f"{name.replace('_', ' ')} is {str(was)[:80]} there and {str(here.get(name))[:80]} here"
             for name, was in self.fixed.items()
@@ -220,7 +221,14 @@ def plain(value: Any) -> Any:
 
 def _recorded(name: str, leaf: Any) -> Variable:
     """How a record is stored, whose values at all times have this shape and type."""
-    dtype = {"f": "float32", "b": "int8"}.get(np.dtype(leaf.dtype).kind, "int32")
+    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+        raise PackingError(f"the observable {name} is complex; a store holds real numbers: record its two parts")
+    if jnp.issubdtype(leaf.dtype, jnp.floating):
+        dtype = "float32"
+    elif leaf.dtype == bool:
+        dtype = "int8"
+    else:
+        dtype = "int32" if np.can_cast(leaf.dtype, np.int32) else np.dtype(leaf.dtype).name
     return Variable(tuple(f"{name}_{axis}" for axis in range(len(leaf.shape) - 1)), tuple(leaf.shape[1:]), dtype)
 
 

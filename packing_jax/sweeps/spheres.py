@@ -6,9 +6,9 @@ place in the sweep: the same replica is the same trajectory in any sweep that co
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import Field, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from packing_jax.spheres.potential import overlap
 from packing_jax.spheres.start import gather_replicas
 from packing_jax.spheres.system import stack
 from packing_jax.sweeps.contents import described, name_of
+from packing_jax.sweeps.field_types import Mixture, check_types, stored_field
 from packing_jax.sweeps.manifest import Name
 from packing_jax.sweeps.model import (
     CouplingName,
@@ -41,8 +42,6 @@ from packing_jax.sweeps.own import given_again
 from packing_jax.sweeps.schema import MOST_CELLS, Table, Variable
 from packing_jax.sweeps.spec import Spec, plain
 from packing_jax.sweeps.trajectory import Trajectories, check_trajectory
-
-Mixture = Literal["mono", "1:1.4"]
 
 _MOST_RECORDS = 10**6
 _MOST_PARTICLES = 10**8  # 32-bit indices
@@ -211,6 +210,8 @@ class Sweep(Spec):
             if not isinstance(values := getattr(self, name), (tuple, list, np.ndarray, type(None))):
                 raise PackingError(f"{name} is {values!r}; it must be a tuple of numbers, such as (0.6,) for one")
         spec = super().checked()
+        elsewhere = ("rule", "sizes", *_OWN)  # are checked
+        check_types({one.name: getattr(spec, one.name) for one in fields(spec) if one.name not in elsewhere})
         spec = replace(spec, kick=check_model(spec), replicas=3 if spec.replicas is None else spec.replicas)
         _check_numbers(spec)
         batches = takes_batches(spec)
@@ -245,7 +246,7 @@ class Sweep(Spec):
         """
         given_again(attributes.get("own", {}), self.own, self.trust_rule)
         known = [one for one in fields(self) if one.name not in _OWN and (one.name != "rule" or "rule" not in self.own)]
-        return replace(self, **{one.name: _recorded(one, attributes) for one in known}).checked()
+        return replace(self, **{one.name: stored_field(one, attributes) for one in known}).checked()
 
     def trusted(self, attributes: Mapping[str, Any]) -> tuple[str, ...]:
         """A sentence for each object that has no source and was taken for the one in the store."""
@@ -300,7 +301,7 @@ def _check_numbers(spec: Sweep) -> None:
     if not 1 <= spec.dim <= MAX_DIM:
         raise PackingError(f"the dimension is {spec.dim}; it must be from 1 to {MAX_DIM}")
     numbers = _numbers(spec)
-    if not numbers or not all(type(n) is int for n in numbers) or len(set(numbers)) < len(numbers):
+    if not numbers or len(set(numbers)) < len(numbers):
         raise PackingError(f"the numbers of particles are {numbers}; they must be different whole numbers")
     if min(numbers) < 2:
         raise PackingError(f"{min(numbers)} particles; at least 2 are needed for a pair")
@@ -360,31 +361,3 @@ def replica_key(seed: int, phi: float, kick: float, batch_fraction: float, repli
         bits = int(np.float64(value).view(np.uint64))
         key = jax.random.fold_in(jax.random.fold_in(key, bits & 0xFFFFFFFF), bits >> 32)
     return jax.random.fold_in(key, replica)
-
-
-# --- a store's word for it ------------------------------------------------------------------------------------
-
-
-def _recorded(field: Field[Any], attributes: Mapping[str, Any]) -> Any:
-    """The value of a field in the attributes of a store."""
-    name, value = field.name, attributes.get(field.name, field.default)
-    kinds: tuple[type, ...] = (int,)
-    if name in (*_AXES, "extended_from"):
-        value = tuple(value) if isinstance(value, list | tuple) else (None,)
-        kinds = (int,) if name == "extended_from" else (int, float)
-    elif name in ("particles", "sizes"):
-        value = tuple(value) if isinstance(value, list) else value
-        kinds = (int,) if name == "particles" else (type(None),) if value is None else (int, float)
-    elif name in ("rule", "coupling", "mixture"):
-        kinds = (str,)
-    elif name in ("correlation", "exponent"):
-        kinds = (int, float)
-    elif name == "record_every":
-        kinds = (int, type(None))
-    elif name == "trajectory":
-        kinds = (str, type(None))
-    if not all(type(one) in kinds for one in (value if isinstance(value, tuple) else (value,))) or (
-        name == "mixture" and value not in get_args(Mixture)
-    ):
-        raise PackingError(f"the store says {name} = {str(attributes.get(name))[:80]}; that is no sweep")
-    return value

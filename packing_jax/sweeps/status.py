@@ -78,7 +78,9 @@ def format_status(directory: Path, facts: dict[str, Any]) -> str:
     lines += [f"{one['axis']}_c so far: {format_transition(one)}" for one in facts["transitions"]]
     lines += [f"failed: {reason}" for reason in facts["reasons"]]
     if state == "stopped":
-        lines.append(how_it_goes_on(directory, facts["own"]))
+        here = facts["kind"] == "spheres"
+        elsewhere = "run_sweep with its specification and resume=True goes on"
+        lines.append(how_it_goes_on(directory, facts["own"]) if here else elsewhere)
     return "\n".join(lines)
 
 

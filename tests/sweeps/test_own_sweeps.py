@@ -7,6 +7,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -188,9 +190,26 @@ class TestInPython:
         assert any("was trusted to be the one" in note for note in outcome.notes)
         assert any("was trusted" in one for one in status(tmp_path / "own")["sessions"][-1]["trusted"])
 
+    def test_records_of_any_type_of_numbers(self, tmp_path):
+        record = {
+            "many": lambda _: jnp.uint32(4_000_000_000),
+            "half": lambda seen: seen.side.astype(jnp.bfloat16),
+            "yes": lambda seen: seen.side > 0,
+        }
+        run_sweep(small(record=record, phi=(0.3,)), tmp_path / "own")
+        results = opened(tmp_path / "own")
+        assert (results["many"] == 4_000_000_000).all()
+        side = np.sqrt(32 * np.pi / 4 / 0.3)
+        np.testing.assert_allclose(results["half"], side, rtol=2**-8)
+        assert results["yes"].dtype == np.int8
+
     @pytest.mark.parametrize(
         ("given", "words"),
         [
+            ({"record": {"wave": lambda seen: jax.lax.complex(seen.side, seen.side)}}, "wave is complex; a store"),
+            ({"record": {"none": lambda _: jnp.zeros(0)}}, "in which there is nothing to store"),
+            ({"record": {"both": lambda seen: (seen.side, seen.side)}}, "both returns an object of type tuple"),
+            ({"record": {"x": lambda seen: seen.positions[0], "x_0": lambda seen: seen.side}}, "x_0 is an array and"),
             ({"rule": 3}, "the rule is of type int; it must be a packing_jax rule, an optax optimizer, or a function"),
             ({"rule": "metropolis"}, "'metropolis'; it must be bro, sgd, ro or langevin, or an object of your own"),
             ({"rule": lambda _: 3}, "makes an object of type int; it must make a packing_jax rule"),

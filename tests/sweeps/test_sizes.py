@@ -79,6 +79,12 @@ def test_one_size_is_no_axis():
     assert dataclasses.replace(SIZES, particles=(32,)).checked() == dataclasses.replace(SIZES, particles=32).checked()
 
 
+def test_one_size_does_not_become_several():
+    one, several = dataclasses.replace(SIZES, particles=32).checked(), SIZES.checked()
+    with pytest.raises(PackingError, match=r"particles is 32 there and \(32, 64\) here"):
+        one.extended(several)
+
+
 def test_stopped_and_extended(both, tmp_path):
     assert run_sweep(SIZES, tmp_path, batch=3, chunk_steps=50, stop=Soon()).stopped == "SIGTERM"
     assert status(tmp_path)["missing"] > 0

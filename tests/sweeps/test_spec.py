@@ -200,6 +200,9 @@ def test_status_and_rerun(whole):
     between = {"axis": "load", "low": 0.5, "high": 6.0}
     assert facts["transitions"] == [{**between, "at": {"dim": dim, "rate": 0.1}} for dim in (6, 10)]
     assert "load_c so far: between 0.5 and 6 (dim 6, rate 0.1)" in format_status(whole, facts)
+    stopped = format_status(whole, {**facts, "missing": 1})
+    assert stopped.endswith("run_sweep with its specification and resume=True goes on")
+    assert format_status(whole, {**facts, "missing": 1, "kind": "spheres"}).endswith(f"--resume {whole} goes on")
     same, sentence = rerun(whole, 9, SPEC)
     assert (same, sentence) == (
         True,
@@ -255,6 +258,8 @@ GOOD = Layout(
         ({"finals": {"x": Variable(("a",), (3,))}}, "do not go together"),
         ({"finals": {"x": Variable(("n",), (3, 2))}}, "do not go together"),
         ({"finals": {"x": Variable(("n",), (3,), "object")}}, "holds object; a store holds numbers"),
+        ({"finals": {"x": Variable(("n",), (0,))}}, "there is nothing to store"),
+        ({"finals": {"x": Variable(("r",), (3,))}}, "r is an array and also an axis of another one"),
         ({"finals": {"x": Variable(("n",), (2**40,))}}, "GiB; the limits are"),
         ({"cells": Cells({"a": (1,)}, 10**7)}, "10000000 cells"),
     ],

@@ -10,6 +10,7 @@ import xarray as xr
 import packing_jax as pj
 from packing_jax.drive.run import state_like
 from packing_jax.errors import PackingError
+from packing_jax.sweeps.field_types import check_types
 from packing_jax.sweeps.model import make_rule
 from packing_jax.sweeps.run import run_sweep
 from packing_jax.sweeps.schema import sealed
@@ -222,12 +223,35 @@ def test_progress_rises_to_the_end(tmp_path):
         ({"rule": "sgd", "batch_fraction": (0.5, 1.01)}, "at most 1"),
         ({"batch_fraction": (0.5,)}, "belongs to the rule sgd"),
         ({"phi": (0.1, float("nan"))}, "phi"),
+        ({"replicas": True}, "replicas is True; it must be a whole number"),
     ],
 )
 def test_bad_input_leaves_nothing(tmp_path, changes, message):
     with pytest.raises(PackingError, match=message):
         run_sweep(like(**changes), tmp_path / "new")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"phi": 0.3}, r"phi is 0.3; it must be a tuple, each entry a number"),
+        ({"phi": (0.3, "a")}, r"phi is \(0.3, 'a'\); it must be a tuple"),
+        ({"kick": (None,)}, r"kick is \(None,\); it must be a tuple"),
+        ({"particles": 12.5}, "particles is 12.5; it must be different whole numbers, or one"),
+        ({"steps": "5"}, "steps is '5'; it must be a whole number"),
+        ({"replicas": 1.5}, "replicas is 1.5; it must be a whole number"),
+        ({"record_every": 2.5}, "record every is 2.5; it must be a whole number"),
+        ({"seed": 1.5}, "seed is 1.5; it must be a whole number"),
+        ({"exponent": "a"}, "exponent is 'a'; it must be a number"),
+        ({"correlation": "a"}, "correlation is 'a'; it must be a number"),
+        ({"mixture": "2:1"}, "mixture is '2:1'; it must be mono or 1:1.4"),
+        ({"trajectory": 3}, "trajectory is 3; it must be a text"),
+    ],
+)
+def test_fields_of_another_type(changes, message):
+    with pytest.raises(PackingError, match=message):  # a Sweep's annotations are checked first in the tests
+        check_types(changes)
 
 
 def test_a_sweep_too_large_for_any_disk_or_memory():
