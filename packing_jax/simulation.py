@@ -15,7 +15,7 @@ from jax import Array
 from packing_jax import observables
 from packing_jax.drive.chunk import Observable
 from packing_jax.drive.kind import Kind, Problem, Replicas
-from packing_jax.drive.run import Progress, Result, run
+from packing_jax.drive.run import Progress, Result, default_batch, run
 from packing_jax.drive.schedule import check_times, log_times
 from packing_jax.errors import PackingError
 from packing_jax.spheres.particles import particles_of
@@ -101,7 +101,7 @@ def simulate(
     A leading replica axis may stand on ``system`` (see :func:`packing_jax.spheres.system.stack`), on the rule's
     hyperparameters, on ``key`` and on ``start``; what has none is shared. One key and R replicas give replica r the
     key ``fold_in(key, r)``. A replica's trajectory depends on its own system, rule, key and start only: it is the same
-    bits in any batch and in chunks of any length.
+    bits in any batch and in chunks of any length; of a kind that is not exact, in any of the same width.
 
     Args:
         system: a :class:`packing_jax.System`, or any :class:`packing_jax.drive.kind.Problem`.
@@ -113,8 +113,9 @@ def simulate(
             :class:`packing_jax.observables.Configuration`). When None: activity, energy and msd of spheres, which are
             in :mod:`packing_jax.observables` to be named beside others; nothing of another kind.
         times: increasing steps from 0 to ``steps`` to record at; logarithmic ones when None.
-        batch: replicas that move at the same time; chosen from N when None. Changes nothing but speed.
-        chunk_steps: steps between two looks of the host; about half a second's worth when None. Likewise.
+        batch: replicas that move at the same time; chosen from N when None. Changes nothing but speed; of a kind
+            that is not exact it is the width of a device's block, which rounds, and is kept as the attribute ``width``.
+        chunk_steps: steps between two looks of the host; about half a second's worth when None. Only speed changes.
         skin: of spheres, the extra reach of the neighbour rows in mean diameters; follows the run when None. Likewise.
         on_progress: called after every chunk.
 
@@ -132,6 +133,7 @@ def simulate(
     kind, replicas, batched = prepared(system, rule, key, start, skin)
     if record is None:
         record = DEFAULT_RECORD if isinstance(system, System) else {}
+    batch = default_batch(kind, replicas) if batch is None else batch
     results: dict[int, Result] = {}
     for index, result in run(kind, replicas, times, check_record(record), batch, chunk_steps, on_progress):
         if result.failed:
@@ -151,7 +153,7 @@ def simulate(
         final={name: pick(values) for name, values in final.items()},
         absorbed_at=pick(np.array([one.absorbed_at for one in ordered], np.int32)),
         parameters=_parameters(system, rule, (len(ordered),) if batched else ()),
-        attributes=_attributes(system, rule),
+        attributes=_attributes(system, rule) | ({} if kind.exact else {"width": batch}),
     )
 
 

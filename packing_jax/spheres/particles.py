@@ -51,7 +51,7 @@ class Work(NamedTuple):
 class Particles:
     """The kind of spheres: what its program's shapes are, and how they may change."""
 
-    plan: Plan  #: of the neighbour search
+    plan: Plan  #: of the neighbour search, all that the program depends on: the others are looked at on the host
     tunes: bool = field(default=True, compare=False)  #: skins and capacities may follow the run
     lists: bool = field(default=True, compare=False)  #: active-only steps may be used where the rule allows them
     exact = True
