@@ -14,7 +14,7 @@ from packing_jax.spheres.geometry import mixture_1_to_1_4
 from packing_jax.spheres.potential import Overlap, PairEnergy, overlap
 from packing_jax.spheres.rules import Rule, bro, langevin, random_organization, sgd
 from packing_jax.spheres.system import System
-from packing_jax.sweeps.contents import name_of
+from packing_jax.sweeps.fingerprint import name_of
 from packing_jax.trees import named_leaves
 
 _SHORTEST_KICK = 2.0**-24  # box sides, 256 quanta of the coordinates

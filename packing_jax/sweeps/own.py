@@ -2,7 +2,8 @@
 
 A store keeps of such an object a name, a digest of the source of every module of the user's that it runs, and a digest
 of the values it holds: what its functions close over, their defaults, the arguments of partials, fields, arrays
-(:mod:`packing_jax.sweeps.contents`). A sweep that goes on is given the object again, and refuses another version of it.
+(:mod:`packing_jax.sweeps.fingerprint`). A sweep that goes on is given the object again, and refuses another version of
+it.
 
 Nothing here imports a module because a store names it. Only :func:`imported` imports, and it is called with words of
 the present command line alone.
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from packing_jax.errors import PackingError
-from packing_jax.sweeps.contents import Described, described, file_digest
+from packing_jax.sweeps.fingerprint import Described, described, file_digest
 
 # --- by name, from this command line --------------------------------------------------------------------------
 

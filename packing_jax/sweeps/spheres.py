@@ -25,8 +25,8 @@ from packing_jax.spheres.particles import particles_of
 from packing_jax.spheres.potential import overlap
 from packing_jax.spheres.start import gather_replicas
 from packing_jax.spheres.system import stack
-from packing_jax.sweeps.contents import described, name_of
 from packing_jax.sweeps.field_types import Mixture, check_types, stored_field
+from packing_jax.sweeps.fingerprint import described, name_of
 from packing_jax.sweeps.manifest import Name
 from packing_jax.sweeps.model import (
     CouplingName,

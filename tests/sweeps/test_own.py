@@ -15,7 +15,7 @@ import optax
 import pytest
 
 from packing_jax import PackingError, bro
-from packing_jax.sweeps.contents import Described, described, name_of
+from packing_jax.sweeps.fingerprint import Described, described, name_of
 from packing_jax.sweeps.own import check_same, imported
 
 MODULE = """
