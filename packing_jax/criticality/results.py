@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from packing_jax.criticality.stationarity import Drift, final_activity, final_drift
 from packing_jax.errors import PackingError
-from packing_jax.foreign import check_memory, check_metadata
+from packing_jax.untrusted import check_memory, check_metadata
 
 if TYPE_CHECKING:
     import xarray as xr

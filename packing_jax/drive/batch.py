@@ -15,8 +15,8 @@ import numpy as np
 
 from packing_jax.devices import local_devices
 from packing_jax.drive.chunk import State
-from packing_jax.drive.devices import Spread
 from packing_jax.drive.kind import Kind, Replicas
+from packing_jax.drive.spread import Spread
 
 
 class Batch:

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from packing_jax.drive.devices import BY_REPLICA, mesh_of
 from packing_jax.drive.kind import AXES, Clock, Kind, Replicas
+from packing_jax.drive.spread import BY_REPLICA, mesh_of
 
 #: A function of what a kind shows of a configuration.
 Observable = Callable[..., Array]
@@ -130,7 +130,7 @@ def chunk(
 ) -> tuple[State, Any]:
     """At most ``most`` steps of every live replica, recording ``record`` at the steps of ``schedule``; and what is met.
 
-    The devices are those that the replicas lie on, see :class:`packing_jax.drive.devices.Spread`. What is met has one
+    The devices are those that the replicas lie on, see :class:`packing_jax.drive.spread.Spread`. What is met has one
     entry a device there.
     """
     compiled: tuple[State, Any] = on_devices(kind, record, mesh_of(replicas.key), replicas, state, schedule, most)

@@ -17,5 +17,8 @@ def known_spec(attributes: Mapping[str, Any]) -> Spec:
     """
     kind = stored_kind(attributes)
     if kind != Sweep.kind:
-        raise PackingError(f"the store holds a sweep of {kind}: give its specification again, to go on with it")
+        raise PackingError(
+            f"the store holds a sweep of {kind}: give its specification again, in Python, "
+            "run_sweep(specification, directory, resume=True)"
+        )
     return Sweep()

@@ -18,9 +18,9 @@ import numpy as np
 from numcodecs import Zstd
 
 from packing_jax.errors import PackingError
-from packing_jax.foreign import LARGEST_STORE
 from packing_jax.sweeps import files
 from packing_jax.sweeps.manifest import Name, digest_of
+from packing_jax.untrusted import LARGEST_STORE
 
 #: Where a cell is: a place along each axis, and the replica number.
 Index = tuple[int, ...]

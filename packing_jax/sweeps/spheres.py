@@ -18,7 +18,6 @@ from jax import Array
 from packing_jax.drive.kind import Kind, Replicas
 from packing_jax.drive.schedule import STEP_LIMIT, linear_times, log_times
 from packing_jax.errors import PackingError
-from packing_jax.foreign import LARGEST_STORE
 from packing_jax.simulation import DEFAULT_RECORD, check_record
 from packing_jax.spheres.geometry import MAX_DIM
 from packing_jax.spheres.particles import particles_of
@@ -42,6 +41,7 @@ from packing_jax.sweeps.own import given_again
 from packing_jax.sweeps.schema import MOST_CELLS, Table, Variable
 from packing_jax.sweeps.spec import Spec, plain
 from packing_jax.sweeps.trajectory import Trajectories, check_trajectory
+from packing_jax.untrusted import LARGEST_STORE
 
 _MOST_RECORDS = 10**6
 _MOST_PARTICLES = 10**8  # 32-bit indices

@@ -19,7 +19,7 @@ import jax, jax.numpy as jnp, numpy as np
 import packing_jax as pj
 from packing_jax.drive.batch import Batch
 from packing_jax.drive.chunk import on_devices
-from packing_jax.drive.devices import mesh_of
+from packing_jax.drive.spread import mesh_of
 from packing_jax.spheres.neighbors import plan_for
 from packing_jax.drive.run import begin
 from packing_jax.simulation import DEFAULT_RECORD

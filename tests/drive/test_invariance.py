@@ -43,8 +43,10 @@ Make = Callable[[Any, Any], Any]
 CASES: dict[str, tuple[Callable[[int], System], Make]] = {
     "bro": (_spheres, lambda kick, _: pj.bro(kick)),
     "ro": (_spheres, lambda kick, _: pj.random_organization(kick, "pair")),
+    "ro particle": (_spheres, lambda kick, _: pj.random_organization(kick)),
     "langevin": (_spheres, lambda kick, _: pj.langevin(kick)),
     "sgd": (_spheres, _with_momentum),
+    "sgd selective": (_spheres, lambda kick, f: pj.sgd(Partial(optax.sgd, learning_rate=kick), f, selective=True)),
     "mixture, bro normalised": (_mixture, lambda kick, _: pj.bro(kick, "particle-normalised")),
     "mixture, sgd particle": (_mixture, lambda kick, f: pj.sgd(Partial(optax.sgd, learning_rate=kick), f, "particle")),
 }
