@@ -153,7 +153,7 @@ def test_the_lines_for_slurm(environment, whole, tmp_path):
     for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
-    readme = (Path(packing_jax.__file__).parents[1] / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
     (lines,) = re.findall(r"```python\n(from dask[^`]*SLURMCluster[^`]*)```", readme)
     small = f"{SPEC!r}, {str(tmp_path / 'sweep')!r}"
     for old, new in (("jobs=10", "jobs=2"), ('Sweep(phi=(0.59, 0.6, 0.61), replicas=64), "big"', small)):

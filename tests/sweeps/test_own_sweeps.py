@@ -14,7 +14,6 @@ import optax
 import pytest
 import xarray as xr
 
-import packing_jax
 from packing_jax import PackingError, PairEnergy, bro, pair_rule
 from packing_jax.commands.main import main
 from packing_jax.sweeps.own import changed_modules
@@ -361,7 +360,7 @@ class TestOnWorkers:
         assert changed_modules(stored) == [name]
 
 
-EXAMPLE = Path(packing_jax.__file__).parents[1] / "docs" / "examples" / "own_rule.py"
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "own_rule.py"
 
 
 def test_the_example(tmp_path):
