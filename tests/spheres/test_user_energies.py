@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from pair_oracle import finite_difference, lennard_jones, overlapping_system, pairs_of
 
@@ -17,6 +18,8 @@ from packing_jax import (
     PairEnergy,
     System,
     mixture_1_to_1_4,
+    sgd,
+    simulate,
     total_energy,
 )
 from packing_jax.spheres import geometry
@@ -143,6 +146,32 @@ def test_a_jax_md_potential_with_a_cutoff_of_its_own(jax_md: ModuleType) -> None
         theirs = cut(jnp.asarray(r[np.triu_indices(25, 1)]), 1.0, 1.0).sum()
         assert float(value_and_gradient(system, jnp.asarray(x))[0]) == pytest.approx(float(theirs), rel=1e-9)
         assert theirs < 0
+        run = simulate(system, sgd(optax.sgd(0.01)), 20, jax.random.key(0), start=x, record={}, times=np.array([20]))
+        assert _apart(run.positions, _descended(system, x, 0.01, 20), side) < 1e-8
+
+
+def _descended(system: System, x: np.ndarray, rate: float, steps: int) -> np.ndarray:
+    """Gradient descent on the energy of all pairs, by hand; lengths in diameters."""
+    for _ in range(steps):
+        x = x - rate * np.asarray(value_and_gradient(system, jnp.asarray(x))[1])
+    return x
+
+
+def _apart(one: np.ndarray, other: np.ndarray, side: float) -> float:
+    """The largest distance between two configurations, along an axis."""
+    return float(np.max(np.abs(geometry.minimum_image(one - other, side))))
+
+
+def test_an_inverse_power_with_a_cutoff_is_descended() -> None:
+    """The driver's rows reach as far as the energy: the run is that of all pairs, most of them beyond contact."""
+    with jax.enable_x64(True):
+        side, x = 6.0, 6.0 * np.stack(np.meshgrid(np.arange(5) / 5, np.arange(5) / 5), axis=-1).reshape(-1, 2)
+        x = x + 0.04 * np.random.default_rng(8).standard_normal(x.shape)
+        system = System.from_diameters(1.0, 25, 2, energy=LONGER["inverse power"], box=side, dtype=np.float64)
+        run = simulate(system, sgd(optax.sgd(0.002)), 20, jax.random.key(0), start=x, record={}, times=np.array([20]))
+        by_hand = _descended(system, x, 0.002, 20)
+        assert _apart(run.positions, by_hand, side) < 1e-8
+        assert _apart(by_hand, x, side) > 1e-3
 
 
 def test_no_list_of_active_particles_where_forces_reach_beyond_contact() -> None:
