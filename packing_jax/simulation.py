@@ -68,7 +68,15 @@ class Trajectory:
 
     @property
     def positions(self) -> np.ndarray:
-        """(..., N, dim) final positions of spheres, in [0, box)."""
+        """(..., N, dim) final positions of spheres, in [0, box).
+
+        Raises:
+            PackingError: the run was of another kind, whose last configuration is in ``final``.
+        """
+        if "positions" not in self.final:
+            raise PackingError(
+                f"positions are of spheres; the last configuration here is final: {', '.join(self.final)}"
+            )
         return self.final["positions"]
 
     def to_xarray(self) -> "xr.Dataset":
@@ -105,7 +113,8 @@ def simulate(
 
     Args:
         system: a :class:`packing_jax.System`, or any :class:`packing_jax.drive.kind.Problem`.
-        rule: one of :mod:`packing_jax.spheres.rules`, or any object with its two methods that is a pytree.
+        rule: of spheres one of :mod:`packing_jax.spheres.rules`, or of a class of :class:`Rule` of your own; of another
+            kind what its ``prepare`` takes.
         steps: moves to make; absorbed replicas stop earlier, and keep their last measurement to the end.
         key: ``jax.random.key(seed)``, () or (R,).
         start: (N, dim) or (R, N, dim) positions in the unit of the box; independent uniform ones when None.

@@ -4,12 +4,28 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+import pytest
 
-from packing_jax import (
-    PairEnergy,
-    System,
-)
+from packing_jax import PairEnergy, System, total_energy
+from packing_jax.spheres import geometry
+from packing_jax.spheres.energy import pair_rows, pair_slopes
 from packing_jax.spheres.potential import Overlap
+
+#: Compiled once for all tests: eager derivatives would compile each operation alone.
+value_and_gradient = jax.jit(jax.value_and_grad(total_energy, argnums=1))
+value_and_both = jax.jit(jax.value_and_grad(total_energy, argnums=(0, 1)))
+pairs_along = jax.jit(pair_rows)
+to_fixed = jax.jit(geometry.to_fixed)
+slopes_of = jax.jit(pair_slopes)
+
+
+@jax.jit
+def curvature_along(system: System, x: jax.Array, v: jax.Array) -> jax.Array:
+    """Hessian-vector product."""
+    return jax.jvp(lambda y: jax.grad(total_energy, argnums=1)(system, y), (x,), (v,))[1]
+
+
+FAMILY = [pytest.param(1.0, id="linear"), pytest.param(2.0, id="harmonic"), pytest.param(2.5, id="hertzian")]
 
 
 def pairs_of(x: np.ndarray, sigma: np.ndarray, box: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

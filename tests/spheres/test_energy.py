@@ -9,7 +9,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pair_oracle import crowd, energy_of, finite_difference, gradient_of, lennard_jones, overlapping_system, pairs_of
+from pair_oracle import (
+    FAMILY,
+    crowd,
+    curvature_along,
+    energy_of,
+    finite_difference,
+    gradient_of,
+    lennard_jones,
+    overlapping_system,
+    pairs_along,
+    pairs_of,
+    slopes_of,
+    to_fixed,
+    value_and_both,
+    value_and_gradient,
+)
 
 from packing_jax import (
     HARMONIC,
@@ -22,26 +37,8 @@ from packing_jax import (
     stack,
     total_energy,
 )
-from packing_jax.spheres import geometry
-from packing_jax.spheres.energy import all_pairs_rows, pair_rows, pair_slopes
+from packing_jax.spheres.energy import all_pairs_rows
 from packing_jax.spheres.potential import Overlap
-
-#: Compiled once for all tests: eager derivatives would compile each operation alone.
-value_and_gradient = jax.jit(jax.value_and_grad(total_energy, argnums=1))
-value_and_both = jax.jit(jax.value_and_grad(total_energy, argnums=(0, 1)))
-pairs_along = jax.jit(pair_rows)
-to_fixed = jax.jit(geometry.to_fixed)
-slopes_of = jax.jit(pair_slopes)
-
-
-@jax.jit
-def curvature_along(system: System, x: jax.Array, v: jax.Array) -> jax.Array:
-    """Hessian-vector product."""
-    return jax.jvp(lambda y: jax.grad(total_energy, argnums=1)(system, y), (x,), (v,))[1]
-
-
-FAMILY = [pytest.param(1.0, id="linear"), pytest.param(2.0, id="harmonic"), pytest.param(2.5, id="hertzian")]
-
 
 # --- pair energies --------------------------------------------------------------------------------------------
 
