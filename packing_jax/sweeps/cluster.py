@@ -30,7 +30,7 @@ from packing_jax.sweeps.manifest import Entry, digest_of
 from packing_jax.sweeps.own import changed_modules
 from packing_jax.sweeps.progress import Stop
 from packing_jax.sweeps.schema import Index, description, scratch, stored_width
-from packing_jax.sweeps.spec import Spec
+from packing_jax.sweeps.spec import Spec, check_settings
 from packing_jax.sweeps.store import Store, cannot_write
 from packing_jax.versions import provenance
 
@@ -78,6 +78,7 @@ def work(task: Task) -> Ended:
     attributes = description(directory)
     if changed := changed_modules(attributes.get("own", {})):
         raise PackingError(f"a worker has another version of {', '.join(changed)} than the process that owns the sweep")
+    check_settings(attributes)
     versions = provenance(exact=stored_width(attributes) is None)
     layout = task.spec.layout("")._replace(attributes=attributes)
     names = [layout.cells.name(cell) for cell in task.cells]
