@@ -211,7 +211,7 @@ def prepared(system: Any, rule: Any, key: Array, start: Any, skin: float | None 
 def _traced(*arguments: Any) -> bool:
     try:
         leaves = jax.tree.leaves(arguments)
-    except RecursionError as error:
+    except (RecursionError, SystemError) as error:  # the latter is how jax 0.12 passes the former on
         raise PackingError("an argument is nested too deeply; it must be a tree of some levels") from error
     return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 

@@ -173,6 +173,7 @@ def total_energy(
     """
     _check_places(system, positions)
     rows = all_pairs_rows(system.particles) if rows is None else rows
-    if not jnp.issubdtype(jnp.result_type(rows), jnp.integer) or jnp.ndim(rows) != 2 or len(rows) != system.particles:
-        raise PackingError(f"the rows have shape {jnp.shape(rows)}; they must be integers, ({system.particles}, K)")
+    known = isinstance(rows, (Array, np.ndarray)) and rows.ndim == 2 and len(rows) == system.particles
+    if not known or not jnp.issubdtype(rows.dtype, jnp.integer):
+        raise PackingError(f"the rows are {shown(rows)}; they must be integers, ({system.particles}, K)")
     return _total_energy(system, positions, rows)

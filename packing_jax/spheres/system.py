@@ -194,6 +194,10 @@ def _check_box(particles: int, dim: int, box: float) -> None:
     check_dim(dim)
     check_particles(particles)
     check_side(box)
+    if not abs(dim * np.log10(2.0 * float(box))) < 36:
+        raise PackingError(
+            f"the box side is {shown(box)}, and its volume beyond the range of float32; choose another unit of length"
+        )
 
 
 def _precision(dtype: Any) -> np.dtype:
