@@ -134,9 +134,9 @@ def standardised(data: Data) -> Data:
 def principal_components(data: Data, count: int, *, whiten: bool = False) -> Data:
     r"""The first principal components of the inputs, (samples, count), by falling variance (float64).
 
-    z_k = e_k . (x - mean), with mean and covariance (1/P) sum (x - mean)(x - mean)^T of the training samples, and e_k the
-    eigenvector of its k-th largest eigenvalue, its entry of largest size being positive. With ``whiten`` each z_k is
-    divided by the square root of its eigenvalue, so that every component has variance 1.
+    z_k = e_k . (x - mean), with mean and covariance (1/P) sum (x - mean)(x - mean)^T of the training samples, and e_k
+    the eigenvector of its k-th largest eigenvalue, its entry of largest size being positive. With ``whiten`` each z_k
+    is divided by the square root of its eigenvalue, so that every component has variance 1.
 
     Args:
         data: inputs of any shape (samples, ...); they are taken as rows.
@@ -180,7 +180,9 @@ def split(data: Data, samples: int, tests: int = 0, seed: int = 0) -> Data:
     """
     pool = len(data.inputs)
     if samples < 1 or tests < 0 or samples + tests > pool:
-        raise PackingError(f"{samples} samples and {tests} tests were asked for; the set has {pool} in all, from 1 sample")
+        raise PackingError(
+            f"{samples} samples and {tests} tests were asked for; the set has {pool} in all, from 1 sample"
+        )
     if seed < 0:
         raise PackingError(f"the seed is {seed}; it must be 0 or more")
     if tests and data.test_inputs is not None:

@@ -1,10 +1,10 @@
 r"""Sets that are drawn from a key: no files, and every number of their law is known.
 
-Each function is one program of jax: it works under ``jax.jit``, and ``jax.vmap`` over keys draws one set a replica. The
-draws are of float32 whatever the precision, so that float32 and float64 runs of one key see one set, to rounding. Inputs
-and labels of samples 1 to P are the first P of any larger set of the same key and features (but with ``exact``, and where
-jax's partitionable random numbers are switched off): more samples per weight add to the same disorder. Test samples have
-numbers of their own, so that asking for them changes no training sample.
+Each function is one program of jax: it works under ``jax.jit``, and ``jax.vmap`` over keys draws one set a replica.
+The draws are of float32 whatever the precision, so that float32 and float64 runs of one key see one set, to rounding.
+Samples 1 to P are the first P of any larger set of the same key and features: more samples per weight add to the same
+disorder (not with ``exact``, nor where jax's partitionable random numbers are switched off). Test samples have numbers
+of their own, so that asking for them changes no training sample.
 """
 
 import jax
@@ -31,17 +31,17 @@ def gaussian_inputs(
 ) -> Array:
     r"""Gaussian inputs (samples, features) of mean 0 whose covariance has the eigenvalues l^-a, l = 1, 2, ...
 
-    The l-th input has variance l^-a and the inputs are independent: the eigenvectors are the axes. For a model that does
-    not tell directions apart this is as general as any others.
+    The l-th input has variance l^-a and the inputs are independent: the eigenvectors are the axes. For a model that
+    does not tell directions apart this is as general as any others.
 
     Args:
         key: a typed key, ``jax.random.key(seed)``.
         samples: P.
         features: the number of inputs.
         exponent: a of the spectrum; 0 is white.
-        exact: (1/P) sum x x^T, the Hessian of linear regression on these very samples, is diag(l^-a) to rounding, and not
-            only on average. The inputs are then orthonormal columns, uniformly drawn, times sqrt(P l^-a): closed forms in
-            the modes of the Hessian hold axis by axis, with no eigenvectors to compute.
+        exact: (1/P) sum x x^T, the Hessian of linear regression on these very samples, is diag(l^-a) to rounding, and
+            not only on average. The inputs are then orthonormal columns, uniformly drawn, times sqrt(P l^-a): closed
+            forms in the modes of the Hessian hold axis by axis, with no eigenvectors to compute.
         dtype: float32 or float64.
 
     Raises:
@@ -65,8 +65,8 @@ def linear_regression(
 
     The teacher w* is :func:`linear_teacher` of the same key.
 
-    With ``exact`` nothing is left to the draw that closed forms of limiting dynamics rest on: every input comes twice, with
-    +s and with -s as its noise. For the loss (1/2P) sum (w . x - y)^2 of these very samples, to rounding,
+    With ``exact`` nothing is left to the draw that closed forms of limiting dynamics rest on: every input comes twice,
+    with +s and with -s as its noise. For the loss (1/2P) sum (w . x - y)^2 of these very samples, to rounding,
 
     - the minimum is w*, and the Hessian is H = diag(l^-a);
     - the gradients of the samples at the minimum have covariance s^2 H.
@@ -84,8 +84,8 @@ def linear_regression(
         dtype: float32 or float64.
 
     Raises:
-        PackingError: as :func:`gaussian_inputs`; a negative ``noise``; ``exact`` with an odd number of samples, or with fewer
-            than two for each feature.
+        PackingError: as :func:`gaussian_inputs`; a negative ``noise``; ``exact`` with an odd number of samples, or with
+            fewer than two for each feature.
     """
     dtype = float_dtype(dtype)
     s = _scale("noise", noise, dtype)
@@ -113,13 +113,13 @@ def linear_regression(
 
 
 def linear_teacher(key: Array, features: int, *, dtype: DTypeLike = np.float32) -> Array:
-    """The teacher w* (features,) of :func:`linear_regression` with this key: independent entries, normal, of variance 1/features."""
+    """The teacher w* (features,) of :func:`linear_regression` with this key: independent, N(0, 1/features)."""
     dtype = float_dtype(dtype)
     return _normal(_stream(key, _HIDDEN), (features,), dtype) / jnp.sqrt(jnp.asarray(features, dtype))
 
 
 def random_labels(key: Array, samples: int, features: int, *, dtype: DTypeLike = np.float32) -> Data:
-    """White Gaussian inputs (samples, features) with labels +1 or -1 by fair coins: nothing can be learned, only stored.
+    """White Gaussian inputs (samples, features) with labels +1 or -1 by fair coins: nothing to learn, only to store.
 
     Args:
         key: a typed key.
@@ -191,7 +191,7 @@ def gaussian_mixture(
 
 
 def mixture_centre(key: Array, features: int, *, dtype: DTypeLike = np.float32) -> Array:
-    """The centre v (features,) of :func:`gaussian_mixture` with this key: independent entries, standard normal."""
+    """The centre v (features,) of :func:`gaussian_mixture` with this key: independent, N(0, 1)."""
     return _normal(_stream(key, _HIDDEN), (features,), float_dtype(dtype))
 
 
