@@ -36,15 +36,15 @@ def cifar_images(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (SAMPLES, 3072)).astype(np.uint8)
 
 
-def cifar_batch(seed: int = 0) -> bytes:
+def cifar_batch(seed: int = 0, samples: int = SAMPLES) -> bytes:
     """A batch byte for byte as Python 2 wrote those of CIFAR-10, with fewer images."""
-    data = cifar_images(seed).tobytes()
-    numbers = b"".join(b"K" + bytes([label]) for label in labels())
-    names = b"".join(b"U\x05%d.png" % digit + b"q" + bytes([30 + digit]) for digit in range(SAMPLES))
+    data = cifar_images(seed)[:samples].tobytes()
+    numbers = b"".join(b"K" + bytes([label]) for label in labels()[:samples])
+    names = b"".join(b"U\x05%d.png" % digit + b"q" + bytes([30 + digit]) for digit in range(samples))
     return (
         b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03U\x06labelsq\x04]q\x05(" + numbers + b"e"
         b"U\x04dataq\x06cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85q\tU\x01bq\n\x87q\x0b"
-        b"Rq\x0c(K\x01K" + bytes([SAMPLES]) + b"M\x00\x0c\x86q\rcnumpy\ndtype\nq\x0eU\x02u1q\x0fK\x00K\x01\x87q\x10"
+        b"Rq\x0c(K\x01K" + bytes([samples]) + b"M\x00\x0c\x86q\rcnumpy\ndtype\nq\x0eU\x02u1q\x0fK\x00K\x01\x87q\x10"
         b"Rq\x11(K\x03U\x01|q\x12NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tq\x13b\x89T"
         + struct.pack("<I", len(data)) + data + b"q\x14tq\x15bU\tfilenamesq\x16]q\x17(" + names + b"eu."
     )  # fmt: skip

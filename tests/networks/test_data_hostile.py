@@ -15,8 +15,8 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 from data_files import SAMPLES, cifar_batch, cifar_images, idx, images, labels, table
+from hypothesis import strategies as st
 
 from packing_jax.errors import PackingError
 from packing_jax.networks.data import Data
@@ -240,10 +240,7 @@ WHOLE = {
     "inputs.npy in a.npz": array_as_npy(),
     "a.csv": table().encode(),
     "a.csv.gz": gzip.compress(table().encode(), mtime=0),
-    # Without most of the pixels, so that what is changed is mostly the program.
-    "batch": cifar_batch()
-    .replace(cifar_images().tobytes(), bytes(3072))
-    .replace(b"\x00\x54\x00\x00", b"\x00\x0c\x00\x00"),
+    "batch": cifar_batch(samples=1),
 }
 EDITS = st.lists(
     st.tuples(
