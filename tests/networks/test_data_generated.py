@@ -22,7 +22,7 @@ from packing_jax.networks.random_data import (
     random_labels,
 )
 
-FALSE_ALARM = 1e-6
+FALSE_ALARM = 1e-6  # of any one test
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -52,7 +52,7 @@ def check_fair(signs: np.ndarray) -> None:
 
 @pytest.mark.parametrize("exponent", [0.0, 2.0])
 def test_the_covariance_of_gaussian_inputs_has_the_spectrum(exponent: float) -> None:
-    inputs = gaussian_inputs(jax.random.key(1), 4000, 12, exponent=exponent)
+    inputs = jax.jit(lambda a: gaussian_inputs(jax.random.key(1), 4000, 12, exponent=a))(exponent)
     assert inputs.dtype == F32
     check_normal(np.asarray(inputs) * np.arange(1, 13) ** (exponent / 2))
 
@@ -60,7 +60,8 @@ def test_the_covariance_of_gaussian_inputs_has_the_spectrum(exponent: float) -> 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(F32, 2e-6), (F64, 1e-14)])
 def test_an_exact_spectrum_is_that_of_the_samples(dtype: np.dtype, tolerance: float) -> None:
     with jax.enable_x64(dtype == F64):
-        inputs = np.asarray(gaussian_inputs(jax.random.key(2), 200, 30, exponent=1.5, exact=True, dtype=dtype))
+        draw = jax.jit(lambda: gaussian_inputs(jax.random.key(2), 200, 30, exponent=1.5, exact=True, dtype=dtype))
+        inputs = np.asarray(draw())
     assert inputs.dtype == dtype
     spectrum = np.arange(1, 31) ** -1.5
     scaled = inputs.astype(F64) / np.sqrt(spectrum)
@@ -70,7 +71,7 @@ def test_an_exact_spectrum_is_that_of_the_samples(dtype: np.dtype, tolerance: fl
 def test_exact_columns_are_uniform_in_direction() -> None:
     """The share of one sample in a unit column is a beta variable, and its sign is fair."""
     keys = jax.random.split(jax.random.key(3), 2000)
-    first = jax.vmap(lambda key: gaussian_inputs(key, 8, 3, exact=True)[0])(keys)
+    first = jax.jit(jax.vmap(lambda key: gaussian_inputs(key, 8, 3, exact=True)[0]))(keys)
     columns = np.asarray(first, F64) / np.sqrt(8)
     for column in columns.T:
         assert scipy.stats.kstest(column**2, scipy.stats.beta(0.5, 3.5).cdf).pvalue > FALSE_ALARM / 6
@@ -79,11 +80,14 @@ def test_exact_columns_are_uniform_in_direction() -> None:
 
 def test_labels_of_a_linear_teacher_have_its_values_and_the_noise() -> None:
     keys = jax.random.split(jax.random.key(4), 300)
-    data = jax.vmap(lambda key: linear_regression(key, 40, 6, exponent=1.0, noise=0.5, tests=20))(keys)
-    teachers = jax.vmap(lambda key: linear_teacher(key, 6))(keys)
-    check_normal(np.asarray(teachers) * np.sqrt(6))
-    train = data.targets - jnp.einsum("rpd,rd->rp", data.inputs, teachers)
-    test = data.test_targets - jnp.einsum("rpd,rd->rp", data.test_inputs, teachers)
+
+    def draw(key: jax.Array) -> tuple[Data, jax.Array]:
+        return linear_regression(key, 40, 6, exponent=1.0, noise=0.5, tests=20), linear_teacher(key, 6)
+
+    data, teachers = jax.tree.map(np.asarray, jax.jit(jax.vmap(draw))(keys))
+    check_normal(teachers * np.sqrt(6))
+    train = data.targets - np.einsum("rpd,rd->rp", data.inputs, teachers)
+    test = data.test_targets - np.einsum("rpd,rd->rp", data.test_inputs, teachers)
     check_normal(np.concatenate([train, test], axis=1) / 0.5)
     check_normal(np.concatenate([data.inputs, data.test_inputs], axis=1).reshape(-1, 6) * np.sqrt(np.arange(1, 7)))
 
@@ -91,9 +95,13 @@ def test_labels_of_a_linear_teacher_have_its_values_and_the_noise() -> None:
 def test_an_exact_regression_has_its_minimum_hessian_and_gradient_noise_on_the_samples() -> None:
     key = jax.random.key(5)
     with jax.enable_x64(True):
-        data = linear_regression(key, 120, 10, exponent=2.0, noise=0.3, exact=True, dtype=F64)
-        teacher = np.asarray(linear_teacher(key, 10, dtype=F64))
-    x, y = np.asarray(data.inputs), np.asarray(data.targets)
+
+        def draw() -> tuple[Data, jax.Array]:
+            data = linear_regression(key, 120, 10, exponent=2.0, noise=0.3, exact=True, dtype=F64)
+            return data, linear_teacher(key, 10, dtype=F64)
+
+        data, teacher = jax.tree.map(np.asarray, jax.jit(draw)())
+    x, y = data.inputs, data.targets
     hessian = np.diag(np.arange(1, 11) ** -2.0)
     np.testing.assert_allclose(x.T @ x / 120, hessian, atol=1e-14)
     gradients = (x @ teacher - y)[:, None] * x
@@ -102,52 +110,56 @@ def test_an_exact_regression_has_its_minimum_hessian_and_gradient_noise_on_the_s
 
 
 def test_random_labels_are_fair_and_their_inputs_white() -> None:
-    data = random_labels(jax.random.key(6), 5000, 4)
-    check_normal(np.asarray(data.inputs))
-    check_fair(np.asarray(data.targets))
-    agreement = np.asarray(jnp.sign(data.inputs) == data.targets[:, None])
+    data = jax.tree.map(np.asarray, jax.jit(lambda: random_labels(jax.random.key(6), 5000, 4))())
+    check_normal(data.inputs)
+    check_fair(data.targets)
+    agreement = np.sign(data.inputs) == data.targets[:, None]
     assert scipy.stats.binomtest(int(agreement.sum()), agreement.size).pvalue > FALSE_ALARM
 
 
 def test_perceptron_patterns_are_white_with_all_targets_positive() -> None:
-    data = perceptron_patterns(jax.random.key(7), 3000, 10)
+    data = jax.jit(lambda: perceptron_patterns(jax.random.key(7), 3000, 10))()
     check_normal(np.asarray(data.inputs))
     assert np.array_equal(data.targets, np.ones(3000))
 
 
 def test_clusters_have_their_centre_and_variance_and_the_error_of_a_direction_is_known() -> None:
     key, d, variance = jax.random.key(8), 20, 2.0
-    data = gaussian_mixture(key, 4000, d, variance=variance, tests=40_000)
-    centre = np.asarray(mixture_centre(key, d), F64)
+
+    def draw(key: jax.Array) -> tuple[Data, jax.Array]:
+        return gaussian_mixture(key, 4000, d, variance=variance, tests=40_000), mixture_centre(key, d)
+
+    data, centre = jax.tree.map(lambda x: np.asarray(x, F64), jax.jit(draw)(key))
     check_normal((data.inputs - np.outer(data.targets, centre / np.sqrt(d))) / np.sqrt(variance))
-    check_fair(np.asarray(data.targets))
+    check_fair(data.targets)
     w = centre + np.random.default_rng(0).normal(size=d)
     m, c = w @ centre / d, w @ w / d
     error = 0.5 * scipy.special.erfc(m / np.sqrt(2 * variance * c))
-    wrong = np.sign(np.asarray(data.test_inputs, F64) @ w) != np.asarray(data.test_targets)
+    wrong = np.sign(data.test_inputs @ w) != data.test_targets
     assert scipy.stats.binomtest(int(wrong.sum()), wrong.size, error).pvalue > FALSE_ALARM
-    centres = jax.vmap(lambda k: mixture_centre(k, 5))(jax.random.split(key, 1000))
+    centres = jax.jit(jax.vmap(lambda k: mixture_centre(k, 5)))(jax.random.split(key, 1000))
     check_normal(np.asarray(centres))
 
 
 def test_sets_of_different_keys_are_independent() -> None:
     keys = jax.random.split(jax.random.key(9), 8)
-    data = jax.vmap(lambda key: random_labels(key, 400, 10))(keys)
+    data = jax.jit(jax.vmap(lambda key: random_labels(key, 400, 10)))(keys)
     check_normal(np.asarray(data.inputs).reshape(8, -1).T)
     check_fair(np.asarray(data.targets).ravel())
 
 
 def test_a_set_alone_is_that_set_of_the_batch() -> None:
     keys = jax.random.split(jax.random.key(10), 3)
-    draw = jax.jit(jax.vmap(lambda key: linear_regression(key, 7, 3, noise=0.1, tests=2)))
+    together = jax.jit(jax.vmap(lambda key: linear_regression(key, 7, 3, noise=0.1, tests=2)))(keys)
     alone = linear_regression(keys[1], 7, 3, noise=0.1, tests=2)
-    jax.tree.map(lambda batch, one: np.testing.assert_allclose(batch[1], one, rtol=1e-5, atol=1e-6), draw(keys), alone)
+    for batch, one in zip(*map(jax.tree.leaves, (together, alone)), strict=True):
+        np.testing.assert_allclose(batch[1], one, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("draw", [random_labels, perceptron_patterns, linear_regression, gaussian_mixture])
 def test_fewer_samples_are_the_first_of_more(draw: object) -> None:
     key = jax.random.key(11)
-    few, many = draw(key, 5, 7), draw(key, 1000, 7)  # type: ignore[operator]
+    few, many = jax.jit(lambda: (draw(key, 5, 7), draw(key, 1000, 7)))()  # type: ignore[operator]
     np.testing.assert_allclose(few.inputs, many.inputs[:5], rtol=1e-6)
     np.testing.assert_allclose(few.targets, many.targets[:5], rtol=1e-5, atol=1e-6)
 
@@ -155,7 +167,7 @@ def test_fewer_samples_are_the_first_of_more(draw: object) -> None:
 @pytest.mark.parametrize("draw", [linear_regression, gaussian_mixture])
 def test_test_samples_change_no_training_sample(draw: object) -> None:
     key = jax.random.key(12)
-    without, data = draw(key, 5, 4), draw(key, 5, 4, tests=5)  # type: ignore[operator]
+    without, data = jax.jit(lambda: (draw(key, 5, 4), draw(key, 5, 4, tests=5)))()  # type: ignore[operator]
     assert without.test_inputs is None
     assert np.array_equal(without.inputs, data.inputs)
     assert np.array_equal(without.targets, data.targets)
@@ -164,10 +176,13 @@ def test_test_samples_change_no_training_sample(draw: object) -> None:
 
 def test_both_precisions_draw_the_same_set() -> None:
     key = jax.random.key(13)
-    single = linear_regression(key, 60, 5, exponent=1.0, noise=0.2, tests=9, exact=True)
+
+    def draw(dtype: np.dtype) -> Data:
+        return linear_regression(key, 60, 5, exponent=1.0, noise=0.2, tests=9, exact=True, dtype=dtype)
+
+    single = jax.jit(draw, static_argnums=0)(F32)
     with jax.enable_x64(True):
-        double = linear_regression(key, 60, 5, exponent=1.0, noise=0.2, tests=9, exact=True, dtype=F64)
-        again = linear_regression(key, 60, 5, exponent=1.0, noise=0.2, tests=9, exact=True)
+        double, again = (jax.jit(draw, static_argnums=0)(dtype) for dtype in (F64, F32))
     assert double.inputs.dtype == F64
     for a, b, c in zip(*map(jax.tree.leaves, (single, double, again)), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
@@ -180,7 +195,7 @@ def test_numbers_of_the_law_may_be_traced() -> None:
     def spread(noise: jax.Array, exponent: jax.Array) -> jax.Array:
         return jnp.std(linear_regression(key, 400, 3, noise=noise, exponent=exponent, dtype=F32).targets)
 
-    spreads = jax.vmap(spread)(jnp.array([0.0, 10.0]), jnp.array([0.0, 2.0]))
+    spreads = jax.jit(jax.vmap(spread))(jnp.array([0.0, 10.0]), jnp.array([0.0, 2.0]))
     assert spreads[0] < 3 < spreads[1]
 
 
