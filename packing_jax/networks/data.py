@@ -125,6 +125,7 @@ def standardised(data: Data) -> Data:
     A pixel that is the same in all training samples becomes 0, in test samples too. The standard deviation is that of
     the samples at hand, with 1/P.
     """
+    check_memory(24 * data.inputs.size)
     mean = np.mean(data.inputs, axis=0, dtype=np.float64)
     constant = np.max(data.inputs, axis=0) == np.min(data.inputs, axis=0)
     deviation = np.where(constant, 1.0, np.std(data.inputs, axis=0, dtype=np.float64))

@@ -13,7 +13,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
@@ -136,14 +136,14 @@ def _opened(path: Path) -> Iterator[tuple[BufferedIOBase, int]]:
 
 def _read_folder(folder: Path) -> Data:
     """The one set in a folder."""
-    found: dict[Path, tuple[str, ...]] = {}
+    found: dict[Path, str] = {}
     for place in [folder, folder / "raw", folder / "cifar-10-batches-py", *sorted(folder.glob("*/raw"))]:
         if images := _first(place, ("train-images-idx3-ubyte", "train-images.idx3-ubyte")):
-            found[images] = ("idx",)
+            found[images] = "idx"
         if (place / "data_batch_1").is_file():
-            found[place] = ("cifar",)
+            found[place] = "cifar"
     if (folder / "mnist.npz").is_file():
-        found[folder / "mnist.npz"] = ("npz",)
+        found[folder / "mnist.npz"] = "npz"
     if len(found) != 1:
         which = (
             f"more than one set: {', '.join(map(str, sorted(found)))}; name one" if found else "no set that is known"
@@ -151,7 +151,7 @@ def _read_folder(folder: Path) -> Data:
         raise PackingError(
             f"{folder} holds {which}; known are folders with train-images-idx3-ubyte, data_batch_1 or mnist.npz"
         )
-    ((path, (form,)),) = found.items()
+    ((path, form),) = found.items()
     if form == "npz":
         return _read(path, -1)
     if form == "idx":
@@ -197,7 +197,7 @@ def _idx(path: Path, magic: int) -> np.ndarray:
             raise PackingError(f"its magic number is {given}; {_IMAGES} is for images and {_LABELS} for labels")
         axes = 3 if magic == _IMAGES else 1
         shape = struct.unpack(f">{axes}I", handle.read(4 * axes))
-        array = _filled(handle, shape, np.dtype(np.uint8), most)
+        array = _filled(handle.read, shape, np.dtype(np.uint8), most)
         if handle.read(1):
             raise PackingError(
                 f"there is more in it than the {' x '.join(map(str, shape))} bytes that its header claims"
@@ -205,7 +205,7 @@ def _idx(path: Path, magic: int) -> np.ndarray:
     return array
 
 
-def _filled(handle: BufferedIOBase, shape: tuple[int, ...], dtype: np.dtype, most: int) -> np.ndarray:
+def _filled(read: Callable[[int], bytes], shape: tuple[int, ...], dtype: np.dtype, most: int) -> np.ndarray:
     """An array from the next bytes of a file that can hold ``most`` of them."""
     size = math.prod(shape) * dtype.itemsize
     if size > most:
@@ -214,7 +214,7 @@ def _filled(handle: BufferedIOBase, shape: tuple[int, ...], dtype: np.dtype, mos
     array = np.empty(size, np.uint8)
     at = 0
     while at < size:
-        piece = handle.read(min(size - at, 2**20))
+        piece = read(min(size - at, 2**20))
         if not piece:
             raise PackingError(f"it is cut off: {at} of the {size} bytes that its header claims are there")
         array[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
@@ -265,7 +265,7 @@ def _npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> np.ndarr
         if size != info.file_size - 8 - wide - length:
             raise PackingError(f"the header of {info.filename} claims {size} bytes, and the archive another number")
         by_columns = header[2] == b"True"
-        array = _filled(handle, shape[::-1] if by_columns else shape, dtype, inflation * most)
+        array = _filled(handle.read, shape[::-1] if by_columns else shape, dtype, inflation * most)
     array = array.T if by_columns else array
     return np.ascontiguousarray(array, dtype=dtype.newbyteorder("="))
 
