@@ -22,6 +22,7 @@ from packing_jax.commands.critical import CriticalCommand
 from packing_jax.commands.doctor import DoctorCommand
 from packing_jax.commands.movie import MovieCommand
 from packing_jax.commands.report import ReportCommand
+from packing_jax.commands.reproduce import ReproduceCommand
 from packing_jax.commands.rerun import RerunCommand
 from packing_jax.commands.run import RunCommand
 from packing_jax.commands.status import StatusCommand
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "run": RunCommand,
     "sweep": SweepCommand,
     "critical": CriticalCommand,
+    "reproduce": ReproduceCommand,
     "status": StatusCommand,
     "rerun": RerunCommand,
     "report": ReportCommand,

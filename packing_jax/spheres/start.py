@@ -11,8 +11,8 @@ from jax import Array
 
 from packing_jax.drive.kind import Replicas
 from packing_jax.errors import PackingError, calling, real_numbers, shown
+from packing_jax.random_words import threefry2x32
 from packing_jax.spheres.geometry import to_fixed
-from packing_jax.spheres.noise import threefry2x32
 from packing_jax.spheres.rules.base import check_kick_of, check_rule
 from packing_jax.spheres.system import System, check_system
 
