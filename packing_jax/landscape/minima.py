@@ -315,7 +315,7 @@ def _check_bottom(system: System, y: Array, rows: Array, steps: int) -> None:
         return
     energy, most = energy_function(system, rows), min(_LANCZOS, y.size)
     curvatures = -largest_eigenvalues(lambda x: -energy(x), y, jax.random.key(0), most, most).values
-    if bool(jnp.min(curvatures) < -1e-6 * jnp.nanmax(jnp.abs(curvatures))):
+    if bool(jnp.nanmin(curvatures) < -1e-6 * jnp.nanmax(jnp.abs(curvatures))):
         raise PackingError(
             "the forces balance where the minimisation begins, but the energy falls to both sides along some direction "
             "(a maximum or a saddle): move the particles a little"
