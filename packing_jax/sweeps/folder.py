@@ -133,8 +133,8 @@ class Folder:
                 handle = os.open(last, flags | _FILE, 0o666, dir_fd=parent)
             except OSError as error:
                 self._check(name, parent, last)
-                if error.errno == errno.ENXIO:  # a FIFO that nobody reads is gone again
-                    raise PackingError(f"{self.path / name} is no regular file") from error
+                if error.errno == errno.EISDIR:
+                    raise self._refusal(name, stat.S_IFDIR) from error
                 raise
         mode = os.fstat(handle).st_mode
         if not stat.S_ISREG(mode):
@@ -245,6 +245,10 @@ class Folder:
                 self.remove(_aside(name))
             else:
                 self.rename(_aside(name), name)
+
+    def found(self, name: str) -> str:
+        """Where a folder is: at its name, or where an :meth:`exchange` that was cut left it; for who only reads."""
+        return _aside(name) if self.stat(name) is None and self.is_folder(_aside(name)) else name
 
     def flush(self, name: str = ".") -> None:
         """Put the entries of a folder on the disk."""
