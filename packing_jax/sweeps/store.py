@@ -101,11 +101,11 @@ class Store:
             _refuse_existing(folder)
             manifest = Manifest.lock(folder)
             undo.callback(manifest.close)
+            folder.recover(RESULTS)
+            _refuse_existing(folder)  # another process may have begun and ended a sweep before this one had the lock
+            _refuse_links(folder)
             if manifest.new:
                 undo.callback(_remove_quietly, folder, MANIFEST)
-            folder.recover(RESULTS)
-            _refuse_existing(folder)
-            _refuse_links(folder)
             undo.callback(_remove_quietly, folder, SCRATCH)
             manifest.clear()
             folder.remove("checkpoints")
@@ -113,6 +113,7 @@ class Store:
             # Written under another name and renamed: a directory called results.zarr is a complete layout.
             manifest.check()
             folder.rename(draft, RESULTS)
+            undo.callback(_remove_quietly, folder, RESULTS)
             folder.flush()
             undo.pop_all()
         return cls(folder, layout, manifest)
