@@ -244,8 +244,14 @@ class Store:
             raise cannot_write(self.path, error) from error
 
     def _put(self, files: Mapping[str, bytes]) -> None:
-        """Replace files of the dataset."""
-        self.folder.write({f"{RESULTS}/{name}": data for name, data in files.items()}, drafts=SCRATCH)
+        """Replace files of the dataset, and folders that are in their place."""
+        named = {f"{RESULTS}/{name}": data for name, data in files.items()}
+        try:
+            self.folder.write(named, drafts=SCRATCH)
+        except IsADirectoryError:
+            for name in filter(self.folder.is_folder, named):
+                self.folder.remove(name)
+            self.folder.write(named, drafts=SCRATCH)
 
     def accept(self, entries: Sequence[Entry]) -> None:
         """From now on these cells count; their arrays are in place."""
@@ -339,7 +345,7 @@ class Store:
                 if not self._says(name, right):
                     wrong[name] = right
                     self.notes.append(f"{self.path / name} was damaged and has been written again")
-        self._mend(wrong)
+        self._put(wrong)
 
     def _says(self, name: str, right: bytes) -> bool:
         """Whether a file says what it should; JSON may be spelled differently."""
@@ -349,13 +355,6 @@ class Store:
             return there == right or (spelled and bool(json.loads(there) == json.loads(right)))
         except (OSError, ValueError, RecursionError):
             return False
-
-    def _mend(self, wrong: Mapping[str, bytes]) -> None:
-        """Write damaged files again, whatever is in their place."""
-        for name in wrong:
-            if not self.folder.is_file(f"{RESULTS}/{name}"):
-                self.folder.remove(f"{RESULTS}/{name}")
-        self._put(wrong)
 
     def _repair_marks(self) -> None:
         wrong: dict[str, bytes] = {}
@@ -368,7 +367,7 @@ class Store:
                     right = False
                 if not right:
                     wrong[file] = CODEC.encode(np.ascontiguousarray(values[place]))
-        self._mend(wrong)
+        self._put(wrong)
 
 
 def _refuse_existing(folder: Folder) -> None:

@@ -3,8 +3,8 @@
     python racing.py races NUMBER SEED DIRECTORY
     python racing.py kills NUMBER SEED DIRECTORY
 
-Prints what happened, as JSON. A process of its own, for its children are forked: no device of jax is ever asked for, and
-the empty store is laid out once, so that a race takes a fraction of a second.
+Prints what happened, as JSON. A process of its own, for its children are forked: no device of jax is ever asked for,
+and the empty store is laid out once, so that a race takes a fraction of a second.
 """
 
 import collections
@@ -46,13 +46,16 @@ CALLS = [(os, name) for name in (
 
 def each_call(before):
     """Call something before every system call of this process."""
+
+    def delayed(call, name):
+        def called(*args, **options):
+            before(name)
+            return call(*args, **options)
+
+        return called
+
     for module, name in CALLS:
-
-        def called(*args, _call=getattr(module, name), _name=name, **options):
-            before(_name)
-            return _call(*args, **options)
-
-        setattr(module, name, called)
+        setattr(module, name, delayed(getattr(module, name), name))
 
 
 def fork(act, *args):
@@ -62,7 +65,7 @@ def fork(act, *args):
         return child
     try:
         act(*args)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - it ends here in any case
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
@@ -178,14 +181,20 @@ def killed(root, rng, calls):
 
 
 def _kind(said):
-    known = ("exists already", "another process is writing", "has no results.zarr", "No space left", "changed by another")
+    known = (
+        "exists already",
+        "another process is writing",
+        "has no results.zarr",
+        "No space left",
+        "by another process just now",
+    )
     return next((kind for kind in known if kind in said), said) or "done"
 
 
 def main(what, number, seed, directory):
     """Again and again, each in a folder of its own."""
     files = empty_store(LAYOUT)
-    store.empty_store = lambda layout: files
+    store.empty_store = lambda _: files
     store.provenance = lambda **_: {}
     rng, outcomes, faults, clock = random.Random(int(seed)), collections.Counter(), collections.Counter(), time.time()
     os.waitpid(fork(begin, Path(directory), 0, True), 0)
@@ -196,7 +205,8 @@ def main(what, number, seed, directory):
         wrong, words = race(root, rng) if what == "races" else killed(root, rng, calls)
         faults.update(wrong)
         outcomes.update(words)
-    print(json.dumps({"seconds": round(time.time() - clock, 1), "calls": calls, "outcomes": outcomes, "faults": faults}))
+    said = {"seconds": round(time.time() - clock, 1), "calls": calls, "outcomes": outcomes, "faults": faults}
+    sys.stdout.write(json.dumps(said))
 
 
 if __name__ == "__main__":
