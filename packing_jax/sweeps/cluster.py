@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 
 from packing_jax.drive.run import Progress, Result, Snapshot, default_batch
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, shown
 from packing_jax.sweeps.cells import encoded, entry_of, lost
 from packing_jax.sweeps.checkpoint import Checkpoints
 from packing_jax.sweeps.compute import Report, Stopped, at_once, finished_cell, made_by, run_cells, state_to_keep
@@ -289,6 +289,9 @@ class Cluster:
         self.store.folder.write({f"{self._place}/stop": b""}, drafts=self._place, flushed=False)
 
 
+_MOST_WORKERS = 1024
+
+
 @contextlib.contextmanager
 def connected(scheduler: str | None, local_workers: int | None) -> Iterator[Any]:
     """A client of a running scheduler, or of so many worker processes on this machine, or None for neither.
@@ -301,8 +304,10 @@ def connected(scheduler: str | None, local_workers: int | None) -> Iterator[Any]
         return
     if scheduler is not None and local_workers is not None:
         raise PackingError("--scheduler and --local-workers exclude each other: workers of a scheduler are its own")
-    if local_workers is not None and local_workers < 1:
-        raise PackingError(f"{local_workers} local workers; at least 1 is needed")
+    if local_workers is not None and not 1 <= local_workers <= _MOST_WORKERS:
+        raise PackingError(
+            f"{shown(local_workers)} local workers; at least 1 is needed, and more than {_MOST_WORKERS} overload a machine"
+        )
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:

@@ -17,7 +17,7 @@ from jax import Array
 
 from packing_jax.drive.kind import Kind, Replicas
 from packing_jax.drive.schedule import STEP_LIMIT, linear_times, log_times
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, shown
 from packing_jax.simulation import DEFAULT_RECORD, check_record
 from packing_jax.spheres.geometry import check_dim, check_particles
 from packing_jax.spheres.particles import particles_of
@@ -303,10 +303,12 @@ def _check_numbers(spec: Sweep) -> None:
         raise PackingError(f"the numbers of particles are {numbers}; they must be different whole numbers")
     for one in numbers:
         check_particles(one)
-    if (spec.replicas or 0) < 1:
-        raise PackingError(f"{spec.replicas} replicas; at least 1 is needed")
+    if not 1 <= (spec.replicas or 0) <= MOST_CELLS:
+        raise PackingError(
+            f"{shown(spec.replicas)} replicas; at least 1 is needed, and {MOST_CELLS} cells are the limit"
+        )
     if not 0 <= spec.seed < 2**32:
-        raise PackingError(f"the seed is {spec.seed}; it must be from 0 to {2**32 - 1}")
+        raise PackingError(f"the seed is {shown(spec.seed)}; it must be from 0 to {2**32 - 1}")
     for name, values in (("phi", spec.phi), ("kick", spec.kick), ("batch fraction", spec.batch_fraction)):
         if values is None:
             continue
