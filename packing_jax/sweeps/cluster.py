@@ -306,7 +306,7 @@ def connected(scheduler: str | None, local_workers: int | None) -> Iterator[Any]
         raise PackingError("--scheduler and --local-workers exclude each other: workers of a scheduler are its own")
     if local_workers is not None and not 1 <= local_workers <= _MOST_WORKERS:
         raise PackingError(
-            f"{shown(local_workers)} local workers; at least 1 is needed, and more than {_MOST_WORKERS} overload a machine"
+            f"{shown(local_workers)} local workers; at least 1 is needed, and {_MOST_WORKERS} are the most"
         )
     try:
         from distributed import Client, LocalCluster
