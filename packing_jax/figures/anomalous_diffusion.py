@@ -60,7 +60,7 @@ def _moved_with(rho: Any) -> Any:
 
 def _simulation(run: Run, exponent: float, begin: float, end: float) -> tuple[Row, Any]:
     rho = displacement.power_law_spectrum(_MODES, exponent)
-    replicas, last = run.pick((2, 400), (32, _SEEN[1]), (512, _SEEN[1]))
+    replicas, last = run.pick((2, 400), (128, _SEEN[1]), (1024, _SEEN[1]))
     at = np.linspace(min(_SEEN[0], last // 4), last, 100).astype(int)
     spec = Descents(
         task=modes_task(rho, 1),

@@ -46,11 +46,27 @@ def moments(modes: int, learning_rate: float) -> Any:
     return measured
 
 
-def moved(modes: int) -> Any:
-    """An observable: the mean squared displacement of each mode's copies since the first waiting time, (modes,)."""
+def central_moments(modes: int, learning_rate: float) -> Any:
+    """An observable: means of x and v, then Var x, Cov(x, v) and Var v over the copies of each mode, (5, modes).
+
+    About the copies' own means, so that nothing cancels while the variances are small; without bias.
+    """
 
     def measured(seen: Learner) -> Array:
-        return ((seen.weights - seen.marked[0]) ** 2).reshape(modes, -1).mean(axis=1)
+        x = seen.weights.reshape(modes, -1)
+        v = (seen.before - seen.weights).reshape(modes, -1) / learning_rate
+        means = x.mean(axis=1), v.mean(axis=1)
+        x, v = (one - mean[:, None] for one, mean in zip((x, v), means, strict=True))
+        return jnp.stack([*means, *(one.sum(axis=1) / (x.shape[1] - 1) for one in (x * x, x * v, v * v))])
+
+    return measured
+
+
+def moved(modes: int) -> Any:
+    """An observable: the mean squared displacement of each mode's copies since the waiting times, (K, modes)."""
+
+    def measured(seen: Learner) -> Array:
+        return ((seen.weights[None] - seen.marked) ** 2).reshape(len(seen.waits), modes, -1).mean(axis=2)
 
     return measured
 

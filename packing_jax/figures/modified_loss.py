@@ -45,13 +45,11 @@ def _kept(what: str, share: float) -> str:
 
 
 def _data() -> tuple[Any, Any]:
-    """Features of covariance diag(rho), and residuals of +-1 that do not depend on them: noise s^2 rho/S, s = 1."""
+    """Features of covariance diag(rho), and targets +-1 orthogonal to them: theta* = 0, noise s^2 rho/S with s = 1."""
     rng = np.random.default_rng(33)
-    d = len(_RHO)
     signs = rng.choice([-1.0, 1.0], _SAMPLES)
-    raw = np.column_stack([signs, rng.standard_normal((_SAMPLES, d))])
-    features = np.linalg.qr(raw)[0][:, 1:] * np.sqrt(_SAMPLES * _RHO)  # orthogonal to the residuals
-    return features, features @ np.ones(d) + signs
+    raw = np.column_stack([signs, rng.standard_normal((_SAMPLES, len(_RHO)))])
+    return np.linalg.qr(raw)[0][:, 1:] * np.sqrt(_SAMPLES * _RHO), signs
 
 
 def _linear(weights: Array, inputs: Array) -> Array:

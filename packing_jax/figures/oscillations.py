@@ -14,7 +14,7 @@ import numpy as np
 from packing_jax.figures.axes import LINES, MARKERS, POINTS, legend, panels, shades
 from packing_jax.figures.descents import Descents
 from packing_jax.figures.figure import Figure, Measured, Row, Run
-from packing_jax.figures.modes import exact_covariance, modes_task, moments
+from packing_jax.figures.modes import central_moments, exact_covariance, modes_task, moments
 from packing_jax.networks.rules import WeightRule, heavy_ball, sgd
 from packing_jax.networks.theory import discrete
 from packing_jax.networks.theory import heavy_ball as sde
@@ -27,7 +27,7 @@ _BALL = HeavyBall(learning_rate=0.1, momentum=0.9)
 _CRITICAL = (1 - np.sqrt(_BALL.momentum)) ** 2  # eta h at which the discrete mode is critically damped
 _REGIMES = {"overdamped": 0.2, "critically damped": 1.0, "underdamped": 30.0}
 _CURVATURES = _CRITICAL * np.array(list(_REGIMES.values())) / _BALL.learning_rate
-_START = 100.0  # in units of the noise of one gradient
+_START = 10.0  # in units of the noise of one gradient
 _STEPS = 300
 _TIMES = np.unique(np.geomspace(1, _STEPS, 34).astype(int))[-30:]
 
@@ -61,7 +61,7 @@ def _regimes(run: Run) -> tuple[list[Row], Any]:
         task=modes_task(_CURVATURES, copies, _START),
         rule=_noisy,
         over={"momentum": (_BALL.momentum,)},
-        observables={"moments": moments(len(_REGIMES), _BALL.learning_rate)},
+        observables={"moments": central_moments(len(_REGIMES), _BALL.learning_rate)},
         at=np.array([0, *_TIMES]),
         steps=_STEPS,
         replicas=replicas,
@@ -69,22 +69,18 @@ def _regimes(run: Run) -> tuple[list[Row], Any]:
         facts={"copies": copies},
     )
     seen = run.sweep(spec, "regimes", 0.0, 0.7)["moments"].values[0][:, 1:].astype(float).mean(axis=0)
-    x, v, xx, xv, vv = np.moveaxis(seen, 1, 0)  # each (time, mode)
+    x, v, position, cross, velocity = np.moveaxis(seen, 1, 0)  # each (time, mode)
     exact_x, exact_v = discrete.mean(_BALL, _CURVATURES, _TIMES[:, None], _START)
     exact = exact_covariance(_BALL, _CURVATURES, _TIMES[:, None])
     off = np.abs([(x - exact_x) / np.sqrt(exact.position), (v - exact_v) / np.sqrt(exact.velocity)]) * np.sqrt(count)
-    # second moments about the exact mean, so that their errors are those of Gaussian numbers
-    about_x, about_v = x - exact_x, v - exact_v
-    position = xx - 2 * exact_x * about_x - exact_x**2
-    velocity = vv - 2 * exact_v * about_v - exact_v**2
-    cross = xv - exact_x * about_v - exact_v * about_x - exact_x * exact_v
+    # errors of second moments of Gaussian numbers
     spread = np.abs(
         [
             (position - exact.position) / (np.sqrt(2) * exact.position),
             (velocity - exact.velocity) / (np.sqrt(2) * exact.velocity),
             (cross - exact.cross) / np.sqrt(exact.position * exact.velocity + exact.cross**2),
         ]
-    ) * np.sqrt(count)
+    ) * np.sqrt(count - replicas)
     rows = [
         Row(_MEAN, 0.0, 2.0, "exact", off.max(), 0.0),
         Row(_SPREAD, 0.0, 2.0, "exact", spread.max(), 0.0),
