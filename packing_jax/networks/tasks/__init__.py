@@ -1,0 +1,13 @@
+"""Published systems that run by their names, one a file: functions of numbers that make a task."""
+
+from collections.abc import Mapping
+
+from packing_jax.networks.tasks import regression
+from packing_jax.networks.tasks.ready import Ready
+
+#: What `packing-jax train NAME` and ``Training("NAME")`` run.
+TASKS: Mapping[str, Ready] = {
+    "regression": regression.READY,
+}
+
+__all__ = ["TASKS", "Ready"]
