@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 
-from packing_jax.networks.tasks import regression
+from packing_jax.networks.tasks import parity, random_labels, regression, teacher_student
 from packing_jax.networks.tasks.ready import Ready
 
-#: What `packing-jax train NAME` and ``Training("NAME")`` run.
+#: What `packing-jax train NAME` and ``Training(task="NAME")`` run.
 TASKS: Mapping[str, Ready] = {
+    "random-labels": random_labels.READY,
+    "parity": parity.READY,
+    "teacher-student": teacher_student.READY,
     "regression": regression.READY,
 }
 
