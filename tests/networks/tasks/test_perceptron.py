@@ -22,7 +22,7 @@ N, P = 20, 30
 
 def instance(task, key=KEY):
     """The patterns of one replica (P, N) in float64, and its noise key."""
-    kind, replicas, _ = task.prepare(bro(0.1), key, None)
+    _, replicas, _ = task.prepare(bro(0.1), key, None)
     return np.asarray(replicas.system.inputs[0], float), replicas.key
 
 
