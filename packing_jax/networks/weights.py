@@ -19,7 +19,7 @@ from packing_jax.drive.kind import AXES, Clock, Kind, Pace, Replicas, Settle
 from packing_jax.networks.data import Data
 from packing_jax.networks.learner import Learner
 from packing_jax.networks.minibatch import Minibatch
-from packing_jax.networks.objective import Objective, flat, size_of
+from packing_jax.networks.objective import Objective, size_of
 from packing_jax.networks.rules.base import Moved
 
 
@@ -199,7 +199,7 @@ class Weights:
 
     def final(self, replica: Replicas, place: Place) -> Mapping[str, np.ndarray]:
         """All weights in one row, leaf after leaf, (W,): :meth:`packing_jax.networks.task.Task.tree` undoes it."""
-        return {"weights": np.asarray(flat(place.weights))}
+        return {"weights": np.concatenate([np.reshape(leaf, -1) for leaf in jax.tree.leaves(place.weights)])}
 
 
 def data_of(replica: Replicas) -> Data:

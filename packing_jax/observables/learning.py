@@ -54,15 +54,25 @@ def test_accuracy(seen: Learner) -> Array:
     return _accuracy(seen, *_test(seen))
 
 
-def activity(seen: Learner) -> Array:
-    """The share of violated samples: overlap Delta > 0. A configuration without any is absorbing."""
-    overlaps = seen.objective.overlaps(seen.weights, seen.data.inputs, seen.data.targets)
-    if overlaps is None:
+def overlaps(seen: Learner) -> Array:
+    """Delta of each sample, (P,).
+
+    Above 0 it is the depth of a violation, and the force of a quadratic hinge; below 0 it is minus the gap of a
+    satisfied sample.
+    """
+    found = seen.objective.overlaps(seen.weights, seen.data.inputs, seen.data.targets)
+    if found is None:
         raise PackingError(
-            f"activity is the share of violated samples, and the loss {seen.objective.loss} has no overlaps: use a "
-            "hinge, or a loss with the method overlaps"
+            f"the loss {seen.objective.loss} has no overlaps, so that no sample is violated: use a hinge, or a loss "
+            "with the method overlaps"
         )
-    return jnp.mean((overlaps > 0).astype(overlaps.dtype))
+    return found
+
+
+def activity(seen: Learner) -> Array:
+    """The share of violated samples, Delta > 0. A configuration without any is absorbing."""
+    found = overlaps(seen)
+    return jnp.mean((found > 0).astype(found.dtype))
 
 
 def gradient_norm(seen: Learner) -> Array:

@@ -91,7 +91,7 @@ def test_an_epoch_sees_every_sample_once():
         lambda _: jnp.zeros(24),
         lambda w, x: w[x[:, 0].astype(jnp.int32)],
         lambda out, _: out,
-        data=Data(seen),
+        data=Data(seen, seen[:, 0]),
         total="sum",
     )
     for sampling in ("epochs", "order"):
