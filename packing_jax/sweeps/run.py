@@ -109,7 +109,7 @@ def run_sweep(
 def _laid_out(spec: Spec, command: str, batch: int | None) -> Layout:
     layout = spec.layout(command)
     width = fixed_width(spec, layout.cells.places(), batch)
-    return layout if width is None else layout._replace(attributes={**layout.attributes, "width": width})
+    return layout if width is None else layout._replace(attributes={**layout.attributes, "block_width": width})
 
 
 def _batch(attributes: Mapping[str, Any], asked: int | None) -> int | None:

@@ -17,6 +17,7 @@ from packing_jax.errors import PackingError
 from packing_jax.networks.data import Data
 from packing_jax.networks.losses import Hinge
 from packing_jax.networks.task import Task
+from packing_jax.networks.tasks.ready import Ready
 
 
 def perceptron(weights: int = 200, alpha: float = 0.5, kappa: float = 1.0, hinge: int = 1) -> Task:
@@ -56,3 +57,16 @@ def stabilities(weights: Array, patterns: Array) -> Array:
 def on_sphere(weights: Array) -> Array:
     """The same direction with |w|^2 = N."""
     return weights * jnp.sqrt(weights.shape[0] / jnp.sum(weights * weights))
+
+
+READY = Ready(
+    perceptron,
+    {
+        "rule": "bro",
+        "kick": (0.05, 0.1),
+        "alpha": (0.4, 0.45, 0.48, 0.5, 0.52, 0.54, 0.57, 0.65),
+        "steps": 4000,
+        "replicas": 16,
+    },
+    control="alpha",
+)

@@ -1,0 +1,58 @@
+r"""Linear regression with a spectrum that is a power law: the minimum around which SGD is solved exactly.
+
+    y = w*.x + s xi,   x_l ~ N(0, l^-a),   loss 1/2 (w.x - y)^2
+
+The Hessian's eigenvalues are l^-a up to the sample's own fluctuations. Source: arXiv:2107.09133.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from packing_jax.errors import PackingError
+from packing_jax.networks.data import Data
+from packing_jax.networks.losses import Squared
+from packing_jax.networks.task import Task
+from packing_jax.networks.tasks.ready import Ready
+
+
+def regression(
+    dimension: int = 20, samples: int = 200, decay: float = 1.0, noise: float = 0.5, scale: float = 1.0
+) -> Task:
+    """Linear regression: inputs with a power-law spectrum, a teacher and noise on its targets.
+
+    Args:
+        dimension: d, of the inputs, which is the number of weights.
+        samples: P.
+        decay: a; the variance of input l = 1, 2, ... is l^-a.
+        noise: standard deviation of the noise on targets.
+        scale: standard deviation of each weight at the start.
+    """
+    if dimension < 1 or samples < 1:
+        raise PackingError(f"regression of dimension {dimension} with {samples} samples; both must be at least 1")
+
+    def drawn(key: Array) -> Data:
+        inputs_key, teacher_key, noise_key = jax.random.split(key, 3)
+        spread = jnp.arange(1, dimension + 1).astype(float) ** (-decay / 2)
+        inputs = jax.random.normal(inputs_key, (samples, dimension)) * spread[None]
+        teacher = jax.random.normal(teacher_key, (dimension,))
+        return Data(inputs, inputs @ teacher + noise * jax.random.normal(noise_key, (samples,)))
+
+    return Task(lambda key: scale * jax.random.normal(key, (dimension,)), _outputs, Squared(), data_from=drawn)
+
+
+def _outputs(weights: Array, inputs: Array) -> Array:
+    return inputs @ weights
+
+
+READY = Ready(
+    regression,
+    {
+        "rule": "sgd",
+        "learning_rate": (0.01, 0.1, 0.3),
+        "batch_size": (4, 16),
+        "momentum": (0.0, 0.9),
+        "steps": 5000,
+        "replicas": 8,
+    },
+)
