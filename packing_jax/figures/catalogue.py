@@ -3,7 +3,7 @@
 import difflib
 
 from packing_jax.errors import PackingError
-from packing_jax.figures import anomalous_diffusion, currents
+from packing_jax.figures import anomalous_diffusion, capacity, currents
 from packing_jax.figures.figure import Figure
 
 FIGURES: dict[str, Figure] = {
@@ -11,6 +11,7 @@ FIGURES: dict[str, Figure] = {
     for figure in (
         currents.FIGURE,
         anomalous_diffusion.FIGURE,
+        capacity.FIGURE,
     )
 }
 

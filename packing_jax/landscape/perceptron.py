@@ -35,8 +35,8 @@ def jam_perceptron(patterns: Array, weights: Array, kappa: float, overlap: float
     """Minimise at kappa, then follow the minimum down in kappa to where its energy vanishes.
 
     A minimum of energy E and force sum F = dE/dkappa is 2E/F above kappa_J, up to the stiffening; each stage takes a
-    part of that, and goes back by half where it unjams. Minimisation is by Levenberg and Marquardt on the violated
-    patterns, which are fewer than the weights' square needs.
+    part of that, and goes back by half where it unjams. Minimisation is by Levenberg's and Marquardt's method for sums
+    of squares: the curvature is that of the violated patterns alone, to which the sphere adds nothing at jamming.
 
     Args:
         patterns: xi, (P, N).
@@ -57,7 +57,7 @@ def jam_perceptron(patterns: Array, weights: Array, kappa: float, overlap: float
         if depth.sum() / np.count_nonzero(depth) < overlap:
             return _described(x, above[1], above[0])
         distance = (depth @ depth) / depth.sum()
-        kappa = max(above[0] - (1 - _STAGE) * distance, 0.5 * (above[0] + below))
+        kappa = float(np.maximum(above[0] - (1 - _STAGE) * distance, 0.5 * (above[0] + below)))
         w = _minimum(x, above[1], kappa)
         found = _depth(x, w, kappa)
         if found.any() and found.sum() / np.count_nonzero(found) > 1e-3 * overlap:

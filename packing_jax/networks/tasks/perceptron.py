@@ -20,31 +20,31 @@ from packing_jax.networks.task import Task
 from packing_jax.networks.tasks.ready import Ready
 
 
-def perceptron(weights: int = 200, alpha: float = 0.5, kappa: float = 1.0, hinge: int = 1) -> Task:
+def perceptron(dimension: int = 200, alpha: float = 0.5, kappa: float = 1.0, hinge: int = 1) -> Task:
     """A spherical perceptron that has to give random patterns a margin.
 
     The patterns of a larger alpha hold those of a smaller one, so that what cannot be satisfied stays so.
 
     Args:
-        weights: N.
-        alpha: patterns per weight; there are P = round(alpha N).
+        dimension: N, of the patterns and so of the weights.
+        alpha: patterns per weight, P/N; P is round(alpha N).
         kappa: the margin that each pattern asks for.
         hinge: exponent of the loss of a violated pattern: 1 linear, 2 quadratic.
 
     Raises:
         PackingError: fewer than one weight or pattern.
     """
-    patterns = round(alpha * weights)
-    if weights < 1 or patterns < 1:
+    patterns = round(alpha * dimension)
+    if dimension < 1 or patterns < 1:
         raise PackingError(
-            f"a perceptron of {weights} weights and {patterns} patterns; there must be at least 1 of both"
+            f"a perceptron of {dimension} weights and {patterns} patterns; there must be at least 1 of both"
         )
 
     def drawn(key: Array) -> Data:
-        return Data(jax.random.normal(key, (patterns, weights)), jnp.ones(patterns))
+        return Data(jax.random.normal(key, (patterns, dimension)), jnp.ones(patterns))
 
     def start(key: Array) -> Array:
-        return on_sphere(jax.random.normal(key, (weights,)))
+        return on_sphere(jax.random.normal(key, (dimension,)))
 
     return Task(start, stabilities, Hinge(kappa, hinge), data_from=drawn, total="sum", project=on_sphere)
 

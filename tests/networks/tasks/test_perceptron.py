@@ -103,7 +103,7 @@ def test_large_data_of_their_own_make_narrow_blocks():
     assert narrow == 1
 
 
-@pytest.mark.parametrize("bad", [{"weights": 0}, {"alpha": 0.0}])
+@pytest.mark.parametrize("bad", [{"dimension": 0}, {"alpha": 0.0}])
 def test_no_weights_or_no_patterns_are_refused(bad):
     with pytest.raises(PackingError, match="at least 1 of both"):
         perceptron(**bad)

@@ -1,0 +1,215 @@
+r"""The capacity of the spherical perceptron by biased random organization: an absorbing transition at a known place.
+
+Half of the replicas are absorbed at alpha(N, eps, T). It is taken to infinite time, to zero kick and to infinite N, in
+this order, and held against Gardner's capacity. In this order every limit is smooth: at finite N all that can be
+satisfied is absorbed in the end, whatever the kick, and half of the instances can be at alpha_c + O(1/N). At a finite
+kick and infinite N rest is guaranteed only up to the capacity at kappa + eps/3
+(:func:`packing_jax.networks.theory.perceptron.margin_spent`): that is the shift that the figure shows. Above capacity
+the activity of small kicks is known too (:func:`packing_jax.networks.theory.perceptron.violated_share`).
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from packing_jax.criticality.half_absorbed import logistic
+from packing_jax.criticality.zero_kick import zero_kick_limit
+from packing_jax.errors import PackingError
+from packing_jax.figures.axes import LINES, MARKERS, POINTS, legend, panels, shades
+from packing_jax.figures.figure import Figure, Measured, Row, Run
+from packing_jax.networks.theory.perceptron import capacity, margin_spent, violated_share
+from packing_jax.sweeps.networks import Training
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import xarray as xr
+
+Array = NDArray[np.float64]
+
+KICKS = (0.025, 0.05, 0.1)
+#: alpha in the middle of the scan, instances' scatter in alpha times sqrt(N), and steps times kick.
+SCANS: Mapping[float, tuple[float, float, float]] = {0.0: (1.93, 2**0.5, 300.0), 1.0: (0.512, 0.5, 200.0)}
+_SCATTERS = np.array([-1.6, -0.8, 0.0, 0.8, 1.6])
+#: Above capacity, in units of it, where the activity is held against its closed form, and how it is run there.
+_ABOVE, _KICK, _RUN = (1.1, 1.25, 1.5), 0.01, 30.0
+
+
+class Half(NamedTuple):
+    """Where half of the replicas are absorbed after infinite time."""
+
+    value: float
+    stderr: float  #: of the sample, and of what time would still change
+
+
+class Limit(NamedTuple):
+    """The value for infinite N, and those at each N that it is made of."""
+
+    value: float
+    stderr: float
+    sizes: dict[int, Half]  #: at zero kick
+
+
+def after_infinite_time(alpha: Array, absorbed_at: Array, steps: int) -> Half:
+    """2 alpha(T) - alpha(T/2), as alpha(T) approaches its limit like 1/T; all of the drift enters the error.
+
+    Args:
+        alpha: (A,).
+        absorbed_at: (A, R), -1 where active.
+        steps: T.
+    """
+    half, end = (logistic(alpha, (absorbed_at >= 0) & (absorbed_at <= time)) for time in (steps // 2, steps))
+    drift = end.value - half.value
+    return Half(end.value + drift, float(np.hypot(end.stderr, drift)))
+
+
+def at_zero_kick(found: Mapping[float, Half]) -> Half:
+    """The straight line through all kicks; how far the one through the smallest two is from it enters the error."""
+    kicks = sorted(found)
+    line = zero_kick_limit(kicks, [found[one].value for one in kicks], [found[one].stderr for one in kicks])
+    (x, y), (first, second) = kicks[:2], (found[one].value for one in kicks[:2])
+    return Half(line.value, float(np.hypot(line.stderr, first - x * (second - first) / (y - x) - line.value)))
+
+
+def at_infinite_size(found: Mapping[int, Half]) -> Limit:
+    """The constant of alpha_c + a/N; half of what a/sqrt(N) would change enters the error.
+
+    The median of a smooth convex problem moves by 1/N. The size exponent is not that of any absorbing transition.
+    """
+    sizes = np.array(sorted(found), float)
+    values, stderrs = (np.array([found[int(N)][i] for N in sizes]) for i in (0, 1))
+
+    def constant(power: float) -> tuple[float, float]:
+        design = np.stack([np.ones_like(sizes), sizes**-power], axis=1) / stderrs[:, None]
+        inverse = np.linalg.pinv(design)
+        chi2 = float(np.sum((values / stderrs - design @ (inverse @ (values / stderrs))) ** 2))
+        stretch = max(1.0, chi2 / max(len(sizes) - 2, 1)) ** 0.5
+        return float(inverse[0] @ (values / stderrs)), stretch * float(np.linalg.norm(inverse[0]))
+
+    (value, stderr), (other, _) = constant(1.0), constant(0.5)
+    return Limit(value, float(np.hypot(stderr, 0.5 * (value - other))), dict(found))
+
+
+def _capacity(kappa: float) -> str:
+    return f"alpha_c at kappa = {kappa:g}, in the limits of time, kick and size"
+
+
+def _activity(kappa: float, above: float) -> str:
+    return f"activity at kappa = {kappa:g}, {above:g} alpha_c, kick {_KICK:g}"
+
+
+def _measure(run: Run) -> Measured:
+    smoke = run.size == "smoke"
+    kicks = KICKS[-1:] if smoke else KICKS
+    sizes: Mapping[int, int] = run.pick(
+        {20: 8}, {50: 48, 100: 24, 200: 12}, {100: 160, 200: 80, 400: 40, 800: 16, 1600: 6}
+    )
+    scans = {1.0: SCANS[1.0]} if smoke else SCANS
+    scatters = _SCATTERS[[0, -1]] if smoke else _SCATTERS
+    shorter = run.pick(0.01, 0.5, 1.0)
+    rows, curves = [], {}
+    sweeps = _Sweeps(run, len(scans) * (len(sizes) * len(kicks) + 1))
+    for kappa, (middle, scatter, time) in scans.items():
+        halves: dict[int, dict[float, Half]] = {N: {} for N in sizes}
+        for N, replicas in sizes.items():
+            alphas = np.round(N * middle + np.sqrt(N) * scatter * scatters) / N
+            for kick in kicks:
+                # one number of records, and so one program, for all kicks
+                steps = 100 * round(max(100.0, time * shorter / kick) / 100)
+                found = sweeps.run(kappa, N, alphas, kick, steps, replicas)
+                absorbed_at = found.absorbed_at.values.reshape(len(alphas), replicas)
+                try:
+                    halves[N][kick] = after_infinite_time(alphas, absorbed_at, steps)
+                except PackingError:  # all absorbed, or none: too few replicas to say anything
+                    halves[N][kick] = Half(np.nan, np.nan)
+        limit = _limit(halves)
+        rows.append(Row(_capacity(kappa), float(capacity(kappa)), 0.0, "exact", limit.value, limit.stderr))
+        above = np.array(_ABOVE[:1] if smoke else _ABOVE)
+        alphas = above * float(capacity(kappa))
+        N, replicas = run.pick((20, 2), (400, 3), (1600, 3))
+        found = sweeps.run(kappa, N, alphas, _KICK, 100 * round(max(100.0, _RUN * shorter / _KICK) / 100), replicas)
+        activity = found.activity.values.reshape(len(alphas), replicas, -1)[..., -25:].mean(axis=-1)
+        for times, alpha, ours in zip(above, alphas, activity, strict=True):
+            error = float(ours.std(ddof=1) / np.sqrt(replicas))
+            reference = violated_share(float(alpha), kappa)
+            rows.append(Row(_activity(kappa, times), reference, 0.005, "derived", float(ours.mean()), error))
+        curves[kappa] = halves, limit, above, activity
+    return Measured(rows, curves)
+
+
+class _Sweeps:
+    """So many sweeps, one after the other."""
+
+    def __init__(self, run: Run, parts: int) -> None:
+        self._run, self._parts, self._done = run, parts, 0
+
+    def run(self, kappa: float, N: int, alphas: Array, kick: float, steps: int, replicas: int) -> "xr.Dataset":
+        """One size and kick; all kicks see the same patterns and starts."""
+        spec = Training(
+            task="perceptron",
+            rule="bro",
+            axes={"dimension": N, "alpha": tuple(alphas.tolist()), "kappa": kappa, "hinge": 1, "kick": kick},
+            steps=steps,
+            replicas=replicas,
+            seed=self._run.seed,
+            disorder_seed=self._run.seed,
+            measure=("activity",),
+            record_every=steps // 100,
+        )
+        begin, self._done = self._done, self._done + 1
+        label = f"kappa{kappa:g}-N{N}-kick{kick:g}"
+        return self._run.sweep(spec, label, begin / self._parts, self._done / self._parts)
+
+
+def _limit(halves: Mapping[int, Mapping[float, Half]]) -> Limit:
+    """The three limits; NaN where some size has no half."""
+    if len(halves) < 2 or not all(np.isfinite(one).all() for found in halves.values() for one in found.values()):
+        return Limit(np.nan, np.nan, {})
+    return at_infinite_size({N: at_zero_kick(found) for N, found in halves.items()})
+
+
+def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
+    axes = panels(figure, 2, 2)
+    for column, (kappa, (halves, limit, above, activity)) in enumerate(curves.items()):
+        top, bottom = axes[column], axes[column + 2]
+        exact = float(capacity(kappa))
+        for (N, found), colour, marker in zip(halves.items(), shades(len(halves)), MARKERS, strict=False):
+            kicks = np.array(sorted(found))
+            values = np.array([found[kick] for kick in kicks])
+            top.errorbar(kicks, values[:, 0], values[:, 1], color=colour, marker=marker, label=f"N = {N}", **POINTS)
+            if N in limit.sizes:
+                top.errorbar([0], [limit.sizes[N].value], [limit.sizes[N].stderr], color=colour, marker=marker, ms=4.5)
+        line = np.linspace(0, max(KICKS), 50)
+        top.axhline(exact, color="black", lw=0.8, label="Gardner")
+        bound = [float(capacity(kappa + margin_spent(kick))) for kick in line]
+        top.plot(line, bound, color="black", ls=LINES[1], lw=0.8, label=r"guaranteed: $\kappa + \epsilon/3$")
+        top.set(xlabel=r"Kick $\epsilon$", ylabel=r"$\alpha$ of half absorbed, $T \to \infty$")
+        top.set_title(rf"$\kappa = {kappa:g}$", fontsize=9)
+        legend(top)
+        grid = np.linspace(exact, 1.6 * exact, 200)
+        bottom.plot(
+            grid / exact, [violated_share(one, kappa) for one in grid], "k-", lw=0.8, label="small kicks, exact"
+        )
+        bottom.errorbar(
+            above, activity.mean(axis=1), activity.std(axis=1), marker="o", color="C0",
+            label=f"kick {_KICK:g}", **POINTS,
+        )  # fmt: skip
+        bottom.set(xlabel=r"$\alpha/\alpha_c$", ylabel="Activity $f$", ylim=(0, None))
+        legend(bottom)
+
+
+FIGURE = Figure(
+    name="capacity",
+    source="E. Gardner, J. Phys. A 21, 257 (1988); rule of arXiv:2411.11834 on patterns",
+    claim="Biased random organization of a perceptron's weights is absorbed up to Gardner's exact capacity, in the "
+    "limit of zero kick.",
+    minutes={"quick": 3.0, "full": 40.0},
+    resolution={
+        _capacity(0.0): 0.03,
+        _capacity(1.0): 0.005,
+        **{_activity(kappa, above): 0.01 for kappa in SCANS for above in _ABOVE},
+    },
+    measure=_measure,
+    draw=_draw,
+)
