@@ -106,7 +106,7 @@ def _measure(run: Run) -> Measured:
         {20: 8}, {50: 48, 100: 24, 200: 12}, {100: 160, 200: 80, 400: 40, 800: 16, 1600: 6}
     )
     scans = {1.0: SCANS[1.0]} if smoke else SCANS
-    scatters = _SCATTERS[[0, -1]] if smoke else _SCATTERS
+    scatters = _SCATTERS[-1:] if smoke else _SCATTERS
     shorter = run.pick(0.01, 0.5, 1.0)
     rows, curves = [], {}
     sweeps = _Sweeps(run, len(scans) * (len(sizes) * len(kicks) + 1))
