@@ -9,8 +9,7 @@ from typing import Any, get_args
 
 from packing_jax.errors import PackingError
 from packing_jax.figures.figure import Agrees, Figure, Kind, Row, Size
-from packing_jax.sweeps.files import write_all
-from packing_jax.sweeps.schema import scratch
+from packing_jax.sweeps.folder import Folder
 from packing_jax.versions import provenance
 
 _NAMES = {"name": str, "source": str, "size": str, "rows": list, "seconds": float, "versions": dict}
@@ -49,7 +48,7 @@ def write_result(directory: Path, result: Mapping[str, Any]) -> None:
     """
     checked(result, "the result")
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
-    write_all(scratch(directory), {directory / "result.json": text.encode()})
+    Folder(directory).write({"result.json": text.encode()})
 
 
 def read_result(path: Path) -> dict[str, Any]:

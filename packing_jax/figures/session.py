@@ -14,9 +14,8 @@ from packing_jax.errors import PackingError
 from packing_jax.figures.catalogue import find
 from packing_jax.figures.figure import Run, Size
 from packing_jax.figures.result import read_result, result_of, write_result
-from packing_jax.sweeps.files import replacing, write_all
+from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.progress import Stop
-from packing_jax.sweeps.schema import scratch
 from packing_jax.sweeps.store import cannot_write
 
 _DPI = 160
@@ -79,7 +78,11 @@ def _begun(directory: Path, name: str, size: Size | None, seed: int | None, resu
             raise PackingError(f"{directory} is not empty: give another --out, or --resume to go on with what it holds")
         directory.mkdir(parents=True, exist_ok=True)
         session = {"name": name, "size": size or "quick", "seed": seed or 0, "seconds": 0.0}
-        _note(directory, session)
+        try:
+            with Folder(directory).open("reproduce.json", "xb") as file:
+                file.write(_text(session))
+        except FileExistsError as error:
+            raise PackingError(f"another process has begun in {directory} just now: give another --out") from error
         return session
     session = _read(path)
     for what, asked in {"name": name, "size": size, "seed": seed}.items():
@@ -106,8 +109,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _note(directory: Path, session: dict[str, Any]) -> None:
-    text = json.dumps(session) + "\n"
-    write_all(scratch(directory), {directory / "reproduce.json": text.encode()})
+    Folder(directory).write({"reproduce.json": _text(session)})
+
+
+def _text(session: dict[str, Any]) -> bytes:
+    return f"{json.dumps(session)}\n".encode()
 
 
 def _draw(draw: Callable[..., None], curves: Any, directory: Path) -> None:
@@ -115,5 +121,5 @@ def _draw(draw: Callable[..., None], curves: Any, directory: Path) -> None:
 
     canvas = Canvas(dpi=_DPI, layout="constrained")
     draw(canvas, curves)
-    with replacing(scratch(directory), directory / "figure.png") as draft:
-        canvas.savefig(draft)
+    with Folder(directory).replacing("figure.png") as file:
+        canvas.savefig(file, format="png")

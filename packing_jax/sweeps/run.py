@@ -96,13 +96,14 @@ def run_sweep(
             if resume or spec is None:
                 spec = stored_spec(attributes, known_spec(attributes) if spec is None else spec)
             _check_engine(spec, directory, client)
-            store.begin_session(command, spec.trusted(attributes) if resume else ())
-            session = _Session(spec, store, on_progress, on_note, stop)
             try:
+                store.begin_session(command, spec.trusted(attributes) if resume else ())
+                session = _Session(spec, store, on_progress, on_note, stop)
                 if session.trajectories is not None and not resume:
                     session.trajectories.clear(store.layout.cells.places())
                 return session.run(_batch(attributes, batch), chunk_steps, checkpoint_seconds, client)
             except OSError as error:
+                store.manifest.check()  # the folder may have been removed
                 raise cannot_write(directory, error) from error
 
 
@@ -160,7 +161,7 @@ class _Session:
         self.spec = spec
         self.store = store
         self.stop = stop
-        self.trajectories = spec.trajectories(store.directory)
+        self.trajectories = spec.trajectories(store.folder.path)
         self.notes: list[str] = []
         self._on_progress = on_progress
         self._on_note = on_note
@@ -179,7 +180,7 @@ class _Session:
             # dense systems run to the end, so they come first; dilute ones are absorbed and fill the gaps
             along = store.layout.cells.dims.index(self.spec.control)
             todo.sort(key=lambda cell: -cell[along])
-        checkpoints = Checkpoints(store.directory, made_by(store.layout, store.versions), checkpoint_seconds)
+        checkpoints = Checkpoints(store.folder.path, made_by(store.layout, store.versions), checkpoint_seconds)
         checkpoints.tidy(store.names_done())
         stopped = None
         try:
@@ -198,6 +199,7 @@ class _Session:
             stopped = str(why)
         except KeyboardInterrupt:
             stopped = "SIGINT"
+        store.manifest.check()  # before a checkpoint of another sweep is taken for an old one
         checkpoints.tidy(store.names_done())
         self._tell(checkpoints.notes)
         ended = store.manifest.entries.values()
@@ -218,12 +220,15 @@ class _Session:
 
         def keep(progress: Progress, under_way: Sequence[int]) -> None:
             if finished:
+                self.store.manifest.check()
                 checkpoints.save_final({names[i]: state_to_keep(result) for i, result in finished})
                 self.store.write([finished_cell(self.store.layout, todo[i], result) for i, result in finished])
                 finished.clear()
             self.report([todo[i] for i in under_way], progress.share, progress.unit_steps, progress.total)
 
         def look(snapshot: Snapshot) -> None:
+            self.store.manifest.check()
+
             def states() -> dict[Name, Any]:
                 return {names[i]: state for i, state in snapshot().items()}
 
@@ -296,8 +301,9 @@ class _Session:
             seconds_left=elapsed * (1.0 - share) / gained if gained > 0 else None,
             transitions=find_transitions(self.store.layout.cells, self.spec.control, absorbed, active | going),
         )
+        self.store.manifest.check()
         if self._clock.due() or progress.done == progress.total:
-            write_progress(self.store.directory, progress)
+            write_progress(self.store.folder, progress)
         if self._on_progress is not None:
             self._on_progress(progress)
 

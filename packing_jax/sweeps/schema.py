@@ -9,7 +9,6 @@ memory is taken. Nothing here needs the driver, or jax.
 import json
 import math
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ import numpy as np
 from numcodecs import Zstd
 
 from packing_jax.errors import PackingError
-from packing_jax.sweeps import files
+from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.manifest import Name, digest_of
 from packing_jax.untrusted import LARGEST_STORE
 
@@ -30,6 +29,9 @@ CODEC = Zstd(level=1, checksum=True)
 
 MOST_CELLS = 10**6  # each is a file for every variable
 _LARGEST_DESCRIPTION = 2**26  # bytes; a million cells have far shorter ones
+
+#: Names in the folder of a sweep: the dataset, and where files are written before they are moved to their place.
+RESULTS, SCRATCH = "results.zarr", ".tmp"
 
 #: What the marks of a cell say as long as it was not run.
 MARKS = {"absorbed_at": -1, "steps_done": 0, "failed": 0}
@@ -198,9 +200,9 @@ def description(directory: Path) -> dict[str, Any]:
     Raises:
         PackingError: no store there, none that can be gone on with, or both copies are damaged.
     """
-    path = directory / "results.zarr"
+    path = directory / RESULTS
     try:
-        files.recover(path)
+        path = directory / Folder(directory).found(RESULTS)
         there = path.is_dir()
     except OSError:  # a name that is too long
         there = False
@@ -287,19 +289,14 @@ def _no_sweep(name: str, value: Any) -> PackingError:
 # --- an empty store -------------------------------------------------------------------------------------------
 
 
-def scratch(directory: Path) -> Path:
-    """Where files are written before they are moved to their place."""
-    return directory / ".tmp"
-
-
-def draft_of(directory: Path, layout: Layout) -> Path:
-    """An empty store under another name, every byte of it on the disk."""
+def empty_store(layout: Layout) -> dict[str, bytes]:
+    """The files of a store in which no cell has been run: name within the dataset -> content."""
     import zarr  # takes a third of a second, as xarray does
+    from zarr.storage import MemoryStore
 
-    draft = scratch(directory) / "results.zarr"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.parent.mkdir(exist_ok=True)
-    group = zarr.open_group(draft, mode="w", zarr_format=2)
+    files: dict[str, Any] = {}
+    memory = MemoryStore(files)
+    group = zarr.open_group(memory, mode="w", zarr_format=2)
     group.attrs.update(sealed(layout.attributes))
     labels = {**layout.labels, **_LABELS}
 
@@ -326,6 +323,17 @@ def draft_of(directory: Path, layout: Layout) -> Path:
     for name, table in layout.tables.items():
         chunks = tuple(1 if dim in dims else n for dim, n in zip(table.dims, table.values.shape, strict=True))
         array(name, table.dims, table.values.shape, chunks, str(table.values.dtype))[...] = table.values
-    zarr.consolidate_metadata(group.store)
-    files.flush_tree(draft)
+    zarr.consolidate_metadata(memory)
+    return {name: content.to_bytes() for name, content in files.items()}
+
+
+def draft_of(folder: Folder, files: Mapping[str, bytes]) -> str:
+    """A dataset of these files under another name, every byte of it on the disk."""
+    draft = f"{SCRATCH}/{RESULTS}"
+    folder.make(SCRATCH)
+    folder.remove(draft)
+    folder.make(draft)
+    for array in dict.fromkeys(name.split("/")[0] for name in files if "/" in name):
+        folder.make(f"{draft}/{array}")
+    folder.write({f"{draft}/{name}": data for name, data in files.items()}, drafts=SCRATCH)
     return draft

@@ -25,6 +25,8 @@ from packing_jax.errors import PackingError
 from packing_jax.networks.data import Data
 from packing_jax.networks.files import load
 
+BY_COLUMNS = {"data": np.asfortranarray(cifar_images()), "labels": labels().tolist()}
+
 
 def check(data: Data, tests: bool) -> None:
     pixels = images().reshape(SAMPLES, -1)
@@ -169,8 +171,11 @@ def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         ("batch", pickle.dumps({"data": cifar_images(), "labels": [1, 2]}), "of at least one sample"),
         ("batch", pickle.dumps({"data": cifar_images()[:, :99], "labels": [1] * SAMPLES}), "no batch of CIFAR-10"),
         ("batch", pickle.dumps({"data": cifar_images() / 2, "labels": [1] * SAMPLES}), "no batch of CIFAR-10"),
+        ("batch", pickle.dumps(BY_COLUMNS, protocol=4), "no batch of CIFAR-10"),
+        ("batch", pickle.dumps(BY_COLUMNS, protocol=5), "no batch of CIFAR-10"),
         ("batch", pickle.dumps({"data": cifar_images(), "labels": ["1"] * SAMPLES}), "no batch of CIFAR-10"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_bad_file_gets_a_sentence_with_its_name(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
     (tmp_path / name).write_bytes(content)
