@@ -76,6 +76,6 @@ def _helps(docstring: str) -> dict[str, str]:
 
 
 def _capital(text: str) -> str:
-    """A sentence; but a symbol (N, kappa, P/N) stays as it is."""
-    first = text.split(" ", maxsplit=1)[0].rstrip(",:;")
+    """A sentence; but a symbol (N, eta, P/N) stays as it is."""
+    first = text.split(" ", maxsplit=1)[0]
     return text[:1].upper() + text[1:] if first.isalpha() and first.islower() and len(first) > 2 else text

@@ -24,7 +24,7 @@ _STEPS, _REPLICAS = 1000, 3
 _TAKEN = {"kind", "axes", "control", "command", "configuration", "versions", "block_width", "digests", "seal", "own"}
 _TAKEN |= {"task", "rule", "settings", "steps", "replicas", "seed", "disorder_seed", "precision", "waits", "measure"}
 _TAKEN |= {"record_every", "start_from", "extended_from", "parent", "replica", "time", "weight", "weights", "failed"}
-_TAKEN |= {"absorbed_at", "steps_done", "samples_per_weight", *MEASURED}
+_TAKEN |= {"data_digest", "absorbed_at", "steps_done", "samples_per_weight", *MEASURED}
 
 
 class Words(Protocol):

@@ -7,6 +7,7 @@ from types import FunctionType, MethodType
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from packing_jax.drive.chunk import Observable
@@ -19,6 +20,7 @@ from packing_jax.networks.task import Task
 from packing_jax.networks.tasks import TASKS, Ready
 from packing_jax.observables import learning
 from packing_jax.sweeps.fingerprint import name_of
+from packing_jax.sweeps.manifest import digest
 
 #: What a sweep records by its word; ``overlap=WIDTH`` is the share of weights within WIDTH of where they were.
 MEASURED: Mapping[str, Any] = {
@@ -59,6 +61,14 @@ class Tasks:
         self._texts = {name: settings.get(name, self.options[name].default) for name in self.options.keys() - self.axes}
         self._more: dict[str, Any] = {"precision": precision, "waits": waits}
         self._made: dict[tuple[float | int, ...], Task] = {}
+
+    @functools.cached_property
+    def data(self) -> str | None:
+        """A digest of the data that all replicas share, at the default values; None where each draws its own."""
+        shared = self.at({name: self.options[name].default for name in self.axes}).data
+        if shared is None:
+            return None
+        return digest(*(np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(shared)))
 
     def at(self, values: Mapping[str, float | int]) -> Task:
         """The task of these values of its axes, among others.

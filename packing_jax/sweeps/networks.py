@@ -141,6 +141,8 @@ class Training(Spec):
             "measure": self.measure,
             "record_every": self.record_every,
         }
+        if self.model.tasks.data is not None:
+            known["data_digest"] = self.model.tasks.data
         if self.start_from is not None:
             known["parent"] = self.parent.digest
         if self.own:

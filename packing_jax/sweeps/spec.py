@@ -85,6 +85,11 @@ class Spec:
         raise NotImplementedError
 
     @property
+    def own(self) -> Mapping[str, Any]:
+        """The user's objects among its fields, by what they are of the sweep."""
+        return {}
+
+    @property
     def finals(self) -> Mapping[str, Variable]:
         """What is kept of a replica's end: the arrays of its result. Where shapes differ, the largest."""
         return {}

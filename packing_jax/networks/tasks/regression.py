@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from packing_jax.errors import PackingError
 from packing_jax.networks.data import Data
 from packing_jax.networks.losses import Squared
+from packing_jax.networks.random_data import linear_regression
 from packing_jax.networks.task import Task
 from packing_jax.networks.tasks.ready import Ready
 
@@ -24,19 +24,14 @@ def regression(
     Args:
         dimension: d, of the inputs, which is the number of weights.
         samples: P.
-        decay: a; the variance of input l = 1, 2, ... is l^-a.
+        decay: a, where the variance of input l = 1, 2, ... is l^-a.
         noise: standard deviation of the noise on targets.
         scale: standard deviation of each weight at the start.
     """
-    if dimension < 1 or samples < 1:
-        raise PackingError(f"regression of dimension {dimension} with {samples} samples; both must be at least 1")
 
     def drawn(key: Array) -> Data:
-        inputs_key, teacher_key, noise_key = jax.random.split(key, 3)
-        spread = jnp.arange(1, dimension + 1).astype(float) ** (-decay / 2)
-        inputs = jax.random.normal(inputs_key, (samples, dimension)) * spread[None]
-        teacher = jax.random.normal(teacher_key, (dimension,))
-        return Data(inputs, inputs @ teacher + noise * jax.random.normal(noise_key, (samples,)))
+        dtype = jnp.result_type(float)
+        return linear_regression(key, samples, dimension, exponent=decay, noise=noise, dtype=dtype)
 
     return Task(lambda key: scale * jax.random.normal(key, (dimension,)), _outputs, Squared(), data_from=drawn)
 
@@ -52,7 +47,7 @@ READY = Ready(
         "learning_rate": (0.01, 0.1, 0.3),
         "batch_size": (4, 16),
         "momentum": (0.0, 0.9),
-        "steps": 5000,
+        "steps": 2000,
         "replicas": 8,
     },
 )
