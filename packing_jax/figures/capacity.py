@@ -149,7 +149,7 @@ class _Sweeps:
         spec = Training(
             task="perceptron",
             rule="bro",
-            axes={"dimension": N, "alpha": tuple(alphas.tolist()), "kappa": kappa, "hinge": 1, "kick": kick},
+            axes={"dimension": N, "alpha": tuple(alphas.tolist()), "kappa": kappa, "exponent": 1, "kick": kick},
             steps=steps,
             replicas=replicas,
             seed=self._run.seed,

@@ -50,7 +50,7 @@ def exponent(values, largest):
 
 @pytest.mark.validation
 def test_exponents_of_gaps_and_forces():
-    """24 instances of N = 250, alpha = 10; errors: jackknife over instances, and what half of the range would change."""
+    """24 instances of N = 250, alpha = 10; errors: jackknife over instances, and what half of the range changes."""
     began, found = time.monotonic(), [jam_perceptron(*instance(250, seed), -0.5, 1e-10) for seed in range(24)]
     assert all(len(one.forces) == 250 for one in found)
     row = {

@@ -20,7 +20,7 @@ from packing_jax.networks.task import Task
 from packing_jax.networks.tasks.ready import Ready
 
 
-def perceptron(dimension: int = 200, alpha: float = 0.5, kappa: float = 1.0, hinge: int = 1) -> Task:
+def perceptron(dimension: int = 200, alpha: float = 0.5, kappa: float = 1.0, exponent: int = 1) -> Task:
     """A spherical perceptron that has to give random patterns a margin.
 
     The patterns of a larger alpha hold those of a smaller one, so that what cannot be satisfied stays so.
@@ -29,7 +29,7 @@ def perceptron(dimension: int = 200, alpha: float = 0.5, kappa: float = 1.0, hin
         dimension: N, of the patterns and so of the weights.
         alpha: patterns per weight, P/N; P is round(alpha N).
         kappa: the margin that each pattern asks for.
-        hinge: exponent of the loss of a violated pattern: 1 linear, 2 quadratic.
+        exponent: of the hinge, 1 linear or 2 quadratic.
 
     Raises:
         PackingError: fewer than one weight or pattern.
@@ -46,7 +46,7 @@ def perceptron(dimension: int = 200, alpha: float = 0.5, kappa: float = 1.0, hin
     def start(key: Array) -> Array:
         return on_sphere(jax.random.normal(key, (dimension,)))
 
-    return Task(start, stabilities, Hinge(kappa, hinge), data_from=drawn, total="sum", project=on_sphere)
+    return Task(start, stabilities, Hinge(kappa, exponent), data_from=drawn, total="sum", project=on_sphere)
 
 
 def stabilities(weights: Array, patterns: Array) -> Array:

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from packing_jax.networks.theory.perceptron import separable_share
 
 RUN_LENGTHS = (100, 300, 1000, 3000, 10000)  # fixed before anything was run
-INSTANCES = {120: 1000, 140: 1000, 160: 4000, 180: 2000, 200: 1500, 220: 500}  # 10,000 of N = 100
+PARTS = {120: 1, 140: 1, 160: 4, 180: 2, 200: 1, 220: 1}  # of 1000 instances of N = 100, by P
 
 
 @pytest.mark.parametrize("patterns", [28, 40])
@@ -25,16 +25,17 @@ def test_small_instances_are_absorbed_only_if_separable_and_cover_counts_them(pa
 
 
 @pytest.mark.validation
-@pytest.mark.parametrize("patterns", INSTANCES)
-def test_instances_of_100_weights(patterns):
-    count = INSTANCES[patterns]
-    found = decided(100, patterns, range(1000 * patterns, 1000 * patterns + count), 0.05, RUN_LENGTHS[-1])
+@pytest.mark.parametrize(("patterns", "part"), [(P, part) for P, parts in PARTS.items() for part in range(parts)])
+def test_instances_of_100_weights(patterns, part):
+    count, first = 1000, 1000 * (patterns + part)
+    found = decided(100, patterns, range(first, first + count), 0.05, RUN_LENGTHS[-1])
     at = np.where(found.absorbed_at >= 0, found.absorbed_at, np.inf)
     separable, cover = int(found.separable.sum()), float(separable_share(patterns, 100))
     row = {
         "N": 100,
         "P": patterns,
         "kick": 0.05,
+        "first seed": first,
         "instances": count,
         "separable": separable,
         "cover": cover,
@@ -42,7 +43,7 @@ def test_instances_of_100_weights(patterns):
         "absorbed inseparable": int(((at < np.inf) & ~found.separable).sum()),
         "separable, absorbed by step": {str(T): int((found.separable & (at <= T)).sum()) for T in RUN_LENGTHS},
     }
-    keep("perceptron.json", f"kappa 0, N 100, P {patterns}", row)
+    keep("perceptron.json", f"kappa 0, N 100, P {patterns}, part {part}", row)
     assert row["absorbed inseparable"] == 0
     assert row["pvalue"] > 1e-4
     if patterns <= 160:
