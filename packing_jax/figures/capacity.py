@@ -8,14 +8,14 @@ kick and infinite N rest is guaranteed only up to the capacity at kappa + eps/3
 the activity of small kicks is known too (:func:`packing_jax.networks.theory.perceptron.violated_share`).
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from packing_jax.criticality.half_absorbed import logistic
-from packing_jax.criticality.zero_kick import zero_kick_limit
+from packing_jax.criticality.half_absorbed import half_absorbed_phi_c
 from packing_jax.errors import PackingError
 from packing_jax.figures.axes import LINES, MARKERS, POINTS, legend, panels, shades
 from packing_jax.figures.figure import Figure, Measured, Row, Run
@@ -31,6 +31,7 @@ Array = NDArray[np.float64]
 KICKS = (0.025, 0.05, 0.1)
 #: alpha in the middle of the scan, instances' scatter in alpha times sqrt(N), and steps times kick.
 SCANS: Mapping[float, tuple[float, float, float]] = {0.0: (1.93, 2**0.5, 300.0), 1.0: (0.512, 0.5, 200.0)}
+_GROUPS = 8  # of instances, for their scatter
 _SCATTERS = np.array([-1.6, -0.8, 0.0, 0.8, 1.6])
 #: Above capacity, in units of it, where the activity is held against its closed form, and how it is run there.
 _ABOVE, _KICK, _RUN = (1.1, 1.25, 1.5), 0.01, 30.0
@@ -51,25 +52,59 @@ class Limit(NamedTuple):
     sizes: dict[int, Half]  #: at zero kick
 
 
-def after_infinite_time(alpha: Array, absorbed_at: Array, steps: int) -> Half:
-    """2 alpha(T) - alpha(T/2), as alpha(T) approaches its limit like 1/T; all of the drift enters the error.
+class Scan(NamedTuple):
+    """What one size did at one kick."""
 
-    Args:
-        alpha: (A,).
-        absorbed_at: (A, R), -1 where active.
-        steps: T.
+    absorbed_at: NDArray[np.int64]  #: (A, R), -1 where active; a replica has the same patterns at all kicks
+    steps: int  #: T
+
+    def half(self, alpha: Array, some: Any = slice(None)) -> tuple[float, float]:
+        """alpha of half absorbed (of ``some`` replicas) after T, and what infinite time adds.
+
+        alpha(T) approaches its limit like 1/T, so that it has as far to go as it came since T/2.
+        """
+        at = self.absorbed_at[:, some]
+        before, now = (
+            half_absorbed_phi_c(alpha, (at >= 0) & (at <= time)).value for time in (self.steps // 2, self.steps)
+        )
+        return now, now - before
+
+
+def after_infinite_time(alpha: Array, scan: Scan) -> Half:
+    """At one kick; all of what time adds enters the error.
+
+    Raises:
+        PackingError: too few replicas to tell.
     """
-    half, end = (logistic(alpha, (absorbed_at >= 0) & (absorbed_at <= time)) for time in (steps // 2, steps))
-    drift = end.value - half.value
-    return Half(end.value + drift, float(np.hypot(end.stderr, drift)))
+    now, more = scan.half(alpha)
+    stderr = half_absorbed_phi_c(alpha, scan.absorbed_at >= 0).stderr
+    return Half(now + more, float(np.hypot(stderr, more)))
 
 
-def at_zero_kick(found: Mapping[float, Half]) -> Half:
-    """The straight line through all kicks; how far the one through the smallest two is from it enters the error."""
-    kicks = sorted(found)
-    line = zero_kick_limit(kicks, [found[one].value for one in kicks], [found[one].stderr for one in kicks])
-    (x, y), (first, second) = kicks[:2], (found[one].value for one in kicks[:2])
-    return Half(line.value, float(np.hypot(line.stderr, first - x * (second - first) / (y - x) - line.value)))
+def at_zero_kick(alpha: Array, scans: Mapping[float, Scan]) -> Half:
+    """After infinite time, the straight line through all kicks at kick 0.
+
+    The error holds the scatter of instances (jackknife over eight groups of them, each left out at all kicks), all that
+    infinite time added, and how far the line through the two smallest kicks alone is away.
+
+    Raises:
+        PackingError: too few replicas to tell.
+    """
+    kicks = sorted(scans)
+
+    def halves(some: Any = slice(None)) -> Array:
+        """Of each kick, and what infinite time adds, (2, kicks)."""
+        return np.array([scans[kick].half(alpha, some) for kick in kicks]).T
+
+    def line(values: Array) -> float:
+        return float(np.polyfit(kicks[: len(values)], values, 1)[1])
+
+    now, more = halves()
+    value = line(now + more)
+    groups = np.arange(scans[kicks[0]].absorbed_at.shape[1]) % _GROUPS
+    left_out = [line(halves(groups != one).sum(axis=0)) for one in np.unique(groups)]
+    scatter = np.sqrt(len(left_out) - 1) * np.std(left_out)
+    return Half(value, float(np.linalg.norm([scatter, line(more), line((now + more)[:2]) - value])))
 
 
 def at_infinite_size(found: Mapping[int, Half]) -> Limit:
@@ -105,25 +140,26 @@ def _measure(run: Run) -> Measured:
     sizes: Mapping[int, int] = run.pick(
         {20: 8}, {50: 48, 100: 24, 200: 12}, {100: 160, 200: 80, 400: 40, 800: 16, 1600: 6}
     )
-    scans = {1.0: SCANS[1.0]} if smoke else SCANS
+    ranges = {1.0: SCANS[1.0]} if smoke else SCANS
     scatters = _SCATTERS[-1:] if smoke else _SCATTERS
     shorter = run.pick(0.01, 0.5, 1.0)
     rows, curves = [], {}
-    sweeps = _Sweeps(run, len(scans) * (len(sizes) * len(kicks) + 1))
-    for kappa, (middle, scatter, time) in scans.items():
-        halves: dict[int, dict[float, Half]] = {N: {} for N in sizes}
+    sweeps = _Sweeps(run, len(ranges) * (len(sizes) * len(kicks) + 1))
+    for kappa, (middle, scatter, time) in ranges.items():
+        halves: dict[int, dict[float, Half]] = {}
+        limits: dict[int, Half] = {}
         for N, replicas in sizes.items():
             alphas = np.round(N * middle + np.sqrt(N) * scatter * scatters) / N
+            scans = {}
             for kick in kicks:
                 # one number of records, and so one program, for all kicks
                 steps = 100 * round(max(100.0, time * shorter / kick) / 100)
                 found = sweeps.run(kappa, N, alphas, kick, steps, replicas)
-                absorbed_at = found.absorbed_at.values.reshape(len(alphas), replicas)
-                try:
-                    halves[N][kick] = after_infinite_time(alphas, absorbed_at, steps)
-                except PackingError:  # all absorbed, or none: too few replicas to say anything
-                    halves[N][kick] = Half(np.nan, np.nan)
-        limit = _limit(halves)
+                scans[kick] = Scan(found.absorbed_at.values.reshape(len(alphas), replicas), steps)
+            with contextlib.suppress(PackingError):  # all absorbed, or none: this size can say nothing
+                halves[N] = {kick: after_infinite_time(alphas, scan) for kick, scan in scans.items()}
+                limits[N] = at_zero_kick(alphas, scans)
+        limit = at_infinite_size(limits) if len(limits) > 1 else Limit(np.nan, np.nan, limits)
         rows.append(Row(_capacity(kappa), float(capacity(kappa)), 0.0, "exact", limit.value, limit.stderr))
         above = np.array(_ABOVE[:1] if smoke else _ABOVE)
         alphas = above * float(capacity(kappa))
@@ -160,13 +196,6 @@ class _Sweeps:
         begin, self._done = self._done, self._done + 1
         label = f"kappa{kappa:g}-N{N}-kick{kick:g}"
         return self._run.sweep(spec, label, begin / self._parts, self._done / self._parts)
-
-
-def _limit(halves: Mapping[int, Mapping[float, Half]]) -> Limit:
-    """The three limits; NaN where some size has no half."""
-    if len(halves) < 2 or not all(np.isfinite(one).all() for found in halves.values() for one in found.values()):
-        return Limit(np.nan, np.nan, {})
-    return at_infinite_size({N: at_zero_kick(found) for N, found in halves.items()})
 
 
 def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
