@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from packing_jax.criticality.half_absorbed import half_absorbed_phi_c
+from packing_jax.criticality.half_absorbed import HalfAbsorbed, half_absorbed_phi_c, logistic
 from packing_jax.errors import PackingError
 from packing_jax.figures.axes import LINES, MARKERS, POINTS, legend, panels, shades
 from packing_jax.figures.figure import Figure, Measured, Row, Run
@@ -64,10 +64,16 @@ class Scan(NamedTuple):
         alpha(T) approaches its limit like 1/T, so that it has as far to go as it came since T/2.
         """
         at = self.absorbed_at[:, some]
-        before, now = (
-            half_absorbed_phi_c(alpha, (at >= 0) & (at <= time)).value for time in (self.steps // 2, self.steps)
-        )
+        before, now = (_half(alpha, (at >= 0) & (at <= time)).value for time in (self.steps // 2, self.steps))
         return now, now - before
+
+
+def _half(alpha: Array, absorbed: NDArray[np.bool_]) -> HalfAbsorbed:
+    """Closely, or to a 32nd of the scan's spacing where so few replicas leave open whether it lies inside."""
+    try:
+        return half_absorbed_phi_c(alpha, absorbed)
+    except PackingError:
+        return logistic(alpha, absorbed)
 
 
 def after_infinite_time(alpha: Array, scan: Scan) -> Half:
@@ -77,7 +83,7 @@ def after_infinite_time(alpha: Array, scan: Scan) -> Half:
         PackingError: too few replicas to tell.
     """
     now, more = scan.half(alpha)
-    stderr = half_absorbed_phi_c(alpha, scan.absorbed_at >= 0).stderr
+    stderr = _half(alpha, scan.absorbed_at >= 0).stderr
     return Half(now + more, float(np.hypot(stderr, more)))
 
 
