@@ -50,12 +50,12 @@ def exponent(values, largest):
 
 @pytest.mark.validation
 def test_exponents_of_gaps_and_forces():
-    """24 instances of N = 250, alpha = 10; errors: jackknife over instances, and what half of the range changes."""
-    began, found = time.monotonic(), [jam_perceptron(*instance(250, seed), -0.5, 1e-10) for seed in range(24)]
-    assert all(len(one.forces) == 250 for one in found)
+    """24 instances of N = 150, alpha = 10; errors: jackknife over instances, and what half of the range changes."""
+    began, found = time.monotonic(), [jam_perceptron(*instance(150, seed), -0.5, 1e-10) for seed in range(24)]
+    assert all(len(one.forces) == 150 for one in found)
     row = {
-        "N": 250,
-        "P": 2500,
+        "N": 150,
+        "P": 1500,
         "instances": 24,
         "contacts": [len(one.forces) for one in found],
         "kappa_J": float(np.mean([one.jamming for one in found])),
