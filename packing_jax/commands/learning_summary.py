@@ -17,7 +17,7 @@ from packing_jax.commands.learning_plots import Curve
 from packing_jax.commands.summary import strict
 from packing_jax.criticality.stationarity import final_activity
 from packing_jax.errors import PackingError
-from packing_jax.sweeps.files import write_all
+from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.manifest import Manifest
 from packing_jax.sweeps.schema import description, stored_cells
 from packing_jax.untrusted import check_memory, check_metadata
@@ -59,7 +59,8 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
             f"{totals['missing']} of {totals['runs']} runs are not done or failed: this report uses the others."
         )
     try:
-        notes += _draw(root / "figures", curves, attributes, several)
+        folder = Folder(root)
+        notes += _draw(folder, curves, attributes, several)
         summary: dict[str, Any] = strict(
             {
                 "kind": "networks",
@@ -70,7 +71,7 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
                 "notes": notes,
             }
         )
-        write_all(root, {root / "summary.json": (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode()})
+        folder.write({"summary.json": (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode()})
     except OSError as error:
         raise PackingError(
             f"{root} cannot be written ({error.strerror or error}): it must be a writable directory"
@@ -162,7 +163,7 @@ def _row(curve: Curve, replicas: int, axes: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _draw(folder: Path, curves: Sequence[Curve], attributes: dict[str, Any], several: list[str]) -> list[str]:
+def _draw(folder: Folder, curves: Sequence[Curve], attributes: dict[str, Any], several: list[str]) -> list[str]:
     """Draw every figure the results allow; a note for each that they do not."""
     jobs: dict[str, Callable[[], Figure]] = {}
     for name, values in curves[0].records.items():
@@ -173,13 +174,16 @@ def _draw(folder: Path, curves: Sequence[Curve], attributes: dict[str, Any], sev
     along = [name for name in several if _loads_differ(curves, name)]
     if "activity" in curves[0].records and along:
         jobs["activity_vs_load"] = partial(plots.against_load, curves, along[0])
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.make("figures")
     notes = []
     for name, draw in jobs.items():
         try:
-            draw().savefig(folder / f"{name}.png")
+            figure = draw()
         except PackingError as error:
             notes.append(f"No figure {name}.png: {error}.")
+            continue
+        with folder.replacing(f"figures/{name}.png", flushed=False) as file:
+            figure.savefig(file, format="png")
     return notes
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -220,8 +221,8 @@ def _shown(value: Any) -> str:
 
 def _word(words: Sequence[str], option: str) -> str | None:
     """What stands behind an option."""
-    for word, after in zip(words, [*words[1:], ""], strict=True):
-        if word == option and after:
+    for word, after in zip_longest(words, words[1:]):
+        if word == option and after is not None:
             return after
         if word.startswith(f"{option}="):
             return word.partition("=")[2]

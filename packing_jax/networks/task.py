@@ -18,6 +18,7 @@ from jax import Array
 from packing_jax.drive.kind import Kind, Replicas
 from packing_jax.errors import PackingError, in_one_line, is_real
 from packing_jax.networks.data import Data
+from packing_jax.networks.losses import Checking
 from packing_jax.networks.objective import Objective, Total, samples_of, size_of
 from packing_jax.networks.rules.base import WeightRule
 from packing_jax.networks.weights import Weights
@@ -195,6 +196,9 @@ class Task:
                 f"{_outputs(objective, one.start, data)}the loss has shape {getattr(shape, 'shape', None)} for "
                 f"{samples} samples; it must be one number for each"
             )
+        loss: Any = self.loss
+        if isinstance(loss, Checking):
+            loss.check(jax.eval_shape(objective.apply, one.start, data.inputs).shape, data.targets)
         value = _value(objective, one.start, data.inputs, data.targets)
         if not np.isfinite(value):
             raise PackingError(f"the loss is {value} at the start; weights, inputs and targets must make a finite one")

@@ -247,6 +247,8 @@ class Training(Spec):
                 raise PackingError(f"the {what} is {seed!r}; it must be a whole number from 0 to {2**32 - 1}")
         if type(spec.replicas) is not int or spec.replicas < 1:
             raise PackingError(f"{spec.replicas} replicas; it must be a whole number from 1 on")
+        if not all(type(wait) is int for wait in spec.waits or ()):
+            raise PackingError(f"the waiting times are {spec.waits}; they must be whole steps from 0 on")
         if late := [wait for wait in spec.waits or () if wait > (spec.extended_from or (spec.steps or 0,))[0]]:
             raise PackingError(f"the waiting time {late[0]} is after the last step, {spec.steps}")
         if spec.start is not None and spec.start_from is not None:
@@ -297,6 +299,7 @@ class Training(Spec):
         """Why another specification is not this one with more of it; what is None there is as it was."""
         same = ("rule", "settings", "waits", "measure", "record_every", "start_from")
         asked = replace(asked, **{name: getattr(self, name) for name in same if getattr(asked, name) is None})
+        asked = replace(asked, settings={**(self.settings or {}), **(asked.settings or {})})
         return super().differences(replace(asked, axes={**(self.axes or {}), **(asked.axes or {})}))
 
     def extended(self, asked: "Training") -> "Training":

@@ -49,9 +49,9 @@ READY = Ready(
     random_labels,
     {
         "rule": "adam",
-        "samples": (200, 300, 400, 500, 600, 800),
+        "samples": (100, 200, 300, 400, 500, 600),
         "learning_rate": 0.005,
-        "steps": 4000,
+        "steps": 2500,
         "replicas": 8,
     },
     control="samples",
