@@ -141,23 +141,19 @@ def _activity(kappa: float, above: float) -> str:
 
 
 def _measure(run: Run) -> Measured:
-    smoke = run.size == "smoke"
-    kicks = KICKS[-1:] if smoke else KICKS
-    sizes: Mapping[int, int] = run.pick(
-        {20: 8}, {50: 48, 100: 24, 200: 12}, {100: 160, 200: 80, 400: 40, 800: 16, 1600: 6}
-    )
+    smoke = run.size == "smoke"  # a program more for each size and alpha would be more than its five seconds
+    sizes: Mapping[int, int] = run.pick({}, {50: 48, 100: 24, 200: 12}, {100: 160, 200: 80, 400: 40, 800: 16, 1600: 6})
     ranges = {1.0: SCANS[1.0]} if smoke else SCANS
-    scatters = _SCATTERS[-1:] if smoke else _SCATTERS
     shorter = run.pick(0.01, 0.5, 1.0)
     rows, curves = [], {}
-    sweeps = _Sweeps(run, len(ranges) * (len(sizes) * len(kicks) + 1))
+    sweeps = _Sweeps(run, len(ranges) * (len(sizes) * len(KICKS) + 1))
     for kappa, (middle, scatter, time) in ranges.items():
         halves: dict[int, dict[float, Half]] = {}
         limits: dict[int, Half] = {}
         for N, replicas in sizes.items():
-            alphas = np.round(N * middle + np.sqrt(N) * scatter * scatters) / N
+            alphas = np.round(N * middle + np.sqrt(N) * scatter * _SCATTERS) / N
             scans = {}
-            for kick in kicks:
+            for kick in KICKS:
                 # one number of records, and so one program, for all kicks
                 steps = 100 * round(max(100.0, time * shorter / kick) / 100)
                 found = sweeps.run(kappa, N, alphas, kick, steps, replicas)
@@ -169,11 +165,11 @@ def _measure(run: Run) -> Measured:
         rows.append(Row(_capacity(kappa), float(capacity(kappa)), 0.0, "exact", limit.value, limit.stderr))
         above = np.array(_ABOVE[:1] if smoke else _ABOVE)
         alphas = above * float(capacity(kappa))
-        N, replicas = run.pick((20, 2), (400, 3), (1600, 3))
+        N, replicas = run.pick((20, 1), (400, 3), (1600, 3))
         found = sweeps.run(kappa, N, alphas, _KICK, 100 * round(max(100.0, _RUN * shorter / _KICK) / 100), replicas)
         activity = found.activity.values.reshape(len(alphas), replicas, -1)[..., -25:].mean(axis=-1)
         for times, alpha, ours in zip(above, alphas, activity, strict=True):
-            error = float(ours.std(ddof=1) / np.sqrt(replicas))
+            error = float(ours.std(ddof=1) / np.sqrt(replicas)) if replicas > 1 else np.nan
             reference = violated_share(float(alpha), kappa)
             rows.append(Row(_activity(kappa, times), reference, 0.005, "derived", float(ours.mean()), error))
         curves[kappa] = halves, limit, above, activity
