@@ -150,6 +150,7 @@ def _measure(run: Run) -> Measured:
     for kappa, (middle, scatter, time) in ranges.items():
         halves: dict[int, dict[float, Half]] = {}
         limits: dict[int, Half] = {}
+        active: dict[tuple[int, float], tuple[Array, Array]] = {}
         for N, replicas in sizes.items():
             alphas = np.round(N * middle + np.sqrt(N) * scatter * _SCATTERS) / N
             scans = {}
@@ -158,6 +159,7 @@ def _measure(run: Run) -> Measured:
                 steps = 100 * round(max(100.0, time * shorter / kick) / 100)
                 found = sweeps.run(kappa, N, alphas, kick, steps, replicas)
                 scans[kick] = Scan(found.absorbed_at.values.reshape(len(alphas), replicas), steps)
+                active[N, kick] = alphas / float(capacity(kappa)), _final(found, len(alphas)).mean(axis=1)
             with contextlib.suppress(PackingError):  # all absorbed, or none: this size can say nothing
                 halves[N] = {kick: after_infinite_time(alphas, scan) for kick, scan in scans.items()}
                 limits[N] = at_zero_kick(alphas, scans)
@@ -167,13 +169,19 @@ def _measure(run: Run) -> Measured:
         alphas = above * float(capacity(kappa))
         N, replicas = run.pick((20, 1), (400, 3), (1600, 3))
         found = sweeps.run(kappa, N, alphas, _KICK, 100 * round(max(100.0, _RUN * shorter / _KICK) / 100), replicas)
-        activity = found.activity.values.reshape(len(alphas), replicas, -1)[..., -25:].mean(axis=-1)
+        activity = _final(found, len(alphas))
         for times, alpha, ours in zip(above, alphas, activity, strict=True):
             error = float(ours.std(ddof=1) / np.sqrt(replicas)) if replicas > 1 else np.nan
             reference = violated_share(float(alpha), kappa)
             rows.append(Row(_activity(kappa, times), reference, 0.005, "derived", float(ours.mean()), error))
-        curves[kappa] = halves, limit, above, activity
+        curves[kappa] = halves, limit, active, above, activity
     return Measured(rows, curves)
+
+
+def _final(found: "xr.Dataset", alphas: int) -> Array:
+    """Activity in the last quarter of the records, (alpha, replica)."""
+    activity: Array = found.activity.values
+    return activity.reshape(alphas, -1, activity.shape[-1])[..., -25:].mean(axis=-1)
 
 
 class _Sweeps:
@@ -201,16 +209,14 @@ class _Sweeps:
 
 
 def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
-    axes = panels(figure, 2, 2)
-    for column, (kappa, (halves, limit, above, activity)) in enumerate(curves.items()):
-        top, bottom = axes[column], axes[column + 2]
+    axes = panels(figure, len(curves), 2)
+    for column, (kappa, (halves, limit, active, above, activity)) in enumerate(curves.items()):
+        top, bottom = axes[column], axes[column + len(curves)]
         exact = float(capacity(kappa))
         for (N, found), colour, marker in zip(halves.items(), shades(len(halves)), MARKERS, strict=False):
-            kicks = np.array(sorted(found))
-            values = np.array([found[kick] for kick in kicks])
+            points = {**found, 0.0: limit.sizes[N]}
+            kicks, values = np.array([*points]), np.array([*points.values()])
             top.errorbar(kicks, values[:, 0], values[:, 1], color=colour, marker=marker, label=f"N = {N}", **POINTS)
-            if N in limit.sizes:
-                top.errorbar([0], [limit.sizes[N].value], [limit.sizes[N].stderr], color=colour, marker=marker, ms=4.5)
         line = np.linspace(0, max(KICKS), 50)
         top.axhline(exact, color="black", lw=0.8, label="Gardner")
         bound = [float(capacity(kappa + margin_spent(kick))) for kick in line]
@@ -218,15 +224,24 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
         top.set(xlabel=r"Kick $\epsilon$", ylabel=r"$\alpha$ of half absorbed, $T \to \infty$")
         top.set_title(rf"$\kappa = {kappa:g}$", fontsize=9)
         legend(top)
-        grid = np.linspace(exact, 1.6 * exact, 200)
+        grid = np.linspace(1 + 1e-6, 1.6, 200)
         bottom.plot(
-            grid / exact, [violated_share(one, kappa) for one in grid], "k-", lw=0.8, label="small kicks, exact"
+            grid, [violated_share(one * exact, kappa) for one in grid], "k-", lw=0.8, label="small kicks, exact"
         )
+        for N, colour in zip(sorted({N for N, _ in active}), shades(len(halves)), strict=False):
+            for kick, dashes in zip(KICKS, LINES, strict=False):
+                x, f = active[N, kick]
+                bottom.plot(x, f, color=colour, ls=dashes, lw=0.8, label=f"N = {N}, kick {kick:g}")
         bottom.errorbar(
-            above, activity.mean(axis=1), activity.std(axis=1), marker="o", color="C0",
-            label=f"kick {_KICK:g}", **POINTS,
-        )  # fmt: skip
-        bottom.set(xlabel=r"$\alpha/\alpha_c$", ylabel="Activity $f$", ylim=(0, None))
+            above,
+            activity.mean(axis=1),
+            activity.std(axis=1),
+            marker="o",
+            color="C3",
+            label=f"kick {_KICK:g}",
+            **POINTS,
+        )
+        bottom.set(xlabel=r"$\alpha/\alpha_c$", ylabel="Activity $f$ at the end", ylim=(0, None))
         legend(bottom)
 
 
