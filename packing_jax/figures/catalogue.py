@@ -3,7 +3,7 @@
 import difflib
 
 from packing_jax.errors import PackingError
-from packing_jax.figures import anomalous_diffusion, currents, equipartition, modified_loss, oscillations
+from packing_jax.figures import anomalous_diffusion, capacity, currents, equipartition, modified_loss, oscillations
 from packing_jax.figures.figure import Figure
 
 FIGURES: dict[str, Figure] = {
@@ -14,6 +14,7 @@ FIGURES: dict[str, Figure] = {
         currents.FIGURE,
         modified_loss.FIGURE,
         anomalous_diffusion.FIGURE,
+        capacity.FIGURE,
     )
 }
 
