@@ -27,12 +27,14 @@ from packing_jax.commands.rerun import RerunCommand
 from packing_jax.commands.run import RunCommand
 from packing_jax.commands.status import StatusCommand
 from packing_jax.commands.sweep import SweepCommand
+from packing_jax.commands.train import TrainCommand, train_command
 from packing_jax.errors import PackingError
 
 #: Each is a dataclass of its options, with a method ``execute`` that returns the exit code.
 COMMANDS: dict[str, Callable[..., Any]] = {
     "run": RunCommand,
     "sweep": SweepCommand,
+    "train": TrainCommand,
     "critical": CriticalCommand,
     "reproduce": ReproduceCommand,
     "status": StatusCommand,
@@ -52,6 +54,18 @@ def _keep_compiled() -> None:
         jax.config.update("jax_compilation_cache_dir", str(home / "packing_jax"))
 
 
+def _parsed(words: list[str]) -> Any:
+    if words[:1] == ["train"]:
+        return train_command(words[1:])
+    return tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
+        prog="packing-jax",
+        description="Phase diagrams of packed spheres and of networks under random organization and SGD.\n\n"
+        "packing-jax --version says which version this is.",
+        args=words,
+    )
+
+
 def main(args: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     words = sys.argv[1:] if args is None else args
@@ -62,13 +76,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"packing-jax {__version__}")
         return 0
     try:
-        command: Any = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="packing-jax",
-            description="Phase diagrams of packed spheres under random organization and SGD.\n\n"
-            "packing-jax --version says which version this is.",
-            args=words,
-        )
+        command = _parsed(words)
         _keep_compiled()
         code = int(command.execute(shlex.join(["packing-jax", *words])))
         sys.stdout.flush()

@@ -17,6 +17,7 @@ from packing_jax.sweeps.field_types import Mixture
 from packing_jax.sweeps.model import CouplingName
 from packing_jax.sweeps.progress import Stop, seconds
 from packing_jax.sweeps.run import run_sweep
+from packing_jax.sweeps.spec import Spec
 from packing_jax.sweeps.spheres import Sweep
 
 _BEGAN = time.monotonic()  # what --max-walltime counts from
@@ -34,7 +35,22 @@ OptionalCoupling = Annotated[CouplingName | None, tyro.conf.arg(help_behavior_hi
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepOptions(OwnOptions):
+class RunOptions:
+    """How a sweep of anything is run."""
+
+    out: OptionalDir = None
+    """Directory for the results. Default: packing-run, packing-sweep or packing-TASK, or the first free
+    packing-sweep-2, -3, ..."""
+    max_walltime: OptionalText = None
+    """Stop in time for this limit of a queue system, counted from the start of the command: seconds, MM:SS, HH:MM:SS or
+    D-HH:MM:SS."""
+    log: OptionalLog = None
+    """What is said on the way, on stderr: a progress bar, one JSON object a line, or nothing but the last line.
+    Default: bar on a terminal, else quiet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions(RunOptions, OwnOptions):
     """What run and sweep have in common."""
 
     rule: RuleWord = "bro"
@@ -63,14 +79,6 @@ class SweepOptions(OwnOptions):
     Default: no trajectories."""
     seed: int = 0
     """Seed of everything random; the same seed gives the same bits."""
-    out: OptionalDir = None
-    """Directory for the results. Default: packing-run or packing-sweep, or the first free packing-sweep-2, -3, ..."""
-    max_walltime: OptionalText = None
-    """Stop in time for this limit of a queue system, counted from the start of the command: seconds, MM:SS, HH:MM:SS or
-    D-HH:MM:SS."""
-    log: OptionalLog = None
-    """What is said on the way, on stderr: a progress bar, one JSON object a line, or nothing but the last line.
-    Default: bar on a terminal, else quiet."""
 
     def specification(
         self, phi: tuple[float, ...], kick: tuple[float, ...], batch_fraction: tuple[float, ...] | None, replicas: int
@@ -96,9 +104,9 @@ class SweepOptions(OwnOptions):
 
 
 def sweep_and_report(
-    spec: Sweep,
+    spec: Spec,
     out: Path,
-    options: SweepOptions,
+    options: RunOptions,
     command: str,
     *,
     resume: bool = False,
@@ -125,10 +133,10 @@ def sweep_and_report(
     if outcome.stopped is None:
         ReportCommand(out).execute(command)
         sys.stdout.flush()
-    log.end(out, outcome, spec.own)
+    log.end(out, outcome, spec)
     if outcome.stopped is not None:
         return {"SIGINT": 130, "SIGTERM": 143}.get(outcome.stopped, 3)
-    return 4 if outcome.failed else 0
+    return 4 if outcome.failed > (outcome.diverged if spec.diverges else 0) else 0
 
 
 def numbers(name: str, text: str) -> tuple[float, ...]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from packing_jax.commands.drawing import LINES, MARKERS, POINTS, colour_bar, colour_scale, legend, new_figure, shades_of
 from packing_jax.criticality import KickEstimate, SearchResult, ZeroKickLimit, check_results, was_run
 from packing_jax.criticality.stationarity import final_activity
 from packing_jax.errors import PackingError
@@ -22,16 +23,9 @@ from packing_jax.spheres.geometry import minimum_image
 
 if TYPE_CHECKING:
     import xarray as xr
-    from matplotlib.axes import Axes
-    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
-
-_MARKERS = "osD^vP*X"
-_LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
-_POINTS: dict[str, Any] = {"ms": 4.5, "mec": "white", "mew": 0.5, "lw": 1.2}
-_DPI = 200
 
 
 def activity_vs_phi(results: xr.Dataset, phi_c: Sequence[KickEstimate] = ()) -> Figure:
@@ -51,8 +45,8 @@ def activity_vs_phi(results: xr.Dataset, phi_c: Sequence[KickEstimate] = ()) -> 
     estimates = {(estimate.kick, estimate.batch_fraction): estimate for estimate in phi_c}
     cells = _cells(results)
     kicks, fractions = (sorted(set(part)) for part in zip(*cells, strict=True))
-    shades = _shades(len(kicks))
-    figure, axes = _new_figure(5.4, 4.1)
+    shades = shades_of(len(kicks))
+    figure, axes = new_figure(5.4, 4.1)
     fitted = False
     for cell in cells:
         colour = shades[kicks.index(cell[0])]
@@ -75,12 +69,12 @@ def activity_vs_phi(results: xr.Dataset, phi_c: Sequence[KickEstimate] = ()) -> 
             axes.plot(fine, law.activity(fine), color="black", lw=0.7, zorder=2.5)
             fitted = True
         axes.fill_between(phi, mean - stderr, mean + stderr, color=colour, alpha=0.3, lw=0)
-        marker, line = _MARKERS[index % len(_MARKERS)], _LINES[index % len(_LINES)]
-        axes.plot(phi, mean, color=colour, marker=marker, ls=line, label=label, **_POINTS)
+        marker, line = MARKERS[index % len(MARKERS)], LINES[index % len(LINES)]
+        axes.plot(phi, mean, color=colour, marker=marker, ls=line, label=label, **POINTS)
     axes.set(xlabel=r"Packing fraction $\phi$", ylabel=r"Final activity $f_a$", ylim=(-0.03, None))
     if fitted:
         axes.plot([], [], color="black", lw=0.7, label=r"$f_a = A\,(\phi - \phi_c)^{\beta}$")
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
@@ -114,18 +108,18 @@ def activity_vs_time(results: xr.Dataset, kick: float | None = None, batch_fract
     time, mean = results["time"].values, np.nanmean(activity, axis=1)
     if not np.any(mean[:, time > 0] > 0):
         raise PackingError("every replica was absorbed before the first recorded step: record more often")
-    figure, axes = _new_figure(5.4, 3.8)
-    shade = _colour_scale(phi[0], phi[-1], "viridis", 0.0, 0.9)
+    figure, axes = new_figure(5.4, 3.8)
+    shade = colour_scale(phi[0], phi[-1], "viridis", 0.0, 0.9)
     for at, f_a in zip(phi, mean, strict=True):
         shown = (f_a > 0) & (time > 0)
-        line = _LINES[0] if f_a[-1] > 0 else _LINES[1]
+        line = LINES[0] if f_a[-1] > 0 else LINES[1]
         axes.plot(time[shown], f_a[shown], color=shade.to_rgba(at), ls=line, lw=1.3)
-    for line, label in ((_LINES[0], "active at the end"), (_LINES[1], "absorbed")):
+    for line, label in ((LINES[0], "active at the end"), (LINES[1], "absorbed")):
         axes.plot([], [], color="0.3", ls=line, lw=1.3, label=label)
     axes.set(xscale="log", yscale="log", xlabel=r"Time $t$ (steps)", ylabel=r"Activity $f_a$")
     title = _cell_label(results, *cells[0])
     axes.legend(frameon=False, fontsize=8, loc="lower left", alignment="left", title=title, title_fontsize=9)
-    _colour_bar(figure, axes, shade, r"Packing fraction $\phi$")
+    colour_bar(figure, axes, shade, r"Packing fraction $\phi$")
     return figure
 
 
@@ -148,9 +142,9 @@ def phi_c_vs_kick(
     """
     limits = limits or {}
     fractions = sorted({estimate.batch_fraction for estimate in estimates})
-    figure, axes = _new_figure(5.4, 4.1)
+    figure, axes = new_figure(5.4, 4.1)
     drawn = 0
-    shades = _shades(len(fractions))
+    shades = shades_of(len(fractions))
     for (index, fraction), method in product(enumerate(fractions), ("power_law", "threshold")):
         cells = [e for e in estimates if e.batch_fraction == fraction]
         found = [(e.kick, getattr(e, method)) for e in cells if getattr(e, method)]
@@ -161,7 +155,7 @@ def phi_c_vs_kick(
         label = method.replace("_", " ") + (f", $b_f = {fraction:g}$" if len(fractions) > 1 else "")
         style: dict[str, Any] = {
             "color": colour,
-            "marker": _MARKERS[index % len(_MARKERS)],
+            "marker": MARKERS[index % len(MARKERS)],
             "mfc": colour if solid else "white",
             "ls": "",
             "capsize": 2.5,
@@ -173,7 +167,7 @@ def phi_c_vs_kick(
         if limit:
             label += rf": $\phi_c(0) = {limit.value:.4f} \pm {limit.stderr:.4f}$"
             ends = np.linspace(0.0, kicks.max() * 1.05, 50)
-            line = _LINES[0] if solid else _LINES[1]
+            line = LINES[0] if solid else LINES[1]
             axes.plot(ends, limit.form.at(ends), color=colour, ls=line, lw=1.0)
             intercept = {**style, "marker": "*", "ms": 11, "mec": "black", "mew": 0.6}
             axes.errorbar([0.0], [limit.value], [limit.stderr], **intercept, zorder=4)
@@ -182,7 +176,7 @@ def phi_c_vs_kick(
         raise PackingError("no phi_c was estimated at any kick: there is nothing to draw")
     axes.set(xlabel=_kick_name(rule), ylabel=r"Critical packing fraction $\phi_c$")
     axes.set_xlim(left=-0.03 * max(estimate.kick for estimate in estimates))
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
@@ -195,13 +189,13 @@ def phi_h_vs_size(result: SearchResult) -> Figure:
     Args:
         result: what `packing_jax.sweeps.adaptive.search` returns.
     """
-    figure, axes = _new_figure(5.4, 4.1)
+    figure, axes = new_figure(5.4, 4.1)
     sizes = np.array([one.particles for one in result.rounds], float)
     half, stderr = np.array([(one.phi_h, one.stderr) for one in result.rounds]).T
     n, phi = np.array([(n, phi) for n, phi, _ in result.outcomes], float).T
     gone = np.array([absorbed for _, _, absorbed in result.outcomes])
     x, at = (n / sizes[0]) ** -result.omega, (sizes / sizes[0]) ** -result.omega
-    dark, light = _shades(2)
+    dark, light = shades_of(2)
     for kind, label, face in ((gone, "absorbed", "white"), (~gone, "active", light)):
         axes.plot(x[kind], phi[kind], "o", ms=3, mfc=face, mec=light, mew=0.7, alpha=0.8, label=label)
     axes.errorbar(at, half, stderr, color=dark, marker="s", ls="", ms=5, capsize=2.5, label=r"half absorbed, $\phi_h$")
@@ -214,7 +208,7 @@ def phi_h_vs_size(result: SearchResult) -> Figure:
     axes.set(xlim=(0.0, 1.06), ylim=(half.mean() - reach, half.mean() + reach))
     power = rf"$(N/{sizes[0]:.0f})^{{-1/(d\nu_\perp)}}$"
     axes.set(xlabel=rf"Smearing {power}", ylabel=r"Packing fraction $\phi$")
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
@@ -247,8 +241,8 @@ def packing(positions: ArrayLike, diameters: ArrayLike, title: str = "") -> Figu
     seen = ((centre + radius[:, None] > 0) & (centre - radius[:, None] < 1)).all(axis=1)
     centre, radius, depth = centre[seen] / mean, radius[seen] / mean, depth[seen]
 
-    figure, axes = _new_figure(4.6, 4.0)
-    shade = _colour_scale(0.0, max(float(depth.max(initial=0.0)), 1e-3), "magma_r", 0.15, 0.95)
+    figure, axes = new_figure(4.6, 4.0)
+    shade = colour_scale(0.0, max(float(depth.max(initial=0.0)), 1e-3), "magma_r", 0.15, 0.95)
     faces = np.where((depth > 0)[:, None], shade.to_rgba(depth), (0.93, 0.93, 0.93, 1.0))
     order = np.argsort(depth)  # the deepest overlaps on top
     width = 2 * radius[order]
@@ -269,7 +263,7 @@ def packing(positions: ArrayLike, diameters: ArrayLike, title: str = "") -> Figu
     axes.set_title(", ".join(part for part in (title, slice_of) if part), fontsize=10)
     axes.set(xlim=(0, side), ylim=(0, side), aspect="equal")
     axes.set(xlabel=r"$x/\bar\sigma$", ylabel=r"$y/\bar\sigma$")
-    _colour_bar(figure, axes, shade, r"Largest overlap  $1 - r_{ij}/\sigma_{ij}$")
+    colour_bar(figure, axes, shade, r"Largest overlap  $1 - r_{ij}/\sigma_{ij}$")
     return figure
 
 
@@ -338,44 +332,3 @@ def _cell_label(results: xr.Dataset, kick: float, batch_fraction: float) -> str:
     symbol = r"\alpha" if results.attrs.get("rule") == "sgd" else r"\epsilon"
     label = rf"${symbol} = {kick:g}\,\bar\sigma$"
     return label if results.sizes["batch_fraction"] == 1 else f"{label}, $b_f = {batch_fraction:g}$"
-
-
-def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
-    axes = figure.add_subplot()
-    axes.tick_params(which="both", direction="in", top=True, right=True, labelsize=9)
-    return figure, axes
-
-
-def _shades(count: int) -> list[Any]:
-    """Dark to light colours of equal lightness steps, short of the palest."""
-    from matplotlib import colormaps
-
-    return [colormaps["viridis"](value) for value in np.linspace(0.05, 0.8, max(count, 2))[:count]]
-
-
-def _colour_scale(low: float, high: float, name: str, start: float, stop: float) -> ScalarMappable:
-    """Values from low to high on the part [start, stop] of a colour map."""
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import ListedColormap, Normalize
-
-    colours = ListedColormap(colormaps[name](np.linspace(start, stop, 256)))
-    return ScalarMappable(Normalize(low, high if high > low else low + 1e-3), colours)
-
-
-def _colour_bar(figure: Figure, axes: Axes, shade: ScalarMappable, label: str) -> None:
-    bar = figure.colorbar(shade, ax=axes, label=label, pad=0.02)
-    bar.ax.tick_params(direction="in", labelsize=9)
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    """A legend above the axes, where it hides no curve; to their right if it is long."""
-    count = len(axes.get_legend_handles_labels()[1])
-    if count <= 8:
-        figure.legend(frameon=False, fontsize=7.5, loc="outside upper center", ncols=1 + (count > 2))
-    else:
-        figure.set_figwidth(figure.get_figwidth() + 2.6)
-        figure.legend(frameon=False, fontsize=7.5, loc="outside right upper")

@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from tqdm import tqdm
 
 from packing_jax.sweeps.progress import EveryTwoSeconds, SweepProgress
 from packing_jax.sweeps.run import Outcome
+from packing_jax.sweeps.spec import Spec
 from packing_jax.sweeps.status import how_it_goes_on
 
 Log = Literal["bar", "json", "quiet"]
@@ -56,16 +56,18 @@ class ProgressReport:
         if self._bar is not None:
             self._bar.close()
 
-    def end(self, out: Path, outcome: Outcome, own: Iterable[str]) -> None:
-        """The last line; ``own`` are a user's objects, by what they are of the sweep."""
+    def end(self, out: Path, outcome: Outcome, spec: Spec) -> None:
+        """The last line."""
         missing = outcome.total - outcome.done
-        line = f"{out}: {outcome.done - outcome.failed} of {outcome.total} cells are done"
-        line += f", {outcome.failed} failed" if outcome.failed else ""
+        failed = outcome.failed - (outcome.diverged if spec.diverges else 0)
+        line = f"{out}: {outcome.done - failed} of {outcome.total} cells are done"
+        line += f", {outcome.diverged} of them diverged" if outcome.failed > failed else ""
+        line += f", {failed} failed" if failed else ""
         line += f", {missing} {'is' if missing == 1 else 'are'} missing" if missing else ""
         if outcome.failed:
             line += f" (one {outcome.reasons[0]})"
         if outcome.stopped is not None:
-            line = f"stopped by {outcome.stopped}; {line}; {how_it_goes_on(out, own)}"
+            line = f"stopped by {outcome.stopped}; {line}; {how_it_goes_on(out, spec.own, spec.kind)}"
         if self._form == "json":
             facts = outcome._asdict() | {"missing": missing, "directory": str(out), "text": line}
             self._json("end", facts)

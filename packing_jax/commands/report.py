@@ -6,18 +6,28 @@ from typing import Annotated
 
 import tyro
 
+from packing_jax.sweeps.schema import description, stored_kind
+
 
 @dataclass(frozen=True)
 class ReportCommand:
-    """Estimate phi_c from a store; write summary.json and figures, print a table."""
+    """Make the report of a store: summary.json, figures and a table.
+
+    Of spheres it estimates phi_c; of networks it draws losses, activity and displacements.
+    """
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """What run or sweep wrote with --out."""
+    """What run, sweep or train wrote with --out."""
 
     def execute(self, command: str) -> int:
         """Make the report."""
-        from packing_jax.commands.summary import format_summary, report
+        if stored_kind(description(self.directory)) == "networks":
+            from packing_jax.commands import learning_summary
 
-        print(format_summary(report(self.directory)))
+            print(learning_summary.format_summary(learning_summary.report(self.directory)))
+        else:
+            from packing_jax.commands.summary import format_summary, report
+
+            print(format_summary(report(self.directory)))
         print(f"\nfigures: {self.directory / 'figures'}\nsummary: {self.directory / 'summary.json'}")
         return 0

@@ -7,6 +7,8 @@ from typing import Annotated
 import tyro
 
 from packing_jax.commands.own import OwnOptions
+from packing_jax.sweeps.own import imported
+from packing_jax.sweeps.schema import description, stored_kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,16 +19,26 @@ class RerunCommand(OwnOptions):
     """
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """What run or sweep wrote with --out."""
+    """What run, sweep or train wrote with --out."""
     cell: int
-    """Number of the cell, from 0, along the axes of the store (phi, kick, batch fraction, replica), the replica
-    fastest."""
+    """Number of the cell, from 0, along the axes of the store (of spheres phi, kick, batch fraction, replica), the
+    replica fastest."""
+    task: Annotated[str | None, tyro.conf.arg(metavar="MODULE:OBJECT", help_behavior_hint="")] = None
+    """Of networks, the task of your own that the sweep was made with."""
 
     def execute(self, command: str) -> int:
         """Compute and compare."""
+        from packing_jax.sweeps.kinds import known_spec
+        from packing_jax.sweeps.networks import Training
         from packing_jax.sweeps.rerun import rerun
         from packing_jax.sweeps.spheres import Sweep
 
-        same, sentence = rerun(self.directory, self.cell, Sweep(**self.objects()))
+        attributes, objects = description(self.directory), self.objects()
+        if stored_kind(attributes) == Training.kind:
+            del objects["energy"]
+            task = known_spec(attributes).fixed["task"] if self.task is None else imported(self.task, "--task")
+            same, sentence = rerun(self.directory, self.cell, Training(task=task, **objects))
+        else:
+            same, sentence = rerun(self.directory, self.cell, Sweep(**objects))
         print(sentence)
         return 0 if same else 1

@@ -132,7 +132,7 @@ def _summary(results: xr.Dataset, folder: Folder, model: str) -> dict[str, Any]:
         "missing": missing,
         "failed": failed,
     }
-    plain: dict[str, Any] = _strict(
+    plain: dict[str, Any] = strict(
         summary | {key: results.attrs.get(key) for key in ("rule", "dim", "particles", "steps")}
     )
     return plain
@@ -335,14 +335,14 @@ def _picture(results: xr.Dataset) -> Figure:
     return plots.packing(positions, diameters, title=rf"$\phi = {phi:.4g}$")
 
 
-def _strict(value: Any) -> Any:
+def strict(value: Any) -> Any:
     """The same data as plain JSON: no NumPy scalars, tuples, NaN or infinity."""
     if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
+        return {key: strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
+        return [strict(item) for item in value]
     if isinstance(value, np.generic):
-        return _strict(value.item())
+        return strict(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from packing_jax.errors import PackingError, is_real
@@ -32,6 +33,38 @@ class Classifying(Protocol):
     def correct(self, outputs: Any, targets: Any) -> Array:
         """(S,) bool."""
         ...
+
+
+@runtime_checkable
+class Checking(Protocol):
+    """A loss that knows which targets go with it."""
+
+    def check(self, outputs: tuple[int, ...], targets: Any) -> None:
+        """Refuse targets of another kind.
+
+        Args:
+            outputs: the shape of the model's outputs.
+            targets: of all samples.
+
+        Raises:
+            PackingError: what they are, and what they must be.
+        """
+        ...
+
+
+def _check_signs(outputs: tuple[int, ...], targets: Any) -> None:
+    """Labels +1 and -1, one for each output."""
+    labels = np.asarray(targets)
+    if labels.shape != outputs or labels.dtype.kind not in "fiu" or not np.all(np.abs(labels) == 1):
+        raise PackingError(
+            f"the targets are {_shown(labels)} for outputs of shape {outputs}; the loss takes a label +1 or -1 for each"
+        )
+
+
+def _shown(targets: np.ndarray) -> str:
+    found = np.unique(targets)
+    values = ", ".join(f"{value:g}" for value in found[:4]) + (", ..." if len(found) > 4 else "")
+    return f"{values} of shape {targets.shape}"
 
 
 @dataclass(frozen=True)
@@ -57,6 +90,10 @@ class Hinge:
                 "margin a number"
             )
 
+    def check(self, outputs: tuple[int, ...], targets: Any) -> None:
+        """Labels +1 and -1."""
+        _check_signs(outputs, targets)
+
     def overlaps(self, outputs: Array, targets: Array) -> Array:
         """Delta = kappa - y f, (S,)."""
         return self.kappa - targets * outputs
@@ -74,6 +111,10 @@ class Hinge:
 class Logistic:
     """ln(1 + e^(-y f)) of labels y = +-1."""
 
+    def check(self, outputs: tuple[int, ...], targets: Any) -> None:
+        """Labels +1 and -1."""
+        _check_signs(outputs, targets)
+
     def correct(self, outputs: Array, targets: Array) -> Array:
         """y f > 0, (S,)."""
         return targets * outputs > 0
@@ -85,6 +126,22 @@ class Logistic:
 @dataclass(frozen=True)
 class Softmax:
     """Cross-entropy -ln softmax(f)_y of k outputs with the number y of the right one."""
+
+    def check(self, outputs: tuple[int, ...], targets: Any) -> None:
+        """Whole numbers from 0 to k - 1."""
+        labels = np.asarray(targets)
+        whole = labels.dtype.kind in "fiu" and np.all(labels == np.rint(labels))
+        if (
+            len(outputs) != 2
+            or labels.shape != outputs[:1]
+            or not whole
+            or labels.min() < 0
+            or labels.max() >= outputs[1]
+        ):
+            raise PackingError(
+                f"the targets are {_shown(labels)} for outputs of shape {outputs}; softmax takes the number of the "
+                "right output of each sample, from 0 on"
+            )
 
     def correct(self, outputs: Array, targets: Array) -> Array:
         """Whether the largest output is the right one, (S,)."""

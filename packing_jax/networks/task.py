@@ -5,6 +5,7 @@ Data are one set that all replicas share, never copied, or are drawn for each re
 """
 
 import contextlib
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -17,6 +18,7 @@ from jax import Array
 from packing_jax.drive.kind import Kind, Replicas
 from packing_jax.errors import PackingError, in_one_line, is_real
 from packing_jax.networks.data import Data
+from packing_jax.networks.losses import Checking
 from packing_jax.networks.objective import Objective, Total, samples_of, size_of
 from packing_jax.networks.rules.base import WeightRule
 from packing_jax.networks.weights import Weights
@@ -24,7 +26,7 @@ from packing_jax.trees import pytree
 
 Precision = Literal["float32", "float64"]
 
-_BLOCK = 2**19  # weights of a block by default, to stay in a processor's cache
+_BLOCK = 2**18  # weights of a block by default, and data of its replicas' own, to stay in a processor's cache
 _WIDEST = 1024
 _START, _DATA = 0, 1  # what a disorder key is folded with
 
@@ -102,7 +104,7 @@ class Task:
 
     def _prepared(self, rule: WeightRule, key: Array, start: Any) -> tuple[Kind, Replicas, bool]:
         rule = jax.tree.map(_as_float, rule)
-        shapes = jax.eval_shape(self._start, jax.random.key(0))
+        shapes = self.shapes()
         given = None if start is None else _check_start(start, shapes)
         lengths = {len(leaf) for leaf in jax.tree.leaves(rule) if leaf.ndim}
         lengths |= {len(one) for one in (key, self.disorder) if one is not None and one.ndim}
@@ -135,6 +137,20 @@ class Task:
         replicas = Replicas(own, rule, noise[:, :2], given, shared)
         kind = self._checked(replicas)
         return kind, replicas, batched
+
+    def shapes(self) -> Any:
+        """Shapes and types of the weights, in a tree like them.
+
+        Raises:
+            PackingError: the start fails, or makes no floats.
+        """
+        try:
+            with self.types():
+                return jax.eval_shape(self._start, jax.random.key(0))
+        except PackingError:
+            raise
+        except Exception as error:
+            raise PackingError(f"the start of the task fails: {in_one_line(error)}") from error
 
     def _start(self, key: Array) -> Any:
         weights = self.start(key)
@@ -180,10 +196,13 @@ class Task:
                 f"{_outputs(objective, one.start, data)}the loss has shape {getattr(shape, 'shape', None)} for "
                 f"{samples} samples; it must be one number for each"
             )
-        value = jax.jit(objective.value)(one.start, data.inputs, data.targets)
+        loss: Any = self.loss
+        if isinstance(loss, Checking):
+            loss.check(jax.eval_shape(objective.apply, one.start, data.inputs).shape, data.targets)
+        value = _value(objective, one.start, data.inputs, data.targets)
         if not np.isfinite(value):
             raise PackingError(f"the loss is {value} at the start; weights, inputs and targets must make a finite one")
-        size = size_of(one.start)
+        size = size_of((one.start, one.system))
         return Weights(
             objective,
             samples,
@@ -195,9 +214,7 @@ class Task:
 
     def tree(self, flat: Any) -> Any:
         """Weights as ``start`` makes them, of rows (..., W) as results hold them."""
-        with self.types():
-            shapes = jax.eval_shape(self._start, jax.random.key(0))
-        leaves, structure = jax.tree.flatten(shapes)
+        leaves, structure = jax.tree.flatten(self.shapes())
         rows = np.asarray(flat)
         total = sum(leaf.size for leaf in leaves)
         if rows.shape[-1:] != (total,):
@@ -206,6 +223,11 @@ class Task:
         return jax.tree.unflatten(
             structure, [part.reshape(*rows.shape[:-1], *leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
         )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _value(objective: Objective, weights: Any, inputs: Any, targets: Any) -> Array:
+    return objective.value(weights, inputs, targets)
 
 
 def _as_float(leaf: Any) -> Array:

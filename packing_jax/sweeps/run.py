@@ -31,8 +31,9 @@ class Outcome(NamedTuple):
 
     done: int  #: cells finished, failed ones included
     total: int
-    failed: int
+    failed: int  #: of them, those that diverged included
     stopped: str | None  #: SIGINT, SIGTERM or walltime; None when nothing is left to do
+    diverged: int = 0  #: of them
     reasons: tuple[str, ...] = ()  #: why cells failed, each reason once
     notes: tuple[str, ...] = ()  #: damage that was found, and what was done about it
 
@@ -110,7 +111,7 @@ def run_sweep(
 def _laid_out(spec: Spec, command: str, batch: int | None) -> Layout:
     layout = spec.layout(command)
     width = fixed_width(spec, layout.cells.places(), batch)
-    return layout if width is None else layout._replace(attributes={**layout.attributes, "width": width})
+    return layout if width is None else layout._replace(attributes={**layout.attributes, "block_width": width})
 
 
 def _batch(attributes: Mapping[str, Any], asked: int | None) -> int | None:
@@ -209,6 +210,7 @@ class _Session:
             total=store.ended.size,
             failed=int(store.mark_of("failed").sum()),
             stopped=stopped,
+            diverged=sum(entry.state == "diverged" for entry in ended),
             reasons=tuple(dict.fromkeys(entry.reason for entry in ended if entry.state in ("diverged", "failed"))),
             notes=tuple(self.notes),
         )

@@ -91,6 +91,10 @@ class Variable(NamedTuple):
         """What stands where nothing was measured."""
         return np.nan if np.dtype(self.dtype).kind == "f" else 0
 
+    def widened(self, other: "Variable") -> "Variable":
+        """The array that holds both."""
+        return self._replace(shape=tuple(map(max, self.shape, other.shape)))
+
     @property
     def stored(self) -> np.dtype[Any]:
         """The type of the bytes on the disk."""
@@ -251,9 +255,9 @@ def stored_width(attributes: Mapping[str, Any]) -> int | None:
     Raises:
         PackingError: it is no width.
     """
-    width = attributes.get("width")
+    width = attributes.get("block_width")
     if width is not None and (type(width) is not int or width < 1):
-        raise _no_sweep("width", width)
+        raise _no_sweep("block_width", width)
     return width
 
 

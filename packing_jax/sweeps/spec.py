@@ -60,6 +60,8 @@ class Spec:
     kind: ClassVar[str]  #: what is swept, the store's own word for it
     unit: ClassVar[str] = "unit"  #: what a replica has many of; costs are counted in moves of one
     control: ClassVar[str | None] = None  #: the axis along which absorbed replicas give way to active ones, if any
+    diverges: ClassVar[bool] = False  #: whether a replica that diverges is an outcome, and no failure
+    floats: ClassVar[str] = "float32"  #: in which floats are stored
     labels: ClassVar[Mapping[str, tuple[str, str]]] = {}  #: long name and units of axes and arrays
 
     steps: int | None = None  #: to make in each cell
@@ -81,6 +83,11 @@ class Spec:
     def record(self) -> Mapping[str, Observable]:
         """Name -> observable, measured at each of the times."""
         raise NotImplementedError
+
+    @property
+    def own(self) -> Mapping[str, Any]:
+        """The user's objects among its fields, by what they are of the sweep."""
+        return {}
 
     @property
     def finals(self) -> Mapping[str, Variable]:
@@ -140,13 +147,16 @@ class Spec:
 
     def layout(self, command: str) -> Layout:
         """What is known of a store before the first step; ``command`` is recorded in it."""
-        first = next(iter(self.cells.places()))
-        kind, replicas = built(self, [first])
-        state = state_like(kind, replicas, self.times(), self.record)
+        names = list(self.cells.places())
+        kind, records = self._records(names[0])
+        if any(one.shape for one in records.values()):  # of groups whose shapes differ, the largest
+            for name in {self.group(name): name for name in names}.values():
+                _, others = self._records(name)
+                records = {key: one.widened(others[key]) for key, one in records.items()}
         return Layout(
             cells=self.cells,
             times=self.times(),
-            records={name: _recorded(name, leaf) for name, leaf in state.records.items()},
+            records=records,
             finals=self.finals,
             tables=self.tables,
             labels=self.labels,
@@ -161,6 +171,17 @@ class Spec:
                 "jax_settings": jax_settings(),
             },
         )
+
+    def _records(self, name: Name) -> tuple[Kind, dict[str, Variable]]:
+        """The kind of a cell, and how its records are stored."""
+        kind, replicas = built(self, [name])
+        state = state_like(kind, replicas, self.times(), self.record)
+        return kind, {key: _recorded(key, leaf, self.floats) for key, leaf in state.records.items()}
+
+    def with_axes(self: S, values: Mapping[str, tuple[float | int, ...]]) -> S:
+        """The same with other values of the axes."""
+        changed: dict[str, Any] = {**values}
+        return replace(self, **changed)
 
     def recorded(self: S, attributes: Mapping[str, Any]) -> S:
         """The specification in the attributes of a store, with this one's values for what they do not say.
@@ -198,19 +219,16 @@ class Spec:
             PackingError: anything else differs, or there would be less; each difference is named.
         """
         if differences := self.differences(asked):
-            *more, last = (name.replace("_", " ") for name in self.axes)
-            axes = f"{', '.join(more)} and {last}" if more else last
+            *others, last = (name.replace("_", " ") for name in self.axes)
+            named = f"{', '.join(others)} and {last}" if others else last
             raise PackingError(
                 f"this is another sweep than the one in the store: {'; '.join(differences)}. A sweep that goes on may "
-                f"have more steps, replicas and values of {axes}, and nothing else may differ"
+                f"have more steps, replicas and values of {named}, and nothing else may differ"
             )
-        grown: dict[str, Any] = {
-            name: tuple(sorted({*values, *asked.axes.get(name, ())})) for name, values in self.axes.items()
-        }
-        for name in ("steps", "replicas"):
-            wanted = getattr(asked, name)
-            grown[name] = getattr(self, name) if wanted is None else wanted
-        return replace(self, **grown).checked()
+        axes = {name: tuple(sorted({*values, *asked.axes.get(name, ())})) for name, values in self.axes.items()}
+        wanted = {name: getattr(asked, name) for name in ("steps", "replicas")}
+        more = {name: value for name, value in wanted.items() if value is not None}
+        return replace(self.with_axes(axes), **more).checked()
 
 
 def built(spec: Spec, names: Sequence[Name]) -> tuple[Kind, Replicas]:
@@ -252,12 +270,12 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _recorded(name: str, leaf: Any) -> Variable:
+def _recorded(name: str, leaf: Any, floats: str) -> Variable:
     """How a record is stored, whose values at all times have this shape and type."""
     if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
         raise PackingError(f"the observable {name} is complex; a store holds real numbers: record its two parts")
     if jnp.issubdtype(leaf.dtype, jnp.floating):
-        dtype = "float32"
+        dtype = floats
     elif leaf.dtype == bool:
         dtype = "int8"
     else:

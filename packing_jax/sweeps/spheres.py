@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from packing_jax.drive.kind import Kind, Replicas
-from packing_jax.drive.schedule import STEP_LIMIT, linear_times, log_times
+from packing_jax.drive.schedule import STEP_LIMIT
 from packing_jax.errors import PackingError, shown
 from packing_jax.simulation import DEFAULT_RECORD, check_record
 from packing_jax.spheres.geometry import check_dim, check_particles
@@ -40,10 +40,9 @@ from packing_jax.sweeps.model import (
 from packing_jax.sweeps.own import given_again
 from packing_jax.sweeps.schema import MOST_CELLS, Table, Variable
 from packing_jax.sweeps.spec import Spec, plain
+from packing_jax.sweeps.times import extended_times
 from packing_jax.sweeps.trajectory import Trajectories, check_trajectory
 from packing_jax.untrusted import LARGEST_STORE
-
-_MOST_RECORDS = 10**6
 
 _FIXED = ("rule", "coupling", "correlation", "dim", "particles", "exponent", "mixture", "record_every", "seed")
 _AXES = ("phi", "kick", "batch_fraction")
@@ -146,18 +145,7 @@ class Sweep(Spec):
 
     def times(self) -> np.ndarray:
         """When a sweep records: every so many steps, or logarithmic early and linear late."""
-        steps = self.steps or 0
-        if steps < 1:
-            raise PackingError(f"{self.steps} steps; at least 1 is needed")
-        if list(self.extended_from) != sorted(set(self.extended_from)) or any(
-            not 1 <= before < steps for before in self.extended_from
-        ):
-            raise PackingError(f"a sweep of {steps} steps cannot have been extended from {self.extended_from}")
-        times = _schedule(self, self.extended_from[0] if self.extended_from else steps)
-        for longer in (*self.extended_from[1:], steps):
-            later = _schedule(self, longer)
-            times = np.concatenate([times, later[later > times[-1]]])
-        return times
+        return extended_times(self.steps, self.extended_from, self.record_every)
 
     def group(self, name: Name) -> Hashable:
         """The number of particles."""
@@ -339,17 +327,6 @@ def _check_size(spec: Sweep) -> None:
 
 
 # --- what is built --------------------------------------------------------------------------------------------
-
-
-def _schedule(spec: Sweep, steps: int) -> np.ndarray:
-    if spec.record_every is not None:
-        if steps > _MOST_RECORDS * max(spec.record_every, 1):
-            raise PackingError(
-                f"recording every {spec.record_every} of {steps} steps makes more than {_MOST_RECORDS} records; "
-                "record less often"
-            )
-        return linear_times(steps, spec.record_every)
-    return np.union1d(log_times(steps, 40), linear_times(steps, max(1, steps // 100)))
 
 
 def replica_key(seed: int, phi: float, kick: float, batch_fraction: float, replica: int) -> Array:

@@ -11,6 +11,8 @@ from packing_jax.sweeps.manifest import Manifest, is_locked
 from packing_jax.sweeps.progress import find_transitions, read_progress
 from packing_jax.sweeps.schema import description, stored_cells, stored_control, stored_kind, stored_steps
 
+_COMMANDS = {"spheres": "sweep", "networks": "train"}  #: by the kinds that a command of its own runs
+
 
 def status(directory: Path) -> dict[str, Any]:
     """Where a running or stopped sweep stands; nothing is changed and no chunk is read.
@@ -28,13 +30,14 @@ def status(directory: Path) -> dict[str, Any]:
     cells, last = stored_cells(attributes), stored_steps(attributes)
     manifest = Manifest.read(directory / "manifest.jsonl")
     absorbed, active, failed = (np.zeros(cells.shape, bool) for _ in range(3))
-    reasons = []
+    reasons, diverged = [], 0
     for name, cell in cells.places().items():
         entry = manifest.entries.get(name)
         if entry is None or entry.state == "damaged":
             continue
         if entry.state in ("diverged", "failed"):
             failed[cell] = True
+            diverged += entry.state == "diverged"
             reasons.append(entry.reason)
         elif entry.covers >= last:
             (absorbed if entry.state == "absorbed" else active)[cell] = True
@@ -48,6 +51,7 @@ def status(directory: Path) -> dict[str, Any]:
         "absorbed": int(absorbed.sum()),
         "active": int(active.sum()),
         "failed": int(failed.sum()),
+        "diverged": diverged,
         "missing": absorbed.size - done,
         "under_way": now["running"] if now else 0,
         "unit": now["unit"] if now else None,
@@ -69,27 +73,33 @@ def format_status(directory: Path, facts: dict[str, Any]) -> str:
     state = "running" if facts["running"] else "stopped" if facts["missing"] else "complete"
     lines = [
         f"{directory}: {state}, {facts['done']} of {facts['total']} cells done "
-        f"({facts['absorbed']} absorbed, {facts['active']} active, {facts['failed']} failed), "
+        f"({facts['absorbed']} absorbed, {facts['active']} active, {_failures(facts)}), "
         f"{facts['missing']} missing"
     ]
     if facts["speed"] is not None:
         left = "" if facts["seconds_left"] is None else f", about {duration(facts['seconds_left'])} left"
         lines.append(f"{facts['under_way']} under way, {facts['speed'] / 1e6:.3g} M {facts['unit']}-steps/s{left}")
     lines += [f"{one['axis']}_c so far: {format_transition(one)}" for one in facts["transitions"]]
-    lines += [f"failed: {reason}" for reason in facts["reasons"]]
+    lines += [f"{'' if reason.startswith('diverged') else 'failed: '}{reason}" for reason in facts["reasons"]]
     if state == "stopped":
-        here = facts["kind"] == "spheres"
+        here = facts["kind"] in _COMMANDS
         elsewhere = "run_sweep with its specification and resume=True goes on"
-        lines.append(how_it_goes_on(directory, facts["own"]) if here else elsewhere)
+        lines.append(how_it_goes_on(directory, facts["own"], facts["kind"]) if here else elsewhere)
     return "\n".join(lines)
 
 
-def how_it_goes_on(directory: Path, own: Iterable[str]) -> str:
+def _failures(facts: Mapping[str, Any]) -> str:
+    failed, diverged = facts["failed"], facts["diverged"]
+    return f"{failed} failed" if not diverged else f"{diverged} diverged, {failed - diverged} failed"
+
+
+def how_it_goes_on(directory: Path, own: Iterable[str], kind: str) -> str:
     """The command for it; a user's own objects, by what they are of the sweep, have to be named again."""
     named = {one.split(" ")[0] for one in own}
+    command = _COMMANDS.get(kind, "sweep") + (" TASK" if "task" in named else "")
     options = [f"--{what}" for what in ("rule", "energy", "record") if what in named]
     again = f" with the same {', '.join(options)}" if options else ""
-    return f"packing-jax sweep --resume {directory}{again} goes on"
+    return f"packing-jax {command} --resume {directory}{again} goes on"
 
 
 def format_transition(transition: dict[str, Any]) -> str:

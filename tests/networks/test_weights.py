@@ -8,7 +8,7 @@ import pytest
 
 from packing_jax import PackingError, simulate
 from packing_jax.networks.data import Data
-from packing_jax.networks.losses import Hinge, Squared
+from packing_jax.networks.losses import Hinge, Softmax, Squared
 from packing_jax.networks.models import MLP
 from packing_jax.networks.rules import bro, heavy_ball, langevin, sgd
 from packing_jax.networks.task import Task
@@ -129,6 +129,8 @@ def test_waiting_times():
         (lambda: simulate(linear(lambda f, _: f.sum()), sgd(optax.sgd(1.0)), 1, KEYS), "one number for each"),
         (lambda: simulate(task(), sgd(optax.sgd(1.0)), 1, KEYS, start=np.zeros(3)), "the start is"),
         (lambda: Task(MLP((5, 1)).start, MLP((5, 1)).apply, Hinge()), "either data"),
+        (lambda: simulate(linear(Hinge()), sgd(optax.sgd(1.0)), 1, KEYS), r"takes a label \+1 or -1 for each"),
+        (lambda: simulate(linear(Softmax()), sgd(optax.sgd(1.0)), 1, KEYS), "the number of the right output"),
     ],
 )
 def test_refused_in_a_sentence(what, sentence):

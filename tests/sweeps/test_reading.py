@@ -61,7 +61,7 @@ def test_names_of_the_package():
 
 STORED = {
     "kind": "walks", "axes": ["size", "rate"], "control": "rate", "size": [8, 16], "rate": [0.1, 0.5], "replicas": 3,
-    "steps": 10, "width": 4,
+    "steps": 10, "block_width": 4,
 }  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def test_cells_of_a_description():
         ({"replicas": MOST_CELLS + 1}, "replicas"),
         ({"replicas": MOST_CELLS}, "claims 4000000 cells"),
         ({"steps": "10"}, "steps = 10"),
-        ({"width": 0}, "width = 0"),
+        ({"block_width": 0}, "block_width = 0"),
     ],
 )
 def test_a_description_that_is_no_sweep(change, words):

@@ -134,7 +134,11 @@ def test_the_store_has_the_axes_and_arrays_of_the_specification(whole):
     assert results["patterns"].values.tolist() == [[3, 36], [5, 60]]
     assert results["load"].attrs == {"long_name": "patterns per weight", "units": "1"}
     attributes = results.attrs
-    assert (attributes["kind"], attributes["axes"], attributes["width"]) == ("perceptrons", ["dim", "load", "rate"], 4)
+    assert (attributes["kind"], attributes["axes"], attributes["block_width"]) == (
+        "perceptrons",
+        ["dim", "load", "rate"],
+        4,
+    )
     assert "threads" in attributes["versions"] or not attributes["versions"]["device"].startswith("cpu")
 
 
@@ -188,7 +192,7 @@ def test_the_width_is_that_of_the_store(whole, tmp_path):
         go(tmp_path / "copy", SPEC, resume=True, batch=3)
     small = dataclasses.replace(SPEC, dim=(6,), load=(6.0,))
     go(tmp_path / "three", small, batch=3)
-    assert description(tmp_path / "three")["width"] == 3
+    assert description(tmp_path / "three")["block_width"] == 3
     assert go(tmp_path / "three", dataclasses.replace(small, replicas=4), resume=True).done == 4
     go(tmp_path / "fresh", dataclasses.replace(small, replicas=4), batch=3)
     xr.testing.assert_identical(opened(tmp_path / "three"), opened(tmp_path / "fresh"))

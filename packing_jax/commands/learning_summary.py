@@ -1,0 +1,232 @@
+"""From a store of networks to a table, summary.json and figures."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from packing_jax.commands import learning_plots as plots
+from packing_jax.commands.learning_plots import Curve
+from packing_jax.commands.summary import strict
+from packing_jax.criticality.stationarity import final_activity
+from packing_jax.errors import PackingError
+from packing_jax.sweeps.folder import Folder
+from packing_jax.sweeps.manifest import Manifest
+from packing_jax.sweeps.schema import description, stored_cells
+from packing_jax.untrusted import check_memory, check_metadata
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+_WIDTH = 80
+_MOST_ROWS = 60  # that are printed
+
+
+def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a sweep of networks came to; writes DIR/figures/*.png and DIR/summary.json, which is what this returns.
+
+    Args:
+        directory: what packing-jax train wrote. Runs not done yet are left out and counted.
+
+    Returns:
+        Plain JSON values. `rows`: one for each combination of the axes' values, with these, the numbers of `runs`,
+        `absorbed`, `active`, `diverged` and `missing` replicas, the steps at which they diverged, `samples_per_weight`,
+        and of each record the median over replicas of its last value and their quartiles; of the activity also the mean
+        over the last quarter of the run and its standard error, absorbed replicas counting 0. `axes`: those that have
+        several values. `task`, `rule`, `steps`, `notes`, and the totals.
+
+    Raises:
+        PackingError: no store there, a damaged one, or a directory that cannot be written.
+    """
+    root = Path(directory)
+    attributes = description(root)
+    cells = stored_cells(attributes)
+    curves = _curves(root, cells.axes, attributes)
+    several = [name for name, values in cells.axes.items() if len(values) > 1 and name != "replica"]
+    rows = [_row(curve, len(cells.axes["replica"]), cells.axes) for curve in curves]
+    notes = []
+    totals = {name: sum(row[name] for row in rows) for name in ("runs", "absorbed", "active", "diverged", "missing")}
+    if totals["missing"]:
+        notes.append(
+            f"{totals['missing']} of {totals['runs']} runs are not done or failed: this report uses the others."
+        )
+    try:
+        folder = Folder(root)
+        notes += _draw(folder, curves, attributes, several)
+        summary: dict[str, Any] = strict(
+            {
+                "kind": "networks",
+                **{name: attributes.get(name) for name in ("task", "rule", "steps", "precision")},
+                "axes": several,
+                "rows": rows,
+                **totals,
+                "notes": notes,
+            }
+        )
+        folder.write({"summary.json": (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode()})
+    except OSError as error:
+        raise PackingError(
+            f"{root} cannot be written ({error.strerror or error}): it must be a writable directory"
+        ) from error
+    return summary
+
+
+def _curves(root: Path, axes: dict[str, tuple[float | int, ...]], attributes: dict[str, Any]) -> list[Curve]:
+    """The replicas at each combination of the axes' values."""
+    results, entries = _opened(root), Manifest.read(root / "manifest.jsonl").entries
+    names = [name for name in axes if name != "replica"]
+    times = results["time"].values.astype(float)
+    records = [
+        name for name, one in results.data_vars.items() if "time" in one.dims and name != "snapshots" and one.ndim > 1
+    ]
+    check_memory(sum(results[name].nbytes for name in records))
+    arrays = {name: results[name].transpose(*names, "replica", "time", ...).values.astype(float) for name in records}
+    loads = results.get("samples_per_weight")
+    found = []
+    for place in np.ndindex(*(len(axes[name]) for name in names)):
+        values = tuple(axes[name][i] for name, i in zip(names, place, strict=True))
+        ended = [entries.get((*values, replica)) for replica in axes["replica"]]
+        done = np.array([one is not None and (one.state == "diverged" or _whole(one, attributes)) for one in ended])
+        some = {name: array[place].copy() for name, array in arrays.items()}
+        for array in some.values():
+            array[~done] = np.nan
+        diverged = [one.steps for one in ended if one is not None and one.state == "diverged"]
+        load = np.nan
+        if loads is not None:
+            load = float(loads.isel({n: i for n, i in zip(names, place, strict=True) if n in loads.dims}))
+        found.append(
+            Curve(
+                {name: value for name, value in zip(names, values, strict=True) if len(axes[name]) > 1},
+                times,
+                some,
+                np.array([one is not None and one.state == "absorbed" for one in ended])[done],
+                np.array(diverged, float),
+                load,
+            )
+        )
+        found[-1] = found[-1]._replace(records={name: array[done] for name, array in some.items()})
+    if not any(len(next(iter(one.records.values()), ())) for one in found):
+        raise PackingError("no replica of this sweep has been run yet: there is nothing to report")
+    return found
+
+
+def _whole(entry: Any, attributes: dict[str, Any]) -> bool:
+    return entry.state in ("active", "absorbed") and entry.covers >= int(attributes["steps"])
+
+
+def _opened(root: Path) -> xr.Dataset:
+    import xarray as xr
+
+    store = root / "results.zarr"
+    check_metadata(store)
+    try:
+        return xr.open_zarr(store, chunks=None, consolidated=False, decode_times=False, decode_timedelta=False)
+    except Exception as error:
+        raise PackingError(
+            f"{store} is damaged and cannot be read; run the sweep again into a new directory"
+        ) from error
+
+
+def _row(curve: Curve, replicas: int, axes: dict[str, Any]) -> dict[str, Any]:
+    """What the summary says of the replicas at one value of each axis."""
+    diverged = len(curve.diverged)
+    ran = len(curve.absorbed)
+    row: dict[str, Any] = {
+        **{name: curve.at.get(name, axes[name][0]) for name in axes if name != "replica"},
+        "runs": replicas,
+        "absorbed": int(curve.absorbed.sum()),
+        "active": ran - diverged - int(curve.absorbed.sum()),
+        "diverged": diverged,
+        "missing": replicas - ran,
+        "diverged_at": curve.diverged.astype(int).tolist(),
+        "samples_per_weight": curve.load,
+    }
+    for name, values in curve.records.items():
+        if values.ndim > 2:
+            continue
+        last = values[:, -1][np.isfinite(values[:, -1])] if len(values) else values[:0, 0]
+        low, middle, high = np.quantile(last, (0.25, 0.5, 0.75)) if len(last) else (np.nan,) * 3
+        row |= {name: middle, f"{name}_low": low, f"{name}_high": high}
+    if "activity" in curve.records and ran:
+        end = final_activity(curve.times, curve.records["activity"], curve.absorbed)
+        end = end[np.isfinite(end)]
+        row["activity_mean"] = end.mean() if len(end) else np.nan
+        row["activity_stderr"] = end.std(ddof=1) / np.sqrt(len(end)) if len(end) > 1 else None
+    return row
+
+
+def _draw(folder: Folder, curves: Sequence[Curve], attributes: dict[str, Any], several: list[str]) -> list[str]:
+    """Draw every figure the results allow; a note for each that they do not."""
+    jobs: dict[str, Callable[[], Figure]] = {}
+    for name, values in curves[0].records.items():
+        if values.ndim == 2:
+            jobs[f"{name}_vs_steps"] = partial(plots.against_steps, curves, name)
+        elif name in ("msd", "overlap", "non_gaussian"):
+            jobs[f"{name}_vs_steps"] = partial(plots.since_waiting, curves, name, attributes["waits"])
+    along = [name for name in several if _loads_differ(curves, name)]
+    if "activity" in curves[0].records and along:
+        jobs["activity_vs_load"] = partial(plots.against_load, curves, along[0])
+    folder.make("figures")
+    notes = []
+    for name, draw in jobs.items():
+        try:
+            figure = draw()
+        except PackingError as error:
+            notes.append(f"No figure {name}.png: {error}.")
+            continue
+        with folder.replacing(f"figures/{name}.png", flushed=False) as file:
+            figure.savefig(file, format="png")
+    return notes
+
+
+def _loads_differ(curves: Sequence[Curve], axis: str) -> bool:
+    """Whether samples per weight vary with an axis alone."""
+    groups: dict[Any, set[float]] = {}
+    for curve in curves:
+        groups.setdefault(tuple(one for one in curve.at.items() if one[0] != axis), set()).add(curve.load)
+    return any(len(loads) > 1 for loads in groups.values())
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    """The summary of `report` as a plain text table for a terminal of 80 columns."""
+    rows, axes = summary["rows"], summary["axes"]
+    shown = [("loss", "loss"), ("activity_mean", "activity"), ("test_loss", "test loss"), ("accuracy", "accuracy")]
+    shown += [("test_accuracy", "test acc.")]
+    shown = [(key, title) for key, title in shown if any(key in row for row in rows)][:4]
+    states = [name for name in ("absorbed", "diverged", "missing") if any(row[name] for row in rows)]
+    room = (_WIDTH - 6 - 10 * len(states) - 11 * len(shown)) // 11
+    heads, columns = axes[: max(0, len(axes) - room)], axes[max(0, len(axes) - room) :]
+    title = "".join(f"{_short(name):>11}" for name in columns) + f"{'runs':>6}" + "".join(f"{n:>10}" for n in states)
+    title += "".join(f"{name:>11}" for _, name in shown)
+    lines = [f"{summary['task']}, rule {summary['rule']}, {summary['steps']} steps", "", title, "-" * len(title)]
+    for head, some in itertools.groupby(rows[:_MOST_ROWS], key=lambda row: tuple(row[name] for name in heads)):
+        if heads:
+            lines.append(", ".join(f"{n} {v:g}" for n, v in zip(heads, head, strict=True)).replace("_", " "))
+        for row in some:
+            text = "".join(f"{row[name]:>11.5g}" for name in columns) + f"{row['runs']:>6}"
+            text += "".join(f"{row[name]:>10}" for name in states)
+            lines.append(text + "".join(f"{_number(row.get(key)):>11}" for key, _ in shown))
+    if len(rows) > _MOST_ROWS:
+        lines.append(f"and {len(rows) - _MOST_ROWS} more in summary.json")
+    what = "medians over replicas at the last step"
+    if any(key == "activity_mean" for key, _ in shown):
+        what += "; activity: mean over the last quarter, absorbed ones counting 0"
+    return "\n".join([*lines, "", f"({what})", *(f"- {note}" for note in summary["notes"])])
+
+
+def _short(name: str) -> str:
+    return {"learning_rate": "rate", "weight_decay": "decay", "temperature": "temp."}.get(name, name.replace("_", " "))[
+        :10
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

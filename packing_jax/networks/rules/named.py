@@ -1,0 +1,101 @@
+"""Rules by the names that a sweep has for them: functions of keyword numbers, see :mod:`packing_jax.networks.options`.
+
+A batch size of 0 stands for all samples: axes hold numbers.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optax
+from jax.tree_util import Partial
+
+from packing_jax.errors import PackingError
+from packing_jax.networks.rules.base import WeightRule, check_number
+from packing_jax.networks.rules.bro import bro
+from packing_jax.networks.rules.langevin import langevin
+from packing_jax.networks.rules.sgd import heavy_ball, sgd
+
+
+def _sgd(
+    learning_rate: float = 0.1,
+    batch_size: int = 0,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    sampling: Any = "replacement",
+) -> WeightRule:
+    """Stochastic gradient descent: heavy ball with weight decay.
+
+    Args:
+        learning_rate: eta.
+        batch_size: samples of a step, S; 0: all of them.
+        momentum: beta, 0 to 1, of the heavy ball.
+        weight_decay: lambda, of the term lambda |w|^2/2.
+        sampling: how a batch is drawn: replacement, distinct (no sample twice in a batch), epochs (shuffled passes) or
+            order (the same pass again and again).
+    """
+    return sgd(heavy_ball(learning_rate, momentum, weight_decay), size_of(batch_size), sampling=sampling)
+
+
+def _adam(
+    learning_rate: float = 0.001, batch_size: int = 0, weight_decay: float = 0.0, sampling: Any = "replacement"
+) -> WeightRule:
+    """Adam with decoupled weight decay.
+
+    Args:
+        learning_rate: eta.
+        batch_size: samples of a step, S; 0: all of them.
+        weight_decay: lambda, decoupled as in AdamW.
+        sampling: how a batch is drawn: replacement, distinct (no sample twice in a batch), epochs (shuffled passes) or
+            order (the same pass again and again).
+    """
+    rate = check_number("learning rate", learning_rate, 0.0, above=True)
+    decay = check_number("weight decay", weight_decay)
+    optimizer = Partial(optax.adamw, learning_rate=rate, weight_decay=decay)
+    return sgd(optimizer, size_of(batch_size), sampling=sampling)
+
+
+def _langevin(
+    learning_rate: float = 0.001,
+    temperature: float = 0.01,
+    batch_size: int = 0,
+    weight_decay: float = 0.0,
+    sampling: Any = "replacement",
+) -> WeightRule:
+    """Langevin dynamics at a temperature, whose noise is divided by the number of samples.
+
+    Args:
+        learning_rate: mu, the time of a step.
+        temperature: kT, from 0 on.
+        batch_size: samples of a step, S; 0: all of them.
+        weight_decay: lambda, of the term lambda |w|^2/2.
+        sampling: how a batch is drawn: replacement, distinct (no sample twice in a batch), epochs (shuffled passes) or
+            order (the same pass again and again).
+    """
+    return langevin(learning_rate, temperature, weight_decay, size_of(batch_size), sampling=sampling)
+
+
+def _bro(kick: float = 0.1, batch_size: int = 0, sampling: Any = "replacement") -> WeightRule:
+    """Biased random organization: random kicks along the gradients of violated samples.
+
+    Args:
+        kick: eps, the largest kick of a sample.
+        batch_size: samples of a step, S; 0: all of them.
+        sampling: how a batch is drawn: replacement, distinct (no sample twice in a batch), epochs (shuffled passes) or
+            order (the same pass again and again).
+    """
+    return bro(kick, size_of(batch_size), sampling=sampling)
+
+
+#: What a sweep calls them.
+RULES: Mapping[str, Callable[..., WeightRule]] = {"sgd": _sgd, "adam": _adam, "langevin": _langevin, "bro": _bro}
+
+
+def size_of(batch_size: int) -> int | None:
+    """The size of a batch as rules take it.
+
+    Raises:
+        PackingError: less than 0.
+    """
+    if batch_size < 0:
+        raise PackingError(f"a batch of {batch_size} samples; it must be at least 1, or 0 for all samples")
+    return batch_size or None
