@@ -99,9 +99,9 @@ def run(
     Raises:
         PackingError: no replicas, a batch or chunk of less than 1, an observable that cannot be measured.
     """
-    _check_pace(batch, chunk_steps)
     if not len(replicas.key):
         raise PackingError("there are no replicas: the replica axis has length 0, and at least 1 is needed")
+    _check_pace(batch, chunk_steps)
     results = _results(
         kind, replicas, times, record, batch, chunk_steps, on_progress, restore, on_chunk, stops, on_stop
     )
