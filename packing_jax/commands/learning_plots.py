@@ -93,6 +93,9 @@ def against_steps(curves: Sequence[Curve], name: str) -> Figure:
     if not drawn:
         raise PackingError(f"{name} is zero at all recorded steps but the first")
     axes.set(xscale="log", yscale="linear" if name in _LINEAR else "log")
+    if name not in _LINEAR and any(len(curve.diverged) for curve in curves):  # the others are to be seen
+        first = max(float(np.nanmax(curve.records[name][:, 0], initial=0.0)) for curve in curves)
+        axes.set(ylim=(None, min(axes.get_ylim()[1], 1e3 * first or np.inf)))
     axes.set(xlabel="Steps", ylabel=_NAMES.get(name, name.replace("_", " ")))
     _end(figure, axes, curves)
     return figure
