@@ -26,7 +26,7 @@ from packing_jax.trees import pytree
 
 Precision = Literal["float32", "float64"]
 
-_BLOCK = 2**19  # weights of a block by default, to stay in a processor's cache
+_BLOCK = 2**18  # weights of a block by default, and data of its replicas' own, to stay in a processor's cache
 _WIDEST = 1024
 _START, _DATA = 0, 1  # what a disorder key is folded with
 
@@ -203,7 +203,7 @@ class Task:
         value = _value(objective, one.start, data.inputs, data.targets)
         if not np.isfinite(value):
             raise PackingError(f"the loss is {value} at the start; weights, inputs and targets must make a finite one")
-        size = size_of(one.start)
+        size = size_of((one.start, one.system))
         return Weights(
             objective,
             samples,

@@ -13,6 +13,7 @@ from packing_jax.errors import PackingError
 from packing_jax.networks.theory import Numbers
 
 _SMALLEST = -37.0  # below, the capacity is no float
+_TAIL = 8.0  # standard deviations, of which no more is seen in a float
 
 
 def capacity(kappa: Numbers) -> Any:
@@ -49,6 +50,52 @@ def margin_at(alpha: float) -> float:
         raise PackingError(f"alpha is {alpha:g}; it must be above 0 and finite")
     highest = 1 + 1 / np.sqrt(alpha)  # 1/alpha_c > kappa^2 for kappa > 0
     return float(brentq(lambda kappa: np.log(capacity(kappa) / alpha), _SMALLEST, highest, xtol=1e-14))
+
+
+def violated_share(alpha: float, kappa: float) -> float:
+    """Activity in the limit of small kicks: the share of patterns that are violated, or the time that one is.
+
+    BRO descends the linear hinge sum max(0, Delta) on average. At its minimum above capacity, pattern z ~ N(0, 1) is
+    pushed with a force min(1, max(0, kappa - z)/x), which is how much of the time it is violated; x from
+
+        alpha E min(x, max(0, kappa - z))^2 = 1,   f = E min(1, max(0, kappa - z)/x).
+
+    At and below capacity x is infinite and f = 0. Just above, alpha/alpha_c - 1 is a Gaussian tail beyond x, so that f
+    vanishes as 1/sqrt(2 ln 1/(alpha - alpha_c)): more slowly than any power. Derived, replica-symmetric with one
+    minimum, which is exact where the problem is convex, kappa >= 0.
+
+    Args:
+        alpha: patterns per weight.
+        kappa: the margin, at least 0.
+
+    Raises:
+        PackingError: alpha or the margin out of range.
+    """
+    if not (0 < alpha < np.inf and 0 <= kappa < np.inf):
+        raise PackingError(
+            f"alpha is {alpha:g} and the margin {kappa:g}; the first must be above 0, the second at least 0"
+        )
+
+    def moments(x: float) -> tuple[float, float]:
+        """E min(x, max(0, kappa - z)) and of its square."""
+        first, second = _positive_part(kappa)
+        beyond, square = _positive_part(kappa - x)
+        return first - beyond, second - square - 2 * x * beyond
+
+    if alpha <= float(capacity(kappa)):
+        return 0.0
+    highest = kappa + _TAIL
+    if alpha * moments(highest)[1] <= 1:
+        x = highest  # nearer to capacity than floats tell
+    else:
+        x = float(brentq(lambda x: alpha * moments(x)[1] - 1, 0.0, highest, xtol=1e-13))
+    return moments(x)[0] / x
+
+
+def _positive_part(shift: float) -> tuple[float, float]:
+    """E max(0, shift - z) and E max(0, shift - z)^2, z ~ N(0, 1)."""
+    density, below = np.exp(-(shift**2) / 2) / np.sqrt(2 * np.pi), ndtr(shift)
+    return float(shift * below + density), float((1 + shift**2) * below + shift * density)
 
 
 def separable_share(patterns: Numbers, weights: Numbers) -> Any:

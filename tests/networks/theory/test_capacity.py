@@ -5,7 +5,7 @@ from math import comb
 import mpmath
 import numpy as np
 import pytest
-from scipy.optimize import linprog
+from scipy.optimize import brentq, linprog
 
 from packing_jax.errors import PackingError
 from packing_jax.networks.theory.perceptron import (
@@ -14,6 +14,7 @@ from packing_jax.networks.theory.perceptron import (
     margin_at,
     margin_spent,
     separable_share,
+    violated_share,
 )
 
 
@@ -95,3 +96,24 @@ def test_bad_input():
         separable_share([5, 0], 3)
     with pytest.raises(PackingError, match="kick"):
         margin_spent(-0.1)
+
+
+@pytest.mark.parametrize(("alpha", "kappa"), [(0.56, 1.0), (0.7, 1.0), (2.05, 0.0), (3.0, 0.0), (50.0, 0.5)])
+def test_violated_share_by_quadrature(alpha, kappa):
+    z = np.linspace(-12, 12, 400_001)
+    weight = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
+
+    def mean(values):
+        return float(np.sum(values * weight))
+
+    x = brentq(lambda x: alpha * mean(np.minimum(x, np.maximum(0, kappa - z)) ** 2) - 1, 1e-6, 12)
+    assert violated_share(alpha, kappa) == pytest.approx(mean(np.minimum(1, np.maximum(0, kappa - z) / x)), rel=1e-6)
+
+
+def test_violated_share_begins_at_capacity_with_a_logarithm():
+    """f sqrt(2 ln 1/d) tends to E max(0, kappa - z), slowly; and there is none below capacity."""
+    assert violated_share(0.99 * float(capacity(1.0)), 1.0) == 0
+    shares = [violated_share((1 + d) * float(capacity(1.0)), 1.0) for d in (1e-2, 1e-4, 1e-8)]
+    assert shares[0] > shares[1] > shares[2] > 0.15
+    with pytest.raises(PackingError, match="alpha is -1"):
+        violated_share(-1.0, 0.0)
