@@ -188,9 +188,9 @@ def _styled(figure: Figure, axes: Axes, curves: Sequence[Curve]) -> list[tuple[C
     found = []
     for curve in curves:
         at = curve.at[along]
-        other = others.index(tuple(v for n, v in curve.at.items() if n != along))
-        colour = shade.to_rgba(np.log10(at) if logarithmic else at)
-        found.append((curve, {"color": colour, "ls": LINES[other % len(LINES)], "lw": 1.1}))
+        line = LINES[others.index(tuple(v for n, v in curve.at.items() if n != along)) % len(LINES)]
+        colour: Any = shade.to_rgba(np.asarray(np.log10(at) if logarithmic else at))
+        found.append((curve, {"color": colour, "ls": line, "lw": 1.1}))
     return found
 
 
