@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -27,6 +27,7 @@ _TAKEN |= {"record_every", "start_from", "extended_from", "parent", "replica", "
 _TAKEN |= {"data_digest", "absorbed_at", "steps_done", "samples_per_weight", *MEASURED}
 
 
+@runtime_checkable
 class Words(Protocol):
     """What of a sweep says what is trained, by what, and what is recorded; see the fields of its name."""
 
