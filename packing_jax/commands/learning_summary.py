@@ -86,7 +86,9 @@ def _curves(root: Path, axes: dict[str, tuple[float | int, ...]], attributes: di
     names = [name for name in axes if name != "replica"]
     times = results["time"].values.astype(float)
     records = [
-        name for name, one in results.data_vars.items() if "time" in one.dims and name != "snapshots" and one.ndim > 1
+        str(name)
+        for name, one in results.data_vars.items()
+        if "time" in one.dims and name != "snapshots" and one.ndim > 1
     ]
     check_memory(sum(results[name].nbytes for name in records))
     arrays = {name: results[name].transpose(*names, "replica", "time", ...).values.astype(float) for name in records}

@@ -73,8 +73,7 @@ class Model:
         Raises:
             PackingError: an unknown name, or a function that takes anything but numbers and texts.
         """
-        waits = words.waits if isinstance(words.waits, tuple) else ()
-        self.tasks = Tasks(words.task, words.settings or {}, words.precision, waits)
+        self.tasks = Tasks(words.task, words.settings or {}, words.precision, tuple(words.waits or ()))
         sweep = self.tasks.ready.sweep
         self._rule = words.rule if words.rule is not None else sweep.get("rule", "sgd")
         self._words = words
@@ -103,8 +102,6 @@ class Model:
         if measure is None:
             measure = self._measure(self.point({name: values[0] for name, values in axes.items()}))
         waits = words.waits
-        if not isinstance(waits, (tuple, type(None))):
-            raise PackingError(f"the waiting times are {waits!r}; they must be a tuple of whole steps")
         if waits is None:
             waits = (0,) if {word.partition("=")[0] for word in measure} & {*_SINCE} else ()
         self._check_record()
