@@ -18,3 +18,11 @@ def is_real(value: Any) -> bool:
 def in_one_line(error: BaseException) -> str:
     """An exception of a user's function, for a sentence: its type and the first line of what it says."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def printable(text: str) -> str:
+    """A text in one line that no terminal obeys: escapes, control and half characters are shown as what they are.
+
+    A store may come from elsewhere, and its words are printed.
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)

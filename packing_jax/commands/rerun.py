@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from packing_jax.commands.own import OwnOptions
+from packing_jax.errors import printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,5 +29,5 @@ class RerunCommand(OwnOptions):
         from packing_jax.sweeps.spheres import Sweep
 
         same, sentence = rerun(self.directory, self.cell, Sweep(**self.objects()))
-        print(sentence)
+        print(printable(sentence))
         return 0 if same else 1

@@ -246,6 +246,10 @@ class Folder:
             else:
                 self.rename(_aside(name), name)
 
+    def found(self, name: str) -> str:
+        """Where a folder is: at its name, or where an :meth:`exchange` that was cut left it; for who only reads."""
+        return _aside(name) if self.stat(name) is None and self.is_folder(_aside(name)) else name
+
     def flush(self, name: str = ".") -> None:
         """Put the entries of a folder on the disk."""
         with self._parent(f"{name}/.") as (handle, _):

@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Iterable
@@ -17,7 +16,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from packing_jax.errors import PackingError
+from packing_jax.sweeps.folder import Folder
 
 #: What a cell is, wherever it stands: the values of the sweep's axes, and last the replica number.
 Name = tuple[float | int, ...]
@@ -25,6 +27,9 @@ Name = tuple[float | int, ...]
 CellState = Literal["active", "absorbed", "diverged", "failed", "damaged"]
 
 _LONGEST_LINE = 2**16
+_ANY_SIZE = 2**24  # bytes: tens of thousands of sessions
+_SIZE_OF_A_CELL = 2**12  # bytes beyond: a few lines, where it was damaged or the sweep extended
+_LARGEST = 1e300  # what a float and a sum of them still hold; JSON has any whole number
 _LOCK_PATIENCE = 1.0  # seconds; `packing-jax status` holds the lock for an instant
 
 
@@ -42,10 +47,12 @@ class Entry:
     covers: int  #: last step of the schedule that the records of this cell fill
     steps: int  #: steps accounted for; fewer than ``covers`` where it failed
     absorbed_at: int
-    checksum: str  #: of the cell's arrays and the numbers above
+    #: of each of the cell's arrays, by its name; in stores of version 0.1.0 one of all arrays and the numbers above
+    checksum: str | dict[str, str]
     configuration: str  #: hash of the physics that made it
     versions: str  #: hash of the versions that made it
     reason: str = ""
+    trajectory: str = ""  #: checksum of its trajectory file; empty where it has none, or before version 0.2.0
 
     @property
     def complete(self) -> bool:
@@ -53,11 +60,12 @@ class Entry:
         return self.state in ("active", "absorbed", "diverged")
 
 
-def digest(*parts: bytes) -> str:
-    """32 hexadecimal digits that change with any bit of the parts."""
+def digest(*parts: bytes | np.ndarray) -> str:
+    """32 hexadecimal digits that change with any bit of the parts, arrays that are contiguous among them."""
     total = hashlib.blake2b(digest_size=16)
     for part in parts:
-        total.update(len(part).to_bytes(8, "little"))
+        size = len(part) if isinstance(part, bytes) else part.nbytes
+        total.update(size.to_bytes(8, "little"))
         total.update(part)
     return total.hexdigest()
 
@@ -75,19 +83,33 @@ class Manifest:
         self.entries: dict[Name, Entry] = {}
         self.sessions: list[dict[str, Any]] = []
         self.damaged_lines = 0
+        self.cut_off = False  #: whether the last of them has no end, as while it is written
         self._handle = handle
 
     @classmethod
-    def read(cls, path: Path, handle: int | None = None) -> "Manifest":
+    def read(cls, path: Path, handle: int | None = None, *, cells: int = 10**6) -> "Manifest":
         """What the file says now; empty where there is none.
 
+        Args:
+            path: of the file.
+            handle: of the same file, locked for appending.
+            cells: of the sweep, by which the size of the file is bounded.
+
         Raises:
-            PackingError: it cannot be read.
+            PackingError: it cannot be read, or is far larger than that of any such sweep.
         """
         manifest = cls(path, handle)
+        most = _ANY_SIZE + _SIZE_OF_A_CELL * cells
         try:
-            with path.open("rb") as file:
-                while line := file.readline(_LONGEST_LINE):
+            with Folder(path.parent).open(path.name) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size > most:
+                    raise PackingError(
+                        f"{path} has {size} bytes; at most {most} make sense for a sweep of {cells} cells"
+                    )
+                left = size  # and not what is added meanwhile
+                while line := file.readline(min(_LONGEST_LINE, left)):
+                    left -= len(line)
                     manifest._take(line)
         except FileNotFoundError:
             pass
@@ -133,6 +155,7 @@ class Manifest:
                 self.sessions.append(value)
         except (ValueError, TypeError, KeyError, RecursionError):
             self.damaged_lines += 1
+            self.cut_off = not line.endswith(b"\n")
 
     def append(self, entries: Iterable[Entry]) -> None:
         """Add a line for each cell; on return they are on the disk.
@@ -182,15 +205,14 @@ class Manifest:
 def is_locked(path: Path) -> bool:
     """Whether a process writes there at this moment."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        file = Folder(path.parent).open(path.name)
     except OSError:
         return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
     return False
 
 
@@ -211,10 +233,12 @@ def _wait_for_lock(handle: int, path: Path) -> None:
 
 def _entry(value: dict[str, Any]) -> Entry:
     """An entry from JSON, or ValueError: nothing else may come out of a file from elsewhere."""
-    numbers = (value["covers"], value["steps"], value["absorbed_at"])
-    texts = (value["checksum"], value["configuration"], value["versions"], value["reason"])
+    value = {"trajectory": "", **value}
+    numbers, checksum = (value["covers"], value["steps"], value["absorbed_at"]), value["checksum"]
+    texts = (value["configuration"], value["versions"], value["reason"], value["trajectory"])
+    texts += tuple(checksum.values()) if isinstance(checksum, dict) else (checksum,)
     if (
-        len(value) != len(fields(Entry))
+        value.keys() != {field.name for field in fields(Entry)}
         or not all(type(number) is int and -1 <= number < 2**31 for number in numbers)
         or not all(isinstance(text, str) for text in texts)
         or value["state"] not in get_args(CellState)
@@ -232,7 +256,7 @@ def cell_name(value: Any) -> Name:
     if (
         not isinstance(value, list)
         or not value
-        or not all(type(one) in (int, float) and math.isfinite(one) for one in value)
+        or not all(type(one) in (int, float) and -_LARGEST < one < _LARGEST for one in value)
         or not (type(value[-1]) is int and 0 <= value[-1] < 2**31)
     ):
         raise ValueError("not a cell")

@@ -45,7 +45,7 @@ from packing_jax.drive.chunk import Observable
 from packing_jax.drive.kind import Kind, Replicas
 from packing_jax.drive.run import state_like
 from packing_jax.errors import PackingError
-from packing_jax.sweeps.manifest import Name, digest_of
+from packing_jax.sweeps.manifest import Name, digest, digest_of
 from packing_jax.sweeps.schema import Cells, Layout, Table, Variable, stored_kind
 from packing_jax.sweeps.trajectory import Trajectories
 from packing_jax.versions import provenance
@@ -140,12 +140,13 @@ class Spec:
 
     def layout(self, command: str) -> Layout:
         """What is known of a store before the first step; ``command`` is recorded in it."""
-        first = next(iter(self.cells.places()))
+        first, times = next(iter(self.cells.places())), self.times()
         kind, replicas = self.build([first])
-        state = state_like(kind, replicas, self.times(), self.record)
+        state = state_like(kind, replicas, times, self.record)
+        known = {"time": times.astype("<i4"), **{name: one.values for name, one in self.tables.items()}}
         return Layout(
             cells=self.cells,
-            times=self.times(),
+            times=times,
             records={name: _recorded(name, leaf) for name, leaf in state.records.items()},
             finals=self.finals,
             tables=self.tables,
@@ -157,6 +158,7 @@ class Spec:
                 "control": self.control,
                 "command": command,
                 "configuration": digest_of(dict(self.fixed)),
+                "digests": {name: digest(np.ascontiguousarray(values)) for name, values in known.items()},
                 "versions": provenance(exact=kind.exact),
             },
         )

@@ -25,6 +25,7 @@ import numpy as np
 from packing_jax.errors import PackingError
 from packing_jax.sweeps import files
 from packing_jax.sweeps.cells import Finished, decoded, encoded, entry_of, read_cell
+from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.manifest import Entry, Manifest, Name, digest_of
 from packing_jax.sweeps.schema import CODEC, MARKS, Index, Layout, draft_of, scratch, stored_width
 from packing_jax.versions import provenance
@@ -151,7 +152,9 @@ class Store:
                     target = draft / layout.chunk_file(variable, new)
                     if variable in layout.records and longer:
                         values = np.full(layout.arrays[variable].shape, was.blank, was.stored)
-                        values[:times] = decoded(source, was.shape, was.dtype)
+                        values[:times] = decoded(
+                            Folder(self.path), self.layout.chunk_file(variable, old), was.shape, was.dtype
+                        )
                         target.write_bytes(CODEC.encode(values))
                     else:
                         _link(source, target)
@@ -235,7 +238,7 @@ class Store:
             PackingError: which file is missing, cut off or changed.
         """
         entry = self.manifest.entries[self.layout.cells.name(cell)]
-        return read_cell(self.path, self.layout, cell, entry)
+        return read_cell(Folder(self.path), self.layout, cell, entry)
 
     def distrust(self, cell: Index, reason: str) -> None:
         """Take a finished cell back: it has to be computed again."""
@@ -282,9 +285,7 @@ class Store:
             if entry.state == "damaged":
                 continue
             try:
-                if entry.configuration != self.layout.attributes["configuration"]:
-                    raise PackingError("it was made with another configuration")
-                read_cell(self.path, self.layout, cell, entry)
+                read_cell(Folder(self.path), self.layout, cell, entry)
             except PackingError as error:
                 where = self.layout.cells.described(entry.cell)
                 self.notes.append(f"the finished cell at {where} is damaged and is computed again: {error}")
@@ -313,7 +314,12 @@ class Store:
             for place in np.ndindex(*values.shape[:-1]):
                 file = self.path / self.layout.chunk_file(name, (*place, 0))
                 try:
-                    right = np.array_equal(decoded(file, values.shape[-1:], np.int32), values[place])
+                    right = np.array_equal(
+                        decoded(
+                            Folder(self.path), self.layout.chunk_file(name, (*place, 0)), values.shape[-1:], np.int32
+                        ),
+                        values[place],
+                    )
                 except PackingError:
                     right = False
                 if not right:
