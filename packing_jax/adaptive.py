@@ -20,10 +20,9 @@ from packing_jax.drive.run import Progress, run
 from packing_jax.errors import PackingError
 from packing_jax.spheres.geometry import ball_volume, check_dim
 from packing_jax.sweeps.field_types import Mixture
-from packing_jax.sweeps.files import write_all
+from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.manifest import digest_of
 from packing_jax.sweeps.model import CouplingName, RuleName
-from packing_jax.sweeps.schema import scratch
 from packing_jax.sweeps.spheres import Sweep
 from packing_jax.versions import provenance
 
@@ -176,7 +175,7 @@ class _Recorded:
         text = json.dumps(facts, indent=1, allow_nan=False) + "\n"
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            write_all(scratch(self._directory), {self._directory / "critical.json": text.encode()})
+            Folder(self._directory).write({"critical.json": text.encode()})
         except OSError as error:
             raise PackingError(f"{self._directory} cannot be written ({error.strerror or error})") from error
 

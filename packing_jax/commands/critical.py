@@ -79,9 +79,11 @@ class CriticalCommand:
         print(format_result(result))
         if self.out is not None:
             from packing_jax.commands.plots import phi_h_vs_size
+            from packing_jax.sweeps.folder import Folder
 
             try:
-                phi_h_vs_size(result).savefig(self.out / "critical.png")
+                with Folder(self.out).replacing("critical.png", flushed=False) as file:
+                    phi_h_vs_size(result).savefig(file, format="png")
             except OSError as error:
                 raise PackingError(f"{self.out} cannot be written ({error.strerror or error})") from error
             print(f"figure: {self.out / 'critical.png'}\nsummary: {self.out / 'critical.json'}")

@@ -1,19 +1,20 @@
 """Movies of trajectories: discs to scale, those that overlap coloured, as GIF or MP4."""
 
-import contextlib
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import numpy as np
 import tyro
 from tqdm import tqdm
 
 from packing_jax.errors import PackingError
+from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.schema import description, stored_cells
 from packing_jax.sweeps.trajectory import hoomd_schema, trajectory_file
 
@@ -46,6 +47,10 @@ class MovieCommand:
         if out is None:
             kind = ".mp4" if shutil.which("ffmpeg") else ".gif"
             out = self.directory / "movies" / f"{source.stem}{kind}"
+            try:
+                Folder(self.directory).make("movies")
+            except OSError as error:
+                raise PackingError(f"cannot write {out}: {error.strerror or error}") from error
         frames = write_movie(source, out, self.fps)
         print(f"{out}: {frames} frames of {source.name}")
         return 0
@@ -90,7 +95,7 @@ def write_movie(source: Path, out: Path, fps: int = 15) -> int:
     """
     if not 1 <= fps <= 50:
         raise PackingError(f"{fps} frames per second; it must be from 1 to 50")
-    writers: dict[str, Callable[[Path, FramePicture, Iterable[Any], int], None]] = {
+    writers: dict[str, Callable[[BinaryIO, FramePicture, Iterable[Any], int], None]] = {
         ".gif": _write_gif,
         ".mp4": _write_mp4,
     }
@@ -98,24 +103,22 @@ def write_movie(source: Path, out: Path, fps: int = 15) -> int:
         raise PackingError(f"--out is {out}; it must end in .mp4 or .gif")
     if out.suffix == ".mp4" and not shutil.which("ffmpeg"):
         raise PackingError("MP4 needs the program ffmpeg, which is not on the PATH; install it, or write a .gif")
-    draft = out.with_name(f".{out.stem}.draft{out.suffix}")
     try:
         with hoomd_schema().open(source, "r") as file:
             canvas = FramePicture(file[0])
             out.parent.mkdir(parents=True, exist_ok=True)
             frames = tqdm(file, desc=out.name, unit=" frames", leave=False, disable=None)
-            writers[out.suffix](draft, canvas, frames, fps)
-            draft.replace(out)
+            with Folder(out.parent).replacing(out.name, flushed=False) as draft:
+                writers[out.suffix](draft, canvas, frames, fps)
             return len(file)
     except OSError as error:
         raise PackingError(f"cannot write {out} from {source}: {error.strerror or error}") from error
     except subprocess.CalledProcessError as error:
         raise PackingError(f"ffmpeg could not write {out} (exit code {error.returncode}); write a .gif") from error
+    except PackingError:
+        raise
     except (RuntimeError, ValueError, KeyError, IndexError) as error:
         raise PackingError(f"{source} is damaged or no trajectory of packing_jax ({error})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
 
 
 class FramePicture:
@@ -180,7 +183,7 @@ def discs(frame: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return centre[seen][order], radius[seen][order], active[seen][order]
 
 
-def _write_gif(out: Path, canvas: FramePicture, frames: Iterable[Any], fps: int) -> None:
+def _write_gif(out: BinaryIO, canvas: FramePicture, frames: Iterable[Any], fps: int) -> None:
     from PIL import Image
 
     def pictures() -> Iterator[Any]:  # one at a time; matplotlib's own writer keeps them all
@@ -191,14 +194,18 @@ def _write_gif(out: Path, canvas: FramePicture, frames: Iterable[Any], fps: int)
             yield picture.quantize(64, dither=Image.Dither.NONE)
 
     every = pictures()
-    next(every).save(out, save_all=True, append_images=every, duration=round(1000 / fps), loop=0)
+    next(every).save(out, "GIF", save_all=True, append_images=every, duration=round(1000 / fps), loop=0)
 
 
-def _write_mp4(out: Path, canvas: FramePicture, frames: Iterable[Any], fps: int) -> None:
+def _write_mp4(out: BinaryIO, canvas: FramePicture, frames: Iterable[Any], fps: int) -> None:
     from matplotlib.animation import FFMpegWriter
 
     writer = FFMpegWriter(fps=fps)
-    with writer.saving(canvas.figure, str(out), _DPI):
-        for frame in frames:
-            canvas.show(frame)
-            writer.grab_frame()
+    with tempfile.TemporaryDirectory() as place:  # ffmpeg takes a name, and could be led elsewhere by a link
+        movie = Path(place) / "movie.mp4"
+        with writer.saving(canvas.figure, str(movie), _DPI):
+            for frame in frames:
+                canvas.show(frame)
+                writer.grab_frame()
+        with movie.open("rb") as file:
+            shutil.copyfileobj(file, out)

@@ -27,7 +27,7 @@ from packing_jax.criticality import (
     zero_kick_limit,
 )
 from packing_jax.errors import PackingError, printable
-from packing_jax.sweeps.files import write_all
+from packing_jax.sweeps.folder import Folder
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -73,13 +73,14 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
     root = Path(directory)
     parts = by_other_axes(open_results(root))
     try:
+        folder = Folder(root)
         found = [
-            _summary(part, root / "figures" / "_".join(f"{name}_{value:g}" for name, value in where.items()))
+            _summary(part, folder, "_".join(f"{name}_{value:g}" for name, value in where.items()))
             for where, part in parts
         ]
         summary = found[0] if len(found) == 1 else _joined([where for where, _ in parts], found)
         text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
-        write_all(root, {root / "summary.json": text.encode()})
+        folder.write({"summary.json": text.encode()})
     except OSError as error:
         raise PackingError(
             f"{root} cannot be written ({error.strerror or error}): it must be a writable directory"
@@ -87,8 +88,8 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
     return summary
 
 
-def _summary(results: xr.Dataset, folder: Path) -> dict[str, Any]:
-    """What a report says of one model, whose figures are drawn into the folder."""
+def _summary(results: xr.Dataset, folder: Folder, model: str) -> dict[str, Any]:
+    """What a report says of one model, whose figures are drawn into figures/, or figures/MODEL/ where it has a name."""
     estimates = estimate_phi_c(results)
     limits, notes = _zero_kick_limits(estimates)
     notes = _doubts(estimates) + notes
@@ -100,7 +101,7 @@ def _summary(results: xr.Dataset, folder: Path) -> dict[str, Any]:
         notes.insert(0, f"{failed} of {runs} runs failed: this report leaves them out.")
     if missing:
         notes.insert(0, f"{missing} of {runs} runs are not done: this report uses the others.")
-    notes += _draw(folder, results, estimates, limits)
+    notes += _draw(folder, model, results, estimates, limits)
     cells = [(e, {"kick": e.kick, "batch_fraction": e.batch_fraction}) for e in estimates]
     summary: dict[str, Any] = {
         "phi_c": [
@@ -274,7 +275,9 @@ def _doubts(estimates: Sequence[KickEstimate]) -> list[str]:
     return notes
 
 
-def _draw(folder: Path, results: xr.Dataset, estimates: Sequence[KickEstimate], limits: Limits) -> list[str]:
+def _draw(
+    folder: Folder, model: str, results: xr.Dataset, estimates: Sequence[KickEstimate], limits: Limits
+) -> list[str]:
     """Draw every figure the results allow; returns a note for each that they do not."""
     rule = results.attrs.get("rule", "bro")
     jobs: dict[str, Callable[[], Figure]] = {
@@ -291,7 +294,9 @@ def _draw(folder: Path, results: xr.Dataset, estimates: Sequence[KickEstimate], 
     if len({e.kick for e in estimates if e.threshold or e.power_law}) > 1:
         jobs["phi_c_vs_kick"] = partial(plots.phi_c_vs_kick, estimates, limits, rule)
 
-    folder.mkdir(parents=True, exist_ok=True)
+    place = f"figures/{model}".rstrip("/")
+    for name in dict.fromkeys(("figures", place)):
+        folder.make(name)
     notes = []
     for name, draw in jobs.items():
         try:
@@ -299,7 +304,8 @@ def _draw(folder: Path, results: xr.Dataset, estimates: Sequence[KickEstimate], 
         except PackingError as error:
             notes.append(f"No figure {name}.png: {error}.")
             continue
-        figure.savefig(folder / f"{name}.png")
+        with folder.replacing(f"{place}/{name}.png", flushed=False) as file:
+            figure.savefig(file, format="png")
     return notes
 
 

@@ -18,9 +18,9 @@ import numpy as np
 from numcodecs import Zstd
 
 from packing_jax.errors import PackingError
-from packing_jax.sweeps import files
+from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.manifest import Name, cell_name, digest, digest_of
-from packing_jax.sweeps.schema import scratch
+from packing_jax.sweeps.schema import SCRATCH
 
 _MAGIC = b"packing_jax checkpoint 1"
 _CODEC = Zstd(level=1)
@@ -54,10 +54,9 @@ class Checkpoints:
             seconds: between two checkpoints, longer where writing one takes more than 2 % of that.
             look: whether to go on from what is there.
         """
-        self._folder = directory / "checkpoints"
-        self._scratch = scratch(directory)
+        self._folder = Folder(directory)
         self._made_by = made_by
-        self._path = self._folder / f"running-{uuid.uuid4().hex}.ckpt"
+        self._file = f"checkpoints/running-{uuid.uuid4().hex}.ckpt"
         self._seconds = seconds
         self._next = time.monotonic() + seconds
         self._look = look
@@ -67,8 +66,8 @@ class Checkpoints:
         """Where a replica stands, in the form of ``like``; None if nothing usable is there."""
         candidates = [self._found[name]] if name in self._found else []
         final = self._final(name)
-        if self._look and final.exists():
-            found, notes = scan([final], self._made_by)
+        if self._look and self._folder.is_file(final):
+            found, notes = scan([self._folder.path / final], self._made_by)
             self.notes += notes
             candidates += [found[name]] if name in found else []
         for one in sorted(candidates, key=lambda found: -found.step):
@@ -86,25 +85,24 @@ class Checkpoints:
     def save(self, states: Mapping[Name, Any]) -> None:
         """Write the replicas under way now."""
         clock = time.monotonic()
-        self._folder.mkdir(exist_ok=True)
-        files.write_all(self._scratch, {self._path: encoded(states, self._made_by)})
+        self._write({self._file: encoded(states, self._made_by)})
         now = time.monotonic()
         self._next = now + max(self._seconds, 50 * (now - clock))
 
     def save_final(self, ended: Mapping[Name, Any]) -> None:
         """Keep the last states of replicas that ended active; None forgets one."""
-        self._folder.mkdir(exist_ok=True)
         kept = {name: state for name, state in ended.items() if state is not None}
-        files.write_all(
-            self._scratch,
-            {self._final(name): encoded({name: state}, self._made_by) for name, state in kept.items()},
-        )
+        self._write({self._final(name): encoded({name: state}, self._made_by) for name, state in kept.items()})
         for name in ended.keys() - kept.keys():
-            self._final(name).unlink(missing_ok=True)
+            self._folder.remove(self._final(name))
+
+    def _write(self, files: Mapping[str, bytes]) -> None:
+        self._folder.make("checkpoints")
+        self._folder.write(files, drafts=SCRATCH)
 
     def drop(self) -> None:
         """Remove the file of the replicas that were under way: all of them are finished."""
-        self._path.unlink(missing_ok=True)
+        self._folder.remove(self._file)
 
     def tidy(self, done: Collection[Name]) -> None:
         """Remove files that hold nothing any more that is not done, or older states than another file."""
@@ -113,13 +111,14 @@ class Checkpoints:
         needed = {found.path for name, found in best.items() if name not in done}
         for path in running:
             if path not in needed:
-                path.unlink(missing_ok=True)
+                self._folder.remove(f"checkpoints/{path.name}")
 
     def _running(self) -> list[Path]:
-        return sorted(self._folder.glob("running-*.ckpt"))
+        names = self._folder.names("checkpoints") if self._folder.is_folder("checkpoints") else []
+        return [self._folder.path / "checkpoints" / name for name in names if name.startswith("running-")]
 
-    def _final(self, name: Name) -> Path:
-        return self._folder / f"final-{digest_of(name)}.ckpt"
+    def _final(self, name: Name) -> str:
+        return f"checkpoints/final-{digest_of(name)}.ckpt"
 
 
 def encoded(states: Mapping[Name, Any], made_by: str) -> bytes:

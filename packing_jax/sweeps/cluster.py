@@ -9,27 +9,26 @@ processes read.
 
 import contextlib
 import queue
-import shutil
 import signal
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import jax
 
 from packing_jax.drive.run import Progress, Result, Snapshot, default_batch
 from packing_jax.errors import PackingError
-from packing_jax.sweeps import files
 from packing_jax.sweeps.cells import encoded, entry_of, lost
 from packing_jax.sweeps.checkpoint import Checkpoints
 from packing_jax.sweeps.compute import Report, Stopped, at_once, finished_cell, made_by, run_cells, state_to_keep
+from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.manifest import Entry, digest_of
 from packing_jax.sweeps.own import changed_modules
 from packing_jax.sweeps.progress import Stop
-from packing_jax.sweeps.schema import Index, description, scratch, stored_width
+from packing_jax.sweeps.schema import RESULTS, SCRATCH, Index, description, stored_width
 from packing_jax.sweeps.spec import Spec
 from packing_jax.sweeps.store import Store, cannot_write
 from packing_jax.versions import provenance
@@ -72,10 +71,10 @@ def work(task: Task) -> Ended:
     from distributed import get_worker
 
     directory, arrived = Path(task.directory), list[tuple[str, list[dict[str, Any]]]]()
-    session, worker = scratch(directory) / task.session, get_worker()
-    if not session.is_dir():
+    session, worker = f"{SCRATCH}/{task.session}", get_worker()
+    if not (directory / session).is_dir():
         return Ended(arrived, provenance(), [], seen=False)
-    attributes = description(directory)
+    store, attributes = Folder(directory), description(directory)
     if changed := changed_modules(attributes.get("own", {})):
         raise PackingError(f"a worker has another version of {', '.join(changed)} than the process that owns the sweep")
     versions = provenance(exact=stored_width(attributes) is None)
@@ -89,22 +88,23 @@ def work(task: Task) -> Ended:
         nonlocal clock, last_message, longest
         now = time.monotonic()
         longest, clock = max(longest, now - clock), now
-        if not session.is_dir():
+        if not store.is_folder(session):
             raise Stopped
         entries: list[dict[str, Any]] = []
-        folder = session / uuid.uuid4().hex
+        folder = uuid.uuid4().hex
         if finished:
             checkpoints.save_final({names[i]: state_to_keep(result) for i, result in finished})
             cells = [finished_cell(layout, task.cells[i], result) for i, result in finished]
-            parts = {folder / _flat(name): data for one in cells for name, data in encoded(layout, one).items()}
-            files.write_all(folder, parts)
+            parts = {_flat(name): data for one in cells for name, data in encoded(layout, one).items()}
+            place = f"{session}/{folder}"  # if the session has ended, there is no place to make it in
+            store.write({f"{place}/{name}": data for name, data in parts.items()}, drafts=place)
             entries = [asdict(entry_of(layout, one, digest_of(versions))) for one in cells]
-            arrived.append((folder.name, entries))
+            arrived.append((folder, entries))
             finished.clear()
         if entries or now - last_message > _SAY_EVERY:
             last_message = now
             message = {
-                "folder": folder.name,
+                "folder": folder,
                 "entries": entries,
                 "first": task.cells[0],
                 "attempt": attempt,
@@ -118,7 +118,7 @@ def work(task: Task) -> Ended:
         def states() -> dict[Any, Any]:
             return {names[i]: state for i, state in snapshot().items()}
 
-        if (session / "stop").exists():
+        if store.is_file(f"{session}/stop"):
             checkpoints.save(states())
             raise Stopped
         checkpoints.save_if_due(states)
@@ -143,7 +143,8 @@ class Cluster:
     def __init__(self, client: Any, store: Store, stop: Stop, report: Report) -> None:
         self.client, self.store, self.stop, self.report = client, store, stop, report
         self.notes: list[str] = []
-        self._folder = scratch(store.directory) / f"session-{uuid.uuid4().hex}"
+        self._session = f"session-{uuid.uuid4().hex}"
+        self._place = f"{SCRATCH}/{self._session}"
         self._messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._shares: dict[Any, float] = {}
         self._steps: dict[str, int] = {}
@@ -167,13 +168,14 @@ class Cluster:
         tasks = max(-(-len(todo) // width), min(len(todo), len(self.client.nthreads())))
         # dealt like cards, so that each task has its share of dense cells, which take longest
         dealt = [tuple(todo[first::tasks]) for first in range(tasks)]
-        directory = str(self.store.directory.resolve())
-        self._folder.mkdir(parents=True)
-        self.client.subscribe_topic(self._folder.name, lambda event: self._messages.put(event[1]))
+        directory = str(self.store.folder.path.resolve())
+        for place in (SCRATCH, self._place):
+            self.store.folder.make(place)
+        self.client.subscribe_topic(self._session, lambda event: self._messages.put(event[1]))
         waiting: dict[Any, Task] = {}
 
         def submit(cells: tuple[Index, ...]) -> None:
-            task = Task(spec, cells, directory, self._folder.name, batch, chunk_steps, seconds)
+            task = Task(spec, cells, directory, self._session, batch, chunk_steps, seconds)
             # a name of its own: a task of the same words in another session is another task
             key = f"packing_jax-{uuid.uuid4().hex}"
             waiting[self.client.submit(work, task, key=key, pure=False)] = task
@@ -192,10 +194,11 @@ class Cluster:
                     raise Stopped(reason)
         finally:
             with contextlib.suppress(OSError):
-                (self._folder / "stop").touch()
+                self._tell_to_stop()
             self.client.cancel(list(waiting))
-            self.client.unsubscribe_topic(self._folder.name)
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self.client.unsubscribe_topic(self._session)
+            with contextlib.suppress(OSError):
+                self.store.folder.remove(self._place)
 
     def _look(self, waiting: dict[Any, Task]) -> None:
         """Take what workers announced, or wait a moment for it."""
@@ -214,6 +217,7 @@ class Cluster:
 
     def _take(self, folder: str, entries: Sequence[dict[str, Any]]) -> None:
         """Move what a worker wrote into the dataset; what is there already is as good."""
+        self.store.manifest.check()
         new, moved = [], set()
         for value in entries:
             entry = Entry(**{**value, "cell": tuple(value["cell"])})
@@ -221,15 +225,16 @@ class Cluster:
             if self.store.ended[cell]:
                 continue
             for name in (self.store.layout.chunk_file(variable, cell) for variable in self.store.layout.arrays):
-                target = self.store.path / name
-                (self._folder / folder / _flat(name)).replace(target)
-                moved.add(target.parent)
+                target = f"{RESULTS}/{name}"
+                self.store.folder.rename(f"{self._place}/{folder}/{_flat(name)}", target)
+                moved.add(str(PurePosixPath(target).parent))
             new.append(entry)
         for parent in moved:
-            files.flush(parent)
+            self.store.folder.flush(parent)
         if new:
             self.store.accept(new)
-        shutil.rmtree(self._folder / folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.store.folder.remove(f"{self._place}/{folder}")
 
     def _end(self, future: Any, task: Task) -> list[tuple[Index, ...]]:
         """Close a task; cells that have to be tried again, those of each new task."""
@@ -244,7 +249,7 @@ class Cluster:
             self.store.write([lost(self.store.layout, cell, reason) for cell in left])
             return []
         if isinstance(error, OSError):
-            raise cannot_write(self.store.directory, error) from error
+            raise cannot_write(self.store.folder.path, error) from error
         if isinstance(error, ModuleNotFoundError) or (error is not None and "packing_jax" in str(error.__cause__)):
             lacking = getattr(error, "name", None) or "packing_jax"
             raise PackingError(f"the workers cannot import {lacking}: install the same version there") from error
@@ -253,8 +258,8 @@ class Cluster:
         ended: Ended = future.result()
         if not ended.seen:
             raise PackingError(
-                f"a worker does not see {self.store.directory}: the scheduler's machine and the workers need one file "
-                "system, with the directory at the same place"
+                f"a worker does not see {self.store.folder.path}: the scheduler's machine and the workers need one "
+                "file system, with the directory at the same place"
             )
         for folder, entries in ended.arrived:
             self._take(folder, entries)
@@ -267,7 +272,7 @@ class Cluster:
 
     def _end_session(self, waiting: dict[Any, Task]) -> None:
         """Let workers write where they stand, as long as they are not too slow about it."""
-        (self._folder / "stop").touch()
+        self._tell_to_stop()
         deadline = time.monotonic() + self._patience
         while time.monotonic() < deadline and any(one.status == "pending" for one in waiting):
             # what waits for a worker has nothing to write
@@ -278,6 +283,9 @@ class Cluster:
         for future, task in waiting.items():
             if future.done() and future.status == "finished":
                 self._end(future, task)
+
+    def _tell_to_stop(self) -> None:
+        self.store.folder.write({f"{self._place}/stop": b""}, drafts=self._place, flushed=False)
 
 
 @contextlib.contextmanager

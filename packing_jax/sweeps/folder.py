@@ -133,8 +133,8 @@ class Folder:
                 handle = os.open(last, flags | _FILE, 0o666, dir_fd=parent)
             except OSError as error:
                 self._check(name, parent, last)
-                if error.errno == errno.ENXIO:  # a FIFO that nobody reads is gone again
-                    raise PackingError(f"{self.path / name} is no regular file") from error
+                if error.errno == errno.EISDIR:
+                    raise self._refusal(name, stat.S_IFDIR) from error
                 raise
         mode = os.fstat(handle).st_mode
         if not stat.S_ISREG(mode):

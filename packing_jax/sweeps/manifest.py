@@ -2,7 +2,8 @@
 
 Lines are only ever appended, and each starts with a checksum of the rest: a line that was cut off or changed is known
 and left out, with what it said. The newest line of a cell counts. A process that writes holds a lock on the file,
-which the operating system takes back when the process ends, however it ends.
+which the operating system takes back when the process ends, however it ends. A lock counts as long as the file is the
+one at that place: whoever finds that it was removed or replaced in the meantime, before or after, has no lock.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, BinaryIO, Literal, get_args
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from packing_jax.sweeps.folder import Folder
 Name = tuple[float | int, ...]
 
 CellState = Literal["active", "absorbed", "diverged", "failed", "damaged"]
+
+MANIFEST = "manifest.jsonl"
 
 _LONGEST_LINE = 2**16
 _ANY_SIZE = 2**24  # bytes: tens of thousands of sessions
@@ -78,66 +81,93 @@ def digest_of(value: Any) -> str:
 class Manifest:
     """The lines of ``manifest.jsonl``, open for appending or only read."""
 
-    def __init__(self, path: Path, handle: int | None = None) -> None:
+    def __init__(self, path: Path, folder: Folder | None = None, handle: int = -1) -> None:
         self.path = path
         self.entries: dict[Name, Entry] = {}
         self.sessions: list[dict[str, Any]] = []
         self.damaged_lines = 0
         self.cut_off = False  #: whether the last of them has no end, as while it is written
-        self._handle = handle
+        self.new = False  #: whether :meth:`lock` made the file
+        self._folder, self._handle = folder, handle
 
     @classmethod
-    def read(cls, path: Path, handle: int | None = None, *, cells: int = 10**6) -> "Manifest":
+    def read(cls, folder: Folder, cells: int) -> "Manifest":
         """What the file says now; empty where there is none.
 
         Args:
-            path: of the file.
-            handle: of the same file, locked for appending.
+            folder: of the sweep.
             cells: of the sweep, by which the size of the file is bounded.
 
         Raises:
             PackingError: it cannot be read, or is far larger than that of any such sweep.
         """
-        manifest = cls(path, handle)
-        most = _ANY_SIZE + _SIZE_OF_A_CELL * cells
+        manifest = cls(folder.path / MANIFEST)
         try:
-            with Folder(path.parent).open(path.name) as file:
-                size = os.fstat(file.fileno()).st_size
-                if size > most:
-                    raise PackingError(
-                        f"{path} has {size} bytes; at most {most} make sense for a sweep of {cells} cells"
-                    )
-                left = size  # and not what is added meanwhile
-                while line := file.readline(min(_LONGEST_LINE, left)):
-                    left -= len(line)
-                    manifest._take(line)
+            with folder.open(MANIFEST) as file:
+                manifest._take_lines(file, cells)
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise PackingError(f"cannot read {path}: {error.strerror or error}") from error
+            raise PackingError(f"cannot read {manifest.path}: {error.strerror or error}") from error
         return manifest
 
     @classmethod
-    def lock(cls, path: Path) -> "Manifest":
-        """The same, made if absent, for the one process that appends to it.
+    def lock(cls, folder: Folder, cells: int) -> "Manifest":
+        """That of a folder, made if absent, for the one process that appends to it.
+
+        Args:
+            folder: of the sweep.
+            cells: of the sweep, by which the size of the file is bounded.
 
         Raises:
-            PackingError: another process writes there, or the disk says no.
+            PackingError: another process writes there, or the file is a link or far too large.
+            OSError: the disk says no.
         """
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        except OSError as error:
-            raise PackingError(f"cannot write {path}: {error.strerror or error}") from error
-        try:
-            _wait_for_lock(handle, path)
-            manifest = cls.read(path, handle)
-            size = os.fstat(handle).st_size
-            if size and os.pread(handle, 1, size - 1) != b"\n":
-                os.write(handle, b"\n")  # the last line was cut off
-        except BaseException:
-            os.close(handle)
-            raise
-        return manifest
+        deadline = time.monotonic() + _LOCK_PATIENCE
+        while True:
+            handle, new = _opened(folder)
+            try:
+                _wait_for_lock(handle, folder, deadline)
+                if folder.is_same(MANIFEST, handle):
+                    manifest = cls(folder.path / MANIFEST, folder, handle)
+                    manifest.new = new
+                    with os.fdopen(os.dup(handle), "rb") as file:
+                        manifest._take_lines(file, cells)
+                    size = os.fstat(handle).st_size
+                    if size and os.pread(handle, 1, size - 1) != b"\n":
+                        os.write(handle, b"\n")  # the last line was cut off
+                    return manifest
+            except BaseException:
+                os.close(handle)
+                raise
+            os.close(handle)  # who held the lock has removed the file, so that others lock a new one
+
+    def is_held(self) -> bool:
+        """Whether this process holds the lock, on the file that is there."""
+        return self._folder is not None and self._handle >= 0 and self._folder.is_same(MANIFEST, self._handle)
+
+    def check(self) -> None:
+        """Refuse to write where another process may be writing by now.
+
+        Raises:
+            PackingError: the file was removed or replaced, or was opened for reading only.
+        """
+        if self._folder is None:
+            raise PackingError(f"{self.path} is open for reading only")
+        if not self.is_held():
+            done = sum(entry.complete for entry in self.entries.values())
+            raise PackingError(
+                f"{self.path} was removed or replaced while this sweep wrote: it ends, and writes nothing more; "
+                f"{done} cells were finished, and --resume computes again those that the file there does not list"
+            )
+
+    def _take_lines(self, file: BinaryIO, cells: int) -> None:
+        left, most = os.fstat(file.fileno()).st_size, _ANY_SIZE + _SIZE_OF_A_CELL * cells
+        if left > most:
+            raise PackingError(f"{self.path} has {left} bytes; at most {most} make sense for a sweep of {cells} cells")
+        while line := file.readline(min(_LONGEST_LINE, left)):  # and not what is added meanwhile
+            left -= len(line)
+            self._take(line)
 
     def _take(self, line: bytes) -> None:
         text = line.strip()
@@ -174,13 +204,11 @@ class Manifest:
 
     def clear(self) -> None:
         """Begin anew."""
-        if self._handle is not None:
-            os.ftruncate(self._handle, 0)
+        os.ftruncate(self._handle, 0)
         self.entries, self.sessions, self.damaged_lines = {}, [], 0
 
     def _append(self, *values: tuple[str, Any]) -> None:
-        if self._handle is None:
-            raise PackingError(f"{self.path} is open for reading only")
+        self.check()
         lines = []
         for value in values:
             content = json.dumps(value, allow_nan=False).encode()
@@ -194,18 +222,19 @@ class Manifest:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._handle, size)
             raise
+        self.check()
 
     def close(self) -> None:
         """Give the lock back."""
-        if self._handle is not None:
+        if self._handle >= 0:
             os.close(self._handle)
-            self._handle = None
+            self._handle = -1
 
 
-def is_locked(path: Path) -> bool:
+def is_locked(folder: Folder) -> bool:
     """Whether a process writes there at this moment."""
     try:
-        file = Folder(path.parent).open(path.name)
+        file = folder.open(MANIFEST)
     except OSError:
         return False
     with file:
@@ -216,19 +245,28 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def _wait_for_lock(handle: int, path: Path) -> None:
-    deadline = time.monotonic() + _LOCK_PATIENCE
+def _opened(folder: Folder) -> tuple[int, bool]:
+    """The file, and whether it was made: exactly one process makes it."""
+    flags = os.O_RDWR | os.O_APPEND
+    while True:
+        with contextlib.suppress(FileExistsError):
+            return folder.handle(MANIFEST, flags | os.O_CREAT | os.O_EXCL), True
+        with contextlib.suppress(FileNotFoundError):  # removed in between
+            return folder.handle(MANIFEST, flags), False
+
+
+def _wait_for_lock(handle: int, folder: Folder, deadline: float) -> None:
     while True:
         try:
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if time.monotonic() > deadline:
                 raise PackingError(
-                    f"another process is writing {path.parent}; wait until it ends, or stop it"
+                    f"another process is writing {folder.path}; wait until it ends, or stop it"
                 ) from error
             time.sleep(0.05)
         except OSError as error:
-            raise PackingError(f"cannot lock {path}: {error.strerror or error}") from error
+            raise PackingError(f"cannot lock {folder.path / MANIFEST}: {error.strerror or error}") from error
 
 
 def _entry(value: dict[str, Any]) -> Entry:

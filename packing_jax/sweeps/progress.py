@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from packing_jax.errors import PackingError
-from packing_jax.sweeps import files
 from packing_jax.sweeps.folder import Folder
-from packing_jax.sweeps.schema import Cells, scratch
+from packing_jax.sweeps.schema import SCRATCH, Cells
 
 _WRITE_EVERY = 2.0  # seconds
 
@@ -69,8 +68,8 @@ def find_transitions(
     order = np.argsort(values)
     gone, going = (np.moveaxis(flags, along, 0)[order].sum(axis=-1) for flags in (absorbed, active))
     found = []
-    for known in np.argwhere(gone.any(axis=0) & going.any(axis=0)):
-        place = tuple(map(int, known))
+    place: tuple[Any, ...]
+    for place in map(tuple, np.argwhere(gone.any(axis=0) & going.any(axis=0)).tolist()):
         here, there = gone[:, *place], going[:, *place]
         seen = np.flatnonzero(here + there > 0)
         below = seen[here[seen] > there[seen]]
@@ -82,12 +81,12 @@ def find_transitions(
     return tuple(found)
 
 
-def write_progress(directory: Path, progress: SweepProgress) -> None:
+def write_progress(folder: Folder, progress: SweepProgress) -> None:
     """Leave word for `packing-jax status` in DIR/progress.json."""
     value = {**progress.plain(), "time": time.time()}
     # worth nothing after a power cut, so not flushed
     text = json.dumps(value) + "\n"
-    files.write_all(scratch(directory), {directory / "progress.json": text.encode()}, flushed=False)
+    folder.write({"progress.json": text.encode()}, drafts=SCRATCH, flushed=False)
 
 
 def read_progress(directory: Path) -> dict[str, Any] | None:

@@ -68,7 +68,7 @@ class Reader:
         self.directory = directory
         self.attributes = description(directory)
         self.cells, self.last = stored_cells(self.attributes), stored_steps(self.attributes)
-        self.manifest = Manifest.read(directory / "manifest.jsonl", cells=math.prod(self.cells.shape))
+        self.manifest = Manifest.read(Folder(directory), math.prod(self.cells.shape))
         self.dataset = dataset_of(directory)
         self._read_tables: dict[str, np.ndarray] = {}
         #: of the cells whose arrays are there

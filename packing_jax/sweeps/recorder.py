@@ -9,7 +9,7 @@ same bits as ever. Where a part has lost a frame, its cell starts again. One fra
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import jax
@@ -23,10 +23,9 @@ from packing_jax.drive.run import Result
 from packing_jax.spheres import neighbors as nb
 from packing_jax.spheres.energy import pair_rows
 from packing_jax.spheres.system import System
-from packing_jax.sweeps import files
 from packing_jax.sweeps.manifest import Name, digest
-from packing_jax.sweeps.schema import scratch
-from packing_jax.sweeps.trajectory import Trajectories
+from packing_jax.sweeps.schema import SCRATCH
+from packing_jax.sweeps.trajectory import PARTS, Trajectories
 
 
 class Frame(NamedTuple):
@@ -67,12 +66,13 @@ class Recorder:
             OSError: the disk says no.
         """
         self.times = where.times
-        self._files, self._scratch = where, scratch(where.directory)
+        self._files, self._folder = where, where.folder
         self._names, self._notes = names, notes
         self._systems = jax.device_get(systems)
         self._plan = nb.plan_for(systems, 0.05)
         self._written: dict[int, int] = {}  # replica -> step of its last frame
-        where.parts.mkdir(parents=True, exist_ok=True)
+        for folder in ("trajectories", PARTS):
+            self._folder.make(folder)
 
     def restore(self, found: Callable[[int], State | None], index: int) -> State | None:
         """The state that a replica goes on from: what was found, if all frames before it are there; else None."""
@@ -85,11 +85,9 @@ class Recorder:
             if kept < len(needed):
                 kept = self._from_file(index, needed)
             if kept < len(needed):
-                self._notes.append(
-                    f"the frames of {self._files.file(self._names[index]).name} were lost; it starts again"
-                )
+                self._notes.append(f"the frames of {self._files.name(self._names[index])} were lost; it starts again")
                 state, kept = None, 0
-        with part.open("ab") as file:
+        with self._folder.open(part, "ab") as file:
             file.truncate(kept * self._record_size())
         self._written[index] = int(self.times[kept - 1]) if kept else -1
         return state
@@ -104,7 +102,7 @@ class Recorder:
         places = np.asarray(state.place.coordinates)
         positions = np.ldexp(places.T.astype(np.float64), -8 * places.dtype.itemsize) * side
         frame = Frame(step, positions.astype(np.float32), self._active(system, places))
-        with self._part(index).open("ab") as file:
+        with self._folder.open(self._part(index), "ab") as file:
             file.write(_packed(frame))
         self._written[index] = step
 
@@ -112,19 +110,22 @@ class Recorder:
         """What a run yields, each replica's file in its place before the replica is passed on."""
         for index, result in run:
             if result.failed and not result.state.failed:  # for want of memory: it will be tried again
-                self._part(index).unlink(missing_ok=True)
+                self._folder.remove(self._part(index))
             else:
                 self.add(index, result.state)
                 self._finish(index)
             yield index, result
 
     def _finish(self, index: int) -> None:
-        path, part = self._files.file(self._names[index]), self._part(index)
-        with files.replacing(self._scratch, path) as draft, self._files.hoomd.open(draft, "x") as file:
+        part = self._part(index)
+        with (
+            self._folder.replacing(self._files.name(self._names[index]), drafts=SCRATCH) as draft,
+            self._files.hoomd.open(f"/dev/fd/{draft.fileno()}", "w") as file,
+        ):
             for frame in self._read(part):
                 file.append(self._snapshot(index, frame, first=len(file) == 0))
-        files.flush(path.parent)
-        part.unlink()
+        self._folder.flush("trajectories")
+        self._folder.remove(part)
 
     def _snapshot(self, index: int, frame: Frame, *, first: bool) -> Any:
         system = batch.pick(self._systems, index)
@@ -157,17 +158,17 @@ class Recorder:
 
     # --- parts ------------------------------------------------------------------------------------------------
 
-    def _part(self, index: int) -> Path:
-        return self._files.parts / self._files.file(self._names[index]).stem
+    def _part(self, index: int) -> str:
+        return f"{PARTS}/{PurePosixPath(self._files.name(self._names[index])).stem}"
 
     def _record_size(self) -> int:
         return 8 + self._systems.particles * (4 * self._systems.dim + 1) + 32
 
-    def _read(self, part: Path) -> Iterator[Frame]:
+    def _read(self, part: str) -> Iterator[Frame]:
         """The frames of a part, up to the first that is cut off or changed."""
         n, dim = self._systems.particles, self._systems.dim
         try:
-            with part.open("rb") as file:
+            with self._folder.open(part) as file:
                 while len(record := file.read(self._record_size())) == self._record_size():
                     body = record[:-32]
                     if digest(body).encode() != record[-32:]:
@@ -178,7 +179,7 @@ class Recorder:
         except FileNotFoundError:
             return
 
-    def _count(self, part: Path, needed: np.ndarray) -> int:
+    def _count(self, part: str, needed: np.ndarray) -> int:
         """How many of the first frames that are needed a part has."""
         count = 0
         for frame, step in zip(self._read(part), needed, strict=False):
@@ -190,10 +191,10 @@ class Recorder:
     def _from_file(self, index: int, needed: np.ndarray) -> int:
         """Take the frames of a shorter run that ended back into a part."""
         path = self._files.file(self._names[index])
-        self._part(index).unlink(missing_ok=True)
+        self._folder.remove(self._part(index))
         wanted = set(needed.tolist())
         try:
-            with self._files.hoomd.open(path, "r") as old, self._part(index).open("wb") as file:
+            with self._files.hoomd.open(path, "r") as old, self._folder.open(self._part(index), "xb") as file:
                 for at in range(len(old)):
                     frame = old[at]
                     step, particles = int(frame.configuration.step), frame.particles

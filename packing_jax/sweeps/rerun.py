@@ -6,6 +6,7 @@ from packing_jax.errors import PackingError
 from packing_jax.sweeps.cells import Finished, read_cell, stored_arrays
 from packing_jax.sweeps.checkpoint import Checkpoints
 from packing_jax.sweeps.compute import finished_cell, run_cells
+from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.kinds import known_spec
 from packing_jax.sweeps.manifest import Manifest
 from packing_jax.sweeps.schema import Layout, dataset_of, description, stored_width
@@ -34,7 +35,7 @@ def rerun(directory: Path, number: int, spec: Spec | None = None) -> tuple[bool,
         raise PackingError(f"there is no cell {number}; {directory} has cells 0 to {len(places) - 1}")
     name, cell = list(places.items())[number]
     where = f"cell {number} ({layout.cells.described(name)})"
-    entry = Manifest.read(directory / "manifest.jsonl", cells=len(places)).entries.get(name)
+    entry = Manifest.read(Folder(directory), len(places)).entries.get(name)
     if entry is None or not entry.complete or entry.covers < layout.last:
         raise PackingError(f"{where} is not finished, so there is nothing to compare with")
     unused = Checkpoints(directory, "", float("inf"), look=False)

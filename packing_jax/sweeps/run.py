@@ -96,13 +96,14 @@ def run_sweep(
             if resume or spec is None:
                 spec = stored_spec(attributes, known_spec(attributes) if spec is None else spec)
             _check_engine(spec, directory, client)
-            store.begin_session(command, spec.trusted(attributes) if resume else ())
-            session = _Session(spec, store, on_progress, on_note, stop)
             try:
+                store.begin_session(command, spec.trusted(attributes) if resume else ())
+                session = _Session(spec, store, on_progress, on_note, stop)
                 if session.trajectories is not None and not resume:
                     session.trajectories.clear(store.layout.cells.places())
                 return session.run(_batch(attributes, batch), chunk_steps, checkpoint_seconds, client)
             except OSError as error:
+                store.manifest.check()  # the folder may have been removed
                 raise cannot_write(directory, error) from error
 
 
@@ -160,7 +161,7 @@ class _Session:
         self.spec = spec
         self.store = store
         self.stop = stop
-        self.trajectories = spec.trajectories(store.directory)
+        self.trajectories = spec.trajectories(store.folder.path)
         self.notes: list[str] = []
         self._on_progress = on_progress
         self._on_note = on_note
@@ -179,7 +180,7 @@ class _Session:
             # dense systems run to the end, so they come first; dilute ones are absorbed and fill the gaps
             along = store.layout.cells.dims.index(self.spec.control)
             todo.sort(key=lambda cell: -cell[along])
-        checkpoints = Checkpoints(store.directory, made_by(store.layout, store.versions), checkpoint_seconds)
+        checkpoints = Checkpoints(store.folder.path, made_by(store.layout, store.versions), checkpoint_seconds)
         checkpoints.tidy(store.names_done())
         stopped = None
         try:
@@ -200,6 +201,7 @@ class _Session:
             stopped = "SIGINT"
         checkpoints.tidy(store.names_done())
         self._tell(checkpoints.notes)
+        store.manifest.check()
         ended = store.manifest.entries.values()
         return Outcome(
             done=int(store.ended.sum()),
@@ -297,7 +299,7 @@ class _Session:
             transitions=find_transitions(self.store.layout.cells, self.spec.control, absorbed, active | going),
         )
         if self._clock.due() or progress.done == progress.total:
-            write_progress(self.store.directory, progress)
+            write_progress(self.store.folder, progress)
         if self._on_progress is not None:
             self._on_progress(progress)
 

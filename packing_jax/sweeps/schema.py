@@ -10,7 +10,6 @@ import functools
 import json
 import math
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,6 @@ import numpy as np
 from numcodecs import Zstd
 
 from packing_jax.errors import PackingError
-from packing_jax.sweeps import files
 from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.manifest import Name, digest_of
 from packing_jax.untrusted import LARGEST_STORE
@@ -36,6 +34,9 @@ _LARGEST_DESCRIPTION = 2**26  # bytes; a million cells have far shorter ones
 _LARGEST_NUMBER = 1e300  # what a float and a sum of them still hold; JSON has any whole number
 _MOST_STEPS = 2**31
 _NAME = r"[A-Za-z]\w{0,99}"
+
+#: Names in the folder of a sweep: the dataset, and where files are written before they are moved to their place.
+RESULTS, SCRATCH = "results.zarr", ".tmp"
 
 #: What the marks of a cell say as long as it was not run.
 MARKS = {"absorbed_at": -1, "steps_done": 0, "failed": 0}
@@ -156,9 +157,8 @@ class Layout(NamedTuple):
             PackingError: a name that is taken or no file name, a value that is no number, too much for any disk.
         """
         cells = math.prod(self.cells.shape)
-        for count, what, most in ((cells, "cells", MOST_CELLS), (len(self.times), "times to record at", MOST_TIMES)):
-            if count > most:  # before they are looked at one by one
-                raise PackingError(f"the sweep has {count} {what}; the limit is {most}")
+        _refuse_more(MOST_CELLS, cells, "cells")  # before they are looked at one by one
+        _refuse_more(MOST_TIMES, len(self.times), "times to record at")
         taken = [*self.cells.dims, "time", *MARKS, *self.records, *self.finals, *self.tables]
         for name in taken:
             if taken.count(name) > 1 or not re.fullmatch(_NAME, name, re.ASCII):
@@ -191,6 +191,11 @@ class Layout(NamedTuple):
                 f"the sweep has {cells} cells and would store {size / 2**30:.0f} GiB; the limits are {MOST_CELLS} "
                 f"cells and {LARGEST_STORE // 2**30} GiB"
             )
+
+
+def _refuse_more(most: int, count: int, what: str) -> None:
+    if count > most:
+        raise PackingError(f"the sweep has {count} {what}; the limit is {most}")
 
 
 def _is_number(value: Any) -> bool:
@@ -325,19 +330,14 @@ def _no_sweep(name: str, value: Any) -> PackingError:
 # --- an empty store -------------------------------------------------------------------------------------------
 
 
-def scratch(directory: Path) -> Path:
-    """Where files are written before they are moved to their place."""
-    return directory / ".tmp"
-
-
-def draft_of(directory: Path, layout: Layout) -> Path:
-    """An empty store under another name, every byte of it on the disk."""
+def empty_store(layout: Layout) -> dict[str, bytes]:
+    """The files of a store in which no cell has been run: name within the dataset -> content."""
     import zarr  # takes a third of a second, as xarray does
+    from zarr.storage import MemoryStore
 
-    draft = scratch(directory) / "results.zarr"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.parent.mkdir(exist_ok=True)
-    group = zarr.open_group(draft, mode="w", zarr_format=2)
+    files: dict[str, Any] = {}
+    memory = MemoryStore(files)
+    group = zarr.open_group(memory, mode="w", zarr_format=2)
     group.attrs.update(sealed(layout.attributes))
     labels = {**layout.labels, **_LABELS}
 
@@ -364,6 +364,17 @@ def draft_of(directory: Path, layout: Layout) -> Path:
     for name, table in layout.tables.items():
         chunks = tuple(1 if dim in dims else n for dim, n in zip(table.dims, table.values.shape, strict=True))
         array(name, table.dims, table.values.shape, chunks, str(table.values.dtype))[...] = table.values
-    zarr.consolidate_metadata(group.store)
-    files.flush_tree(draft)
+    zarr.consolidate_metadata(memory)
+    return {name: content.to_bytes() for name, content in files.items()}
+
+
+def draft_of(folder: Folder, files: Mapping[str, bytes]) -> str:
+    """A dataset of these files under another name, every byte of it on the disk."""
+    draft = f"{SCRATCH}/{RESULTS}"
+    folder.make(SCRATCH)
+    folder.remove(draft)
+    folder.make(draft)
+    for array in dict.fromkeys(name.split("/")[0] for name in files if "/" in name):
+        folder.make(f"{draft}/{array}")
+    folder.write({f"{draft}/{name}": data for name, data in files.items()}, drafts=SCRATCH)
     return draft

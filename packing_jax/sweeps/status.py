@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from packing_jax.errors import printable
+from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.manifest import is_locked
 from packing_jax.sweeps.progress import find_transitions, read_progress
 from packing_jax.sweeps.reader import Reader
@@ -35,7 +36,7 @@ def status(directory: Path, *, verify: bool = False) -> dict[str, Any]:
     """
     sweep = Reader(directory)
     attributes, cells, manifest = sweep.attributes, sweep.cells, sweep.manifest
-    running = is_locked(directory / "manifest.jsonl")
+    running = is_locked(Folder(directory))
     absorbed, active, failed = (np.zeros(cells.shape, bool) for _ in range(3))
     reasons = []
     for cell, entry in sweep.entries.items():

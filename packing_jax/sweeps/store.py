@@ -1,7 +1,7 @@
 """The store of a sweep: ``DIR/results.zarr``, an xarray dataset that grows cell by cell.
 
 A cell is one replica at one value of each axis; it is one chunk of every array, and every chunk is one file that
-appears in one move (:mod:`packing_jax.sweeps.files`). What is finished is written in this order, each step on the disk
+appears in one move (:mod:`packing_jax.sweeps.folder`). What is finished is written in this order, each step on the disk
 before the next:
 
 1. its arrays, where nothing says yet that they are there;
@@ -10,32 +10,47 @@ before the next:
 
 So a reader finds whole cells at any moment, and a sweep that was cut between any two system calls knows which cells
 to trust. Nothing is ever executed on reading: arrays of numbers and JSON only.
+
+Whoever holds the lock of the manifest writes, and nobody else makes, changes or removes anything here: laying out a new
+store, and cleaning up where that fails, are done under it too.
 """
 
 import contextlib
 import json
-import os
-import shutil
+import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from packing_jax.errors import PackingError
-from packing_jax.sweeps import files
 from packing_jax.sweeps.cells import Finished, decoded, encoded, entry_of, read_cell
 from packing_jax.sweeps.folder import Folder
-from packing_jax.sweeps.manifest import Entry, Manifest, Name, digest_of
-from packing_jax.sweeps.schema import CODEC, MARKS, Index, Layout, draft_of, scratch, stored_width
+from packing_jax.sweeps.manifest import MANIFEST, Entry, Manifest, Name, digest_of
+from packing_jax.sweeps.schema import (
+    CODEC,
+    MARKS,
+    RESULTS,
+    SCRATCH,
+    Index,
+    Layout,
+    description,
+    draft_of,
+    empty_store,
+    sealed,
+    stored_width,
+)
 from packing_jax.versions import provenance
+
+_TRIES = 100
 
 
 class Store:
     """A sweep's results on disk, open for writing by this process alone."""
 
-    def __init__(self, directory: Path, layout: Layout, manifest: Manifest) -> None:
-        self.directory = directory
+    def __init__(self, folder: Folder, layout: Layout, manifest: Manifest) -> None:
+        self.folder = folder
         self.layout = layout
         self.manifest = manifest
         self.notes: list[str] = []  #: what was found damaged and repaired, in words
@@ -48,7 +63,7 @@ class Store:
     @property
     def path(self) -> Path:
         """The dataset."""
-        return self.directory / "results.zarr"
+        return self.folder.path / RESULTS
 
     @property
     def last(self) -> int:
@@ -65,37 +80,43 @@ class Store:
             PackingError: a store is there already, the layout is none, or the disk says no.
         """
         layout.check()
-        path = directory / "results.zarr"
-        made: list[Path] = []
-        manifest = None
+        files = empty_store(layout)
+        path = directory / RESULTS
         try:
-            if path.exists():
-                raise PackingError(
-                    f"{path} exists already; choose another --out, go on with --resume {directory}, or remove it to "
-                    "start again"
-                )
-            made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-            directory.mkdir(parents=True, exist_ok=True)
-            if not (directory / "manifest.jsonl").exists():
-                made.insert(0, directory / "manifest.jsonl")
-            manifest = Manifest.lock(directory / "manifest.jsonl")
-            manifest.clear()
-            shutil.rmtree(directory / "checkpoints", ignore_errors=True)
-            draft = draft_of(directory, layout)
-            # Written under another name and renamed: a directory called results.zarr is a complete layout.
-            draft.rename(path)
-            files.flush(directory)
-        except (OSError, PackingError) as error:
-            if manifest is not None:
-                manifest.close()
-            _clear(directory)
-            for place in made:
-                with contextlib.suppress(OSError):
-                    place.rmdir() if place.is_dir() else place.unlink()
-            if isinstance(error, PackingError):
-                raise
+            for _ in range(_TRIES):
+                # another process may remove a folder that it made in vain, before anything of this one is in it
+                with contextlib.suppress(FileNotFoundError):
+                    return cls._created(directory, layout, files)
+            raise PackingError(f"{path} cannot be made: something removes {directory} again and again")
+        except OSError as error:
             raise cannot_write(path, error) from error
-        return cls(directory, layout, manifest)
+
+    @classmethod
+    def _created(cls, directory: Path, layout: Layout, files: Mapping[str, bytes]) -> "Store":
+        with contextlib.ExitStack() as undo:  # in reverse order, what this process made and nothing else
+            for place in [one for one in (directory, *directory.parents) if not one.exists()][::-1]:
+                with contextlib.suppress(FileExistsError):
+                    place.mkdir()
+                    undo.callback(_remove_if_empty, place)
+            folder = Folder(directory)
+            _refuse_existing(folder)
+            manifest = Manifest.lock(folder, math.prod(layout.cells.shape))
+            undo.callback(manifest.close)
+            if manifest.new:
+                undo.callback(_remove_quietly, folder, MANIFEST)
+            folder.recover(RESULTS)
+            _refuse_existing(folder)
+            _refuse_links(folder)
+            undo.callback(_remove_quietly, folder, SCRATCH)
+            manifest.clear()
+            folder.remove("checkpoints")
+            draft = draft_of(folder, files)
+            # Written under another name and renamed: a directory called results.zarr is a complete layout.
+            manifest.check()
+            folder.rename(draft, RESULTS)
+            folder.flush()
+            undo.pop_all()
+        return cls(folder, layout, manifest)
 
     @classmethod
     def open(cls, directory: Path, layout: Layout) -> "Store":
@@ -106,12 +127,20 @@ class Store:
             layout: of the store as it is, its attributes as :func:`description` reads them.
 
         Raises:
-            PackingError: another process writes there, or the disk says no.
+            PackingError: another process writes there or did so just now, something is a link, or the disk says no.
         """
-        manifest = Manifest.lock(directory / "manifest.jsonl")
-        store = cls(directory, layout, manifest)
         try:
-            _clear(directory)
+            folder = Folder(directory)
+            manifest = Manifest.lock(folder, math.prod(layout.cells.shape))
+        except OSError as error:
+            raise cannot_write(directory, error) from error
+        store = cls(folder, layout, manifest)
+        try:
+            _refuse_links(folder)
+            folder.recover(RESULTS)
+            folder.remove(SCRATCH)
+            if description(directory) != sealed(layout.attributes):
+                raise PackingError(f"{store.path} was changed by another process just now; begin again")
             store._repair_layout()
             if manifest.damaged_lines:
                 store.notes.append(
@@ -142,25 +171,25 @@ class Store:
             )
         old_index, longer = self._index, len(layout.times) - times
         try:
-            draft = draft_of(self.directory, layout)
+            draft, dataset = draft_of(self.folder, empty_store(layout)), self.folder.folder(RESULTS)
             for name, new in layout.cells.places().items():
                 old, entry = old_index.get(name), self.manifest.entries.get(name)
                 if old is None or entry is None or not entry.complete:
                     continue
                 for variable, was in self.layout.arrays.items():
-                    source = self.path / self.layout.chunk_file(variable, old)
-                    target = draft / layout.chunk_file(variable, new)
+                    source = self.layout.chunk_file(variable, old)
+                    target = f"{draft}/{layout.chunk_file(variable, new)}"
                     if variable in layout.records and longer:
                         values = np.full(layout.arrays[variable].shape, was.blank, was.stored)
-                        values[:times] = decoded(
-                            Folder(self.path), self.layout.chunk_file(variable, old), was.shape, was.dtype
-                        )
-                        target.write_bytes(CODEC.encode(values))
+                        values[:times] = decoded(dataset, source, was.shape, was.dtype)
+                        self.folder.write({target: CODEC.encode(values)}, drafts=SCRATCH)
                     else:
-                        _link(source, target)
-            files.flush_tree(draft)
-            files.exchange(draft, self.path)
-            shutil.rmtree(draft, ignore_errors=True)
+                        self.folder.link(f"{RESULTS}/{source}", target)
+            for variable in layout.arrays:
+                self.folder.flush(f"{draft}/{variable}")
+            self.manifest.check()
+            self.folder.exchange(draft, RESULTS)
+            self.folder.remove(draft)
         except OSError as error:
             raise cannot_write(self.path, error) from error
         shape = layout.cells.shape
@@ -195,7 +224,8 @@ class Store:
 
     def close(self) -> None:
         """Let another process write."""
-        _clear(self.directory)
+        if self.manifest.is_held():
+            _remove_quietly(self.folder, SCRATCH)
         self.manifest.close()
 
     # --- cells ------------------------------------------------------------------------------------------------
@@ -204,16 +234,18 @@ class Store:
         """Store finished cells, all of them or those before the first that the disk refuses.
 
         Raises:
-            PackingError: the disk says no; what was finished before is kept.
+            PackingError: the disk says no, or the manifest was removed or replaced; what was finished before is kept.
         """
+        self.manifest.check()
         try:
-            files.write_all(
-                scratch(self.directory),
-                {self.path / name: data for one in finished for name, data in encoded(self.layout, one).items()},
-            )
+            self._put({name: data for one in finished for name, data in encoded(self.layout, one).items()})
             self.accept([entry_of(self.layout, one, self.versions) for one in finished])
         except OSError as error:
             raise cannot_write(self.path, error) from error
+
+    def _put(self, files: Mapping[str, bytes]) -> None:
+        """Replace files of the dataset."""
+        self.folder.write({f"{RESULTS}/{name}": data for name, data in files.items()}, drafts=SCRATCH)
 
     def accept(self, entries: Sequence[Entry]) -> None:
         """From now on these cells count; their arrays are in place."""
@@ -238,7 +270,7 @@ class Store:
             PackingError: which file is missing, cut off or changed.
         """
         entry = self.manifest.entries[self.layout.cells.name(cell)]
-        return read_cell(Folder(self.path), self.layout, cell, entry)
+        return read_cell(self.folder.folder(RESULTS), self.layout, cell, entry)
 
     def distrust(self, cell: Index, reason: str) -> None:
         """Take a finished cell back: it has to be computed again."""
@@ -247,7 +279,7 @@ class Store:
         self.manifest.append([Entry(**vars(entry) | {"state": "damaged", "reason": reason})])
         self._mark([self.manifest.entries[name]])
         for variable in self.layout.arrays:
-            (self.path / self.layout.chunk_file(variable, cell)).unlink(missing_ok=True)
+            self.folder.remove(f"{RESULTS}/{self.layout.chunk_file(variable, cell)}")
 
     def mark_of(self, name: str) -> np.ndarray:
         """absorbed_at, steps_done or failed of every cell."""
@@ -267,14 +299,15 @@ class Store:
             self.ended[cell] = entry.complete and entry.covers >= self.last
             touched.add(cell[:-1])
         for names in (("absorbed_at", "failed"), ("steps_done",)):  # the last says that the others can be read
-            changed = {
-                self.path / self.layout.chunk_file(name, (*place, 0)): CODEC.encode(
-                    np.ascontiguousarray(self._marks[name][place])
-                )
-                for name in names
-                for place in touched
-            }
-            files.write_all(scratch(self.directory), changed)
+            self._put(
+                {
+                    self.layout.chunk_file(name, (*place, 0)): CODEC.encode(
+                        np.ascontiguousarray(self._marks[name][place])
+                    )
+                    for name in names
+                    for place in touched
+                }
+            )
 
     def _verify(self) -> None:
         """Read every finished cell; take back those that are not what was written."""
@@ -285,7 +318,7 @@ class Store:
             if entry.state == "damaged":
                 continue
             try:
-                read_cell(Folder(self.path), self.layout, cell, entry)
+                read_cell(self.folder.folder(RESULTS), self.layout, cell, entry)
             except PackingError as error:
                 where = self.layout.cells.described(entry.cell)
                 self.notes.append(f"the finished cell at {where} is damaged and is computed again: {error}")
@@ -295,56 +328,70 @@ class Store:
 
     def _repair_layout(self) -> None:
         """Metadata, coordinates and tables as the layout says."""
-        draft = draft_of(self.directory, self.layout)
-        wrong: dict[Path, bytes] = {}
-        for file in draft.rglob("*"):
-            name = file.relative_to(draft)
-            if (file.is_file() and name.parts[0] not in MARKS) or name.name.startswith(".z"):
-                there = self.path / name
-                (self.path / name).parent.mkdir(exist_ok=True)
-                if not _same(file, there):
-                    wrong[there] = file.read_bytes()
-                    self.notes.append(f"{there} was damaged and has been written again")
-        files.write_all(scratch(self.directory), wrong)
-        shutil.rmtree(draft, ignore_errors=True)
+        wrong: dict[str, bytes] = {}
+        for name, right in empty_store(self.layout).items():
+            array, _, last = name.rpartition("/")
+            if array not in MARKS or last.startswith(".z"):
+                if array:
+                    self.folder.make(f"{RESULTS}/{array}")
+                if not self._says(name, right):
+                    wrong[name] = right
+                    self.notes.append(f"{self.path / name} was damaged and has been written again")
+        self._mend(wrong)
+
+    def _says(self, name: str, right: bytes) -> bool:
+        """Whether a file says what it should; JSON may be spelled differently."""
+        try:
+            there = self.folder.read(f"{RESULTS}/{name}", 2 * len(right) + 1024)
+            spelled = name.rpartition("/")[2].startswith(".z")
+            return there == right or (spelled and bool(json.loads(there) == json.loads(right)))
+        except (OSError, ValueError, RecursionError):
+            return False
+
+    def _mend(self, wrong: Mapping[str, bytes]) -> None:
+        """Write damaged files again, whatever is in their place."""
+        for name in wrong:
+            if not self.folder.is_file(f"{RESULTS}/{name}"):
+                self.folder.remove(f"{RESULTS}/{name}")
+        self._put(wrong)
 
     def _repair_marks(self) -> None:
-        wrong = {}
+        wrong: dict[str, bytes] = {}
+        dataset = self.folder.folder(RESULTS)
         for name, values in self._marks.items():
             for place in np.ndindex(*values.shape[:-1]):
-                file = self.path / self.layout.chunk_file(name, (*place, 0))
+                file = self.layout.chunk_file(name, (*place, 0))
                 try:
-                    right = np.array_equal(
-                        decoded(
-                            Folder(self.path), self.layout.chunk_file(name, (*place, 0)), values.shape[-1:], np.int32
-                        ),
-                        values[place],
-                    )
+                    right = np.array_equal(decoded(dataset, file, values.shape[-1:], np.int32), values[place])
                 except PackingError:
                     right = False
                 if not right:
                     wrong[file] = CODEC.encode(np.ascontiguousarray(values[place]))
-        files.write_all(scratch(self.directory), wrong)
+        self._mend(wrong)
 
 
-def _same(one: Path, other: Path) -> bool:
-    """Whether two files say the same; JSON may be spelled differently."""
-    try:
-        left, right = one.read_bytes(), other.read_bytes()
-        return left == right or (one.name.startswith(".z") and json.loads(left) == json.loads(right))
-    except (OSError, ValueError, RecursionError):
-        return False
+def _refuse_existing(folder: Folder) -> None:
+    if folder.stat(RESULTS) is not None:
+        raise PackingError(
+            f"{folder.path / RESULTS} exists already; choose another --out, go on with --resume {folder.path}, or "
+            "remove it to start again"
+        )
 
 
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without links
-        shutil.copyfile(source, target)
+def _refuse_links(folder: Folder) -> None:
+    """Say at once what would be refused later."""
+    for name in (RESULTS, SCRATCH, "checkpoints", "trajectories", "trajectories/.parts"):
+        folder.stat(name)
 
 
-def _clear(directory: Path) -> None:
-    shutil.rmtree(scratch(directory), ignore_errors=True)
+def _remove_if_empty(place: Path) -> None:
+    with contextlib.suppress(OSError):
+        place.rmdir()
+
+
+def _remove_quietly(folder: Folder, name: str) -> None:
+    with contextlib.suppress(OSError, PackingError):
+        folder.remove(name)
 
 
 def cannot_write(path: Path, error: OSError) -> PackingError:

@@ -3,9 +3,9 @@
 When there are frames, where the files are, and whether they are whole; :mod:`packing_jax.sweeps.recorder` writes them.
 """
 
+import functools
 import importlib
 import math
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from packing_jax.errors import PackingError
+from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.manifest import Entry, Name
 
 _MOST_FRAMES = 10**6  # of a cell
@@ -80,10 +81,19 @@ def hoomd_schema() -> Any:
 # --- where ----------------------------------------------------------------------------------------------------
 
 
+PARTS = "trajectories/.parts"
+"""Where the frames of cells under way are, in the folder of a sweep."""
+
+
 def trajectory_file(directory: Path, dims: Sequence[str], name: Name) -> Path:
-    """The file of a cell: the axes of the sweep, the replica last, and the cell's values of them."""
+    """The file of a cell."""
+    return directory / trajectory_name(dims, name)
+
+
+def trajectory_name(dims: Sequence[str], name: Name) -> str:
+    """The same in the folder of a sweep: the axes, the replica last, and the cell's values of them."""
     parts = [f"{_SHORT.get(dim, dim)}{value!r}" for dim, value in zip(dims, name, strict=True)]
-    return directory / "trajectories" / f"{'_'.join(parts)}.gsd"
+    return f"trajectories/{'_'.join(parts)}.gsd"
 
 
 _SHORT = {"batch_fraction": "bf"}
@@ -112,10 +122,14 @@ class Trajectories:
         """The file of a cell."""
         return trajectory_file(self.directory, self.dims, name)
 
-    @property
-    def parts(self) -> Path:
-        """Where the frames of cells under way are."""
-        return self.directory / "trajectories" / ".parts"
+    def name(self, name: Name) -> str:
+        """The same in the folder of the sweep."""
+        return trajectory_name(self.dims, name)
+
+    @functools.cached_property
+    def folder(self) -> Folder:
+        """Of the sweep."""
+        return Folder(self.directory)
 
     def clear(self, names: Iterable[Name]) -> None:
         """Remove what an earlier sweep in this directory left of these cells.
@@ -123,9 +137,9 @@ class Trajectories:
         Raises:
             OSError: the disk says no.
         """
-        shutil.rmtree(self.parts, ignore_errors=True)
-        for name in names:
-            self.file(name).unlink(missing_ok=True)
+        if self.folder.is_folder("trajectories"):
+            for name in (PARTS, *map(self.name, names)):
+                self.folder.remove(name)
 
     def fault_of(self, entry: Entry) -> str:
         """Why the file of a finished cell is not what it should be; empty where it is.

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from command_line import SWEEP, SYSTEM, TRANSITION, child, one_sentence, opened
 
-from packing_jax.sweeps import files as files_module
+from packing_jax.sweeps.folder import Folder
 
 # --- what it does ---------------------------------------------------------------------------------------------
 
@@ -96,16 +96,21 @@ def test_diverged_replicas_are_said(packing, tmp_path):
 def test_a_disk_that_fills_up_in_the_middle(packing, tmp_path, monkeypatch):
     """The third replica does not fit."""
 
-    write, one_at_a_time = files_module._replace, threading.Lock()
+    write, one_at_a_time = Folder._write, threading.Lock()
 
-    def full(scratch, path, data, flushed):
+    def full(folder, name, data, drafts, flushed):
+        path = folder.path / name
         with one_at_a_time:
-            if path.parent.name == "positions" and len(list(path.parent.glob("[0-9]*"))) >= 2:
+            if (
+                not name.startswith(".tmp/")
+                and path.parent.name == "positions"
+                and len(list(path.parent.glob("[0-9]*"))) >= 2
+            ):
                 raise OSError(errno.ENOSPC, "No space left on device")
-            write(scratch, path, data, flushed)
+            write(folder, name, data, drafts, flushed)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files_module, "_replace", full)
+        patch.setattr(Folder, "_write", full)
         done = packing("sweep", *TRANSITION, "--out", "there")
     last = done.err.splitlines()[-1]
     one_sentence(SimpleNamespace(code=done.code, out=done.out, err=last), "No space left on device", "is kept")

@@ -26,9 +26,10 @@ from packing_jax.errors import PackingError
 from packing_jax.simulation import DEFAULT_RECORD
 from packing_jax.spheres.particles import particles_of
 from packing_jax.spheres.start import gather_replicas
-from packing_jax.sweeps import files
+from packing_jax.sweeps import folder
 from packing_jax.sweeps.checkpoint import Checkpoints
 from packing_jax.sweeps.compute import Stopped
+from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.manifest import Manifest
 from packing_jax.sweeps.status import status
 
@@ -49,7 +50,7 @@ def test_stopped_again_and_again(whole, tmp_path):
     assert max(moved) <= 3 * 50 * 64  # one chunk in each session
     assert tree(tmp_path / "a") == tree(whole)
     assert not list((tmp_path / "a" / "checkpoints").glob("running-*"))
-    assert len(Manifest.read(tmp_path / "a" / "manifest.jsonl").sessions) == sessions
+    assert len(Manifest.read(Folder(tmp_path / "a"), 6).sessions) == sessions
 
 
 def test_a_finished_sweep_has_nothing_left_to_do(copy, whole, monkeypatch):
@@ -92,7 +93,7 @@ def test_momentum_goes_on(tmp_path):
 
 
 def test_one_writer_at_a_time(copy):
-    with contextlib.closing(Manifest.lock(copy / "manifest.jsonl")):
+    with contextlib.closing(Manifest.lock(Folder(copy), 6)):
         assert status(copy)["running"]
         with pytest.raises(PackingError, match="another process is writing"):
             resume(copy)
@@ -137,23 +138,21 @@ def test_more_replicas_and_phi(copy, tmp_path, whole):
 def test_an_extension_that_was_cut_short(copy, tmp_path, monkeypatch):
     """Between the two renames of a file system that cannot exchange folders in one call."""
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_exchange_in_one_call", lambda *_: False)
-        rename = Path.rename
-        calls = []
+        patch.setattr(folder, "_exchange_in_one_call", lambda *_: False)
+        rename = Folder.rename
 
-        def cut(self, target):
-            calls.append(target)
-            if len(calls) == 2:
+        def cut(self, old, new):
+            if old == ".tmp/results.zarr":
                 raise KeyboardInterrupt
-            return rename(self, target)
+            return rename(self, old, new)
 
-        patch.setattr(Path, "rename", cut)
+        patch.setattr(Folder, "rename", cut)
         with pytest.raises(KeyboardInterrupt):
             resume(copy, like(replicas=3))
         assert not (copy / "results.zarr").exists()
     assert resume(copy).total == 6
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_exchange_in_one_call", lambda *_: False)
+        patch.setattr(folder, "_exchange_in_one_call", lambda *_: False)
         assert resume(copy, like(replicas=3)).done == 9
     go(tmp_path / "fresh", like(replicas=3))
     assert opened(copy).identical(opened(tmp_path / "fresh"))

@@ -8,13 +8,12 @@ import warnings
 import numpy as np
 import pytest
 import xarray as xr
-from zarr.storage import LocalStore
 
 import packing_jax as pj
 from packing_jax.commands.summary import report
 from packing_jax.errors import PackingError
-from packing_jax.sweeps import files
 from packing_jax.sweeps.cells import Finished
+from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.run import run_sweep
 from packing_jax.sweeps.schema import Cells, Layout, Table, Variable
 from packing_jax.sweeps.spheres import Sweep
@@ -221,23 +220,8 @@ def full_disk(monkeypatch, key):
         if key in str(name):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    original = LocalStore.set
-
-    async def put(self, name, value):
-        refuse(f"{self.root}/{name}")
-        await original(self, name, value)
-
-    monkeypatch.setattr(LocalStore, "set", put)
-    if hasattr(LocalStore, "set_sync"):  # newer zarr writes some chunks this way
-        sync = LocalStore.set_sync
-
-        def put_now(self, name, value):
-            refuse(f"{self.root}/{name}")
-            sync(self, name, value)
-
-        monkeypatch.setattr(LocalStore, "set_sync", put_now)
-    replace = files._replace
-    monkeypatch.setattr(files, "_replace", lambda *args: (refuse(args[1]), replace(*args)))
+    write = Folder._write
+    monkeypatch.setattr(Folder, "_write", lambda *args: (refuse(args[1]), write(*args)))
 
 
 def test_an_empty_store_is_complete_in_its_layout(tmp_path):
