@@ -68,9 +68,10 @@ def find_transitions(
     order = np.argsort(values)
     gone, going = (np.moveaxis(flags, along, 0)[order].sum(axis=-1) for flags in (absorbed, active))
     found = []
-    place: tuple[Any, ...]
-    for place in map(tuple, np.argwhere(gone.any(axis=0) & going.any(axis=0)).tolist()):
-        here, there = gone[:, *place], going[:, *place]
+    shape = gone.shape[1:]
+    gone, going = gone.reshape(len(values), -1), going.reshape(len(values), -1)
+    for number in np.flatnonzero(gone.any(axis=0) & going.any(axis=0)):
+        here, there, place = gone[:, number], going[:, number], np.unravel_index(number, shape)
         seen = np.flatnonzero(here + there > 0)
         below = seen[here[seen] > there[seen]]
         above = seen[seen > below[-1]] if len(below) else []

@@ -10,7 +10,6 @@ until they are asked for.
 import functools
 import json
 import math
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from packing_jax.errors import PackingError
-from packing_jax.sweeps.cells import decoded, most_bytes, read_arrays, read_cell
+from packing_jax.sweeps.cells import decoded, read_arrays
 from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.manifest import Entry, Manifest, digest
 from packing_jax.sweeps.schema import (
@@ -169,7 +168,7 @@ class Reader:
         Raises:
             PackingError: the times are damaged as well; what would mend them.
         """
-        times = self._whole("time")
+        times = self.whole("time")
         if times.dtype.kind != "i" or times[0] < 0 or times[-1] != self.last or not (np.diff(times) > 0).all():
             raise PackingError(
                 f"{self.dataset.path / 'time'} is not what was written there; {self.mended} writes it again"
@@ -194,9 +193,9 @@ class Reader:
         known = {*self.layout.arrays, *MARKS, *self.cells.dims, "time"}
         return {name: one for name, one in self.arrays.items() if name not in known}
 
-    def file(self, name: str, place: Index = ()) -> str:
-        """The file of a chunk: the place along those of the array's dims that are axes."""
-        return f"{name}/{'.'.join(map(str, (*place, *(0,) * len(self.arrays[name].chunk))))}"
+    def chunk(self, name: str, place: Index) -> str:
+        """The name of a chunk in the folder of its array: a place along those of the dims that are axes."""
+        return ".".join(map(str, (*place, *(0,) * len(self.arrays[name].chunk))))
 
     # --- the numbers ------------------------------------------------------------------------------------------
 
@@ -223,12 +222,12 @@ class Reader:
 
     def _part(self, name: str, place: Index) -> np.ndarray:
         """What a table holds at a place, or a coordinate as a whole."""
-        one, file = self.arrays[name], self.file(name, place)
+        one, file = self.arrays[name], f"{name}/{self.chunk(name, place)}"
         if one.dtype.kind == "f" and self.dataset.stat(file) is None:
             return np.full(one.chunk, np.nan, one.dtype)  # zarr writes no chunk that is blank all over
         return decoded(self.dataset, file, one.chunk, one.dtype)
 
-    def _whole(self, name: str) -> np.ndarray:
+    def whole(self, name: str) -> np.ndarray:
         """A table or coordinate, if it is the one that was written.
 
         Raises:
@@ -292,61 +291,5 @@ class Reader:
 
     def _table(self, name: str) -> np.ndarray:
         if name not in self._read_tables:
-            self._read_tables[name] = self._whole(name)
+            self._read_tables[name] = self.whole(name)
         return self._read_tables[name]
-
-    # --- all of it --------------------------------------------------------------------------------------------
-
-    def missing(self) -> Iterator[str]:
-        """A sentence for everything that is not there, is no file, or has a size that is none; no file is read."""
-        try:
-            layout, bytes_of = self.layout, {name: _most_bytes(one) for name, one in self.arrays.items()}
-        except PackingError as error:
-            yield str(error)
-            return
-        folders = {name: self.dataset.folder(name) for name in self.arrays}
-        for name in (*self.cells.dims, *self.tables):
-            for place in np.ndindex(*self.arrays[name].shape[: self.arrays[name].axes]):
-                if fault := self._fault(folders[name], self.file(name, place), bytes_of[name]):
-                    yield f"{fault}; {self.mended} writes it again"
-        for place in sorted(self.entries):
-            files = ((folders[name], self.file(name, place), bytes_of[name]) for name in layout.arrays)
-            if fault := next(filter(None, (self._fault(*one) for one in files)), None):
-                yield self.damaged(place, fault)
-
-    def _fault(self, folder: Folder, file: str, most: int) -> str | None:
-        """Why a file cannot be a chunk of so many bytes; None where it can."""
-        array, _, chunk = file.partition("/")
-        try:
-            found = folder.stat(chunk)
-        except PackingError as error:
-            return str(error)
-        except OSError as error:
-            return f"{self.dataset.path / file} cannot be read ({error.strerror or error})"
-        if found is None:
-            blank = array in self.tables and self.arrays[array].dtype.kind == "f"
-            return None if blank else f"{self.dataset.path / file} is missing"
-        if not stat.S_ISREG(found.st_mode):
-            return f"{self.dataset.path / file} is a folder and no file"
-        if not 0 < found.st_size <= most:
-            return f"{self.dataset.path / file} has {found.st_size} bytes"
-        return None
-
-    def faults(self) -> Iterator[str]:
-        """A sentence for everything that is not what was written; all of it is read."""
-        for name in (*self.cells.dims, *self.tables):
-            try:
-                values = self._whole(name)
-                if name in self.cells.axes and not np.array_equal(values, np.asarray(self.cells.axes[name])):
-                    yield (f"{self.dataset.path / name} is not what was written there; {self.mended} writes it again")
-            except PackingError as error:
-                yield str(error)
-        for place, entry in sorted(self.entries.items()):
-            try:
-                read_cell(self.dataset, self.layout, place, entry)
-            except PackingError as error:
-                yield self.damaged(place, error)
-
-
-def _most_bytes(one: _Stored) -> int:
-    return most_bytes(math.prod(one.chunk) * one.dtype.itemsize)

@@ -44,6 +44,7 @@ from packing_jax.sweeps.trajectory import Trajectories, check_trajectory
 from packing_jax.untrusted import LARGEST_STORE
 
 _MOST_RECORDS = 10**6
+_MOST_EXTENSIONS = 1000  # each makes the times longer
 _MOST_PARTICLES = 10**8  # 32-bit indices
 
 _FIXED = ("rule", "coupling", "correlation", "dim", "particles", "exponent", "mixture", "record_every", "seed")
@@ -153,7 +154,11 @@ class Sweep(Spec):
         if list(self.extended_from) != sorted(set(self.extended_from)) or any(
             not 1 <= before < steps for before in self.extended_from
         ):
-            raise PackingError(f"a sweep of {steps} steps cannot have been extended from {self.extended_from}")
+            raise PackingError(f"a sweep of {steps} steps cannot have been extended from {self.extended_from[:6]}")
+        if len(self.extended_from) > _MOST_EXTENSIONS:
+            raise PackingError(
+                f"a sweep that has been extended {len(self.extended_from)} times; the limit is {_MOST_EXTENSIONS}"
+            )
         times = _schedule(self, self.extended_from[0] if self.extended_from else steps)
         for longer in (*self.extended_from[1:], steps):
             later = _schedule(self, longer)
@@ -179,7 +184,7 @@ class Sweep(Spec):
         """GSD files, where they were asked for."""
         if self.trajectory is None:
             return None
-        return Trajectories(directory, self.trajectory, self.steps or 0, self.cells.dims)
+        return Trajectories(directory, self.trajectory, self.steps or 0, self.cells.dims, self.particles)
 
     def described(self) -> Mapping[str, Any]:
         """Every field, and what the model is beyond them."""

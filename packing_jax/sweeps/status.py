@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from packing_jax.errors import printable
+from packing_jax.sweeps import checks
 from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.manifest import is_locked
 from packing_jax.sweeps.progress import find_transitions, read_progress
@@ -63,7 +64,7 @@ def status(directory: Path, *, verify: bool = False) -> dict[str, Any]:
         else None,
         "transitions": [one._asdict() for one in find_transitions(cells, stored_control(attributes), absorbed, active)],
         "reasons": list(dict.fromkeys(reasons)),
-        "damage": [*_damaged_lines(sweep, running), *(sweep.faults() if verify else sweep.missing())],
+        "damage": [*_damaged_lines(sweep, running), *(checks.damaged if verify else checks.misplaced)(sweep)],
         "own": [*own] if isinstance(own := attributes.get("own"), Mapping) else [],
         "kind": stored_kind(attributes),
         "steps": sweep.last,

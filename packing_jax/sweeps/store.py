@@ -337,7 +337,7 @@ class Store:
                 if not self._says(name, right):
                     wrong[name] = right
                     self.notes.append(f"{self.path / name} was damaged and has been written again")
-        self._mend(wrong)
+        self._put(wrong)
 
     def _says(self, name: str, right: bytes) -> bool:
         """Whether a file says what it should; JSON may be spelled differently."""
@@ -347,13 +347,6 @@ class Store:
             return there == right or (spelled and bool(json.loads(there) == json.loads(right)))
         except (OSError, ValueError, RecursionError):
             return False
-
-    def _mend(self, wrong: Mapping[str, bytes]) -> None:
-        """Write damaged files again, whatever is in their place."""
-        for name in wrong:
-            if not self.folder.is_file(f"{RESULTS}/{name}"):
-                self.folder.remove(f"{RESULTS}/{name}")
-        self._put(wrong)
 
     def _repair_marks(self) -> None:
         wrong: dict[str, bytes] = {}
@@ -367,7 +360,7 @@ class Store:
                     right = False
                 if not right:
                     wrong[file] = CODEC.encode(np.ascontiguousarray(values[place]))
-        self._mend(wrong)
+        self._put(wrong)
 
 
 def _refuse_existing(folder: Folder) -> None:
