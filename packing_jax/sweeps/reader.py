@@ -139,7 +139,7 @@ class Reader:
         before = len(dims) - 1 if name in MARKS else axes
         if not right or tuple(chunks) != (1,) * before + tuple(shape[before:]):
             raise PackingError(f"{file / '.zarray'} is damaged: it describes no array of this sweep")
-        return _Stored(tuple(dims), tuple(shape), dtype.newbyteorder("<"), labels, axes)
+        return _Stored(tuple(dims), tuple(shape), dtype.newbyteorder("<"), labels, before)
 
     def _check_sizes(self, arrays: Mapping[str, _Stored]) -> None:
         """The axes are those of the description, and everything along the same dim is as long."""

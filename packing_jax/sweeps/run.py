@@ -139,7 +139,7 @@ def _reopened(asked: Spec | None, directory: Path) -> Store:
     store = Store.open(directory, stored.layout("")._replace(attributes=attributes))
     if wanted != stored:
         grown = wanted.layout("")
-        kept = {name: attributes[name] for name in ("command", "versions")}
+        kept = {name: attributes.get(name) for name in ("command", "versions")}
         try:
             store.grow(grown._replace(attributes={**attributes, **grown.attributes, **kept}))
         except BaseException:

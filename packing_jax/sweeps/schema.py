@@ -254,8 +254,8 @@ def dataset_of(directory: Path) -> Folder:
 
 def _checked(attributes: dict[str, Any]) -> dict[str, Any]:
     """Attributes that hold what every store says, and nothing that no sweep has."""
-    for name, right in (("command", str), ("configuration", str), ("versions", dict)):
-        if not isinstance(attributes.get(name), right):
+    for name, kind in (("configuration", str), ("versions", dict)):
+        if not isinstance(attributes.get(name), kind):
             raise _no_sweep(name, attributes.get(name))
     for name, what in attributes["versions"].items():
         if not isinstance(what, str):
