@@ -193,11 +193,11 @@ class Cluster:
                     self._end_session(waiting)
                     raise Stopped(reason)
         finally:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, PackingError):
                 self._tell_to_stop()
             self.client.cancel(list(waiting))
             self.client.unsubscribe_topic(self._session)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, PackingError):
                 self.store.folder.remove(self._place)
 
     def _look(self, waiting: dict[Any, Task]) -> None:

@@ -102,11 +102,11 @@ class Store:
             _refuse_existing(folder)
             manifest = Manifest.lock(folder, math.prod(layout.cells.shape))
             undo.callback(manifest.close)
+            folder.recover(RESULTS)
+            _refuse_existing(folder)  # another process may have begun and ended a sweep before this one had the lock
+            _refuse_links(folder)
             if manifest.new:
                 undo.callback(_remove_quietly, folder, MANIFEST)
-            folder.recover(RESULTS)
-            _refuse_existing(folder)
-            _refuse_links(folder)
             undo.callback(_remove_quietly, folder, SCRATCH)
             manifest.clear()
             folder.remove("checkpoints")
@@ -114,6 +114,7 @@ class Store:
             # Written under another name and renamed: a directory called results.zarr is a complete layout.
             manifest.check()
             folder.rename(draft, RESULTS)
+            undo.callback(_remove_quietly, folder, RESULTS)
             folder.flush()
             undo.pop_all()
         return cls(folder, layout, manifest)
@@ -244,8 +245,14 @@ class Store:
             raise cannot_write(self.path, error) from error
 
     def _put(self, files: Mapping[str, bytes]) -> None:
-        """Replace files of the dataset."""
-        self.folder.write({f"{RESULTS}/{name}": data for name, data in files.items()}, drafts=SCRATCH)
+        """Replace files of the dataset, and folders that are in their place."""
+        named = {f"{RESULTS}/{name}": data for name, data in files.items()}
+        try:
+            self.folder.write(named, drafts=SCRATCH)
+        except IsADirectoryError:
+            for name in filter(self.folder.is_folder, named):
+                self.folder.remove(name)
+            self.folder.write(named, drafts=SCRATCH)
 
     def accept(self, entries: Sequence[Entry]) -> None:
         """From now on these cells count; their arrays are in place."""

@@ -81,8 +81,9 @@ def test_one_worker_killed_and_another_too_late(client, whole, tmp_path, monkeyp
         take(self, folder, entries)
         if entries and not late:
             for name in ("positions 0.0.0.0.0.0", "activity 0.0.0.0.0"):
-                (self._folder / folder).mkdir(exist_ok=True)
-                (self._folder / folder / name).write_bytes(b"late")
+                place = self.store.folder.path / self._place / folder
+                place.mkdir(exist_ok=True)
+                (place / name).write_bytes(b"late")
             late.append(entries)
             take(self, folder, entries)
 
