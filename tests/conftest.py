@@ -45,6 +45,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 UNOPTIMIZED = (
     "commands/", "landscape/", "sweeps/", "spheres/test_neighbors.py",
     "derivatives/test_derivatives.py", "derivatives/test_no_derivative.py",
+    "networks/test_data",
 )  # fmt: skip
 
 # Not a `with` block: modules imported late (the command line, the figures) are checked too.

@@ -21,6 +21,7 @@ from packing_jax.commands.critical import CriticalCommand
 from packing_jax.commands.doctor import DoctorCommand
 from packing_jax.commands.movie import MovieCommand
 from packing_jax.commands.report import ReportCommand
+from packing_jax.commands.reproduce import ReproduceCommand
 from packing_jax.commands.rerun import RerunCommand
 from packing_jax.commands.run import RunCommand
 from packing_jax.commands.status import StatusCommand
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "run": RunCommand,
     "sweep": SweepCommand,
     "critical": CriticalCommand,
+    "reproduce": ReproduceCommand,
     "status": StatusCommand,
     "rerun": RerunCommand,
     "report": ReportCommand,

@@ -5,9 +5,11 @@ hashable, since it is a static argument of the compiled program: two kinds that 
 Whoever writes one gets batches, devices, refill, absorption, checkpoints, sweeps and records with it.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import jax
 import numpy as np
 from jax import Array
 
@@ -64,6 +66,11 @@ class Kind(Protocol):
     exact: bool
     #: What a replica met whose move the rule calls broken, and what would help: the end of a sentence.
     divergence: str
+
+    @property
+    def double(self) -> bool | None:
+        """Whether it has jax's 64-bit types, in whatever process; None: those of the process."""
+        ...
 
     # --- compiled, for a whole batch --------------------------------------------------------------------------
 
@@ -134,6 +141,11 @@ class Kind(Protocol):
     def final(self, replica: Replicas, place: Any) -> Mapping[str, np.ndarray]:
         """What is kept of the last configuration of a replica: arrays by name."""
         ...
+
+
+def types_of(kind: Kind) -> contextlib.AbstractContextManager[Any]:
+    """Where this is entered, jax has the numbers of a kind; elsewhere in the process nothing changes."""
+    return contextlib.nullcontext() if kind.double is None else jax.enable_x64(kind.double)
 
 
 @runtime_checkable

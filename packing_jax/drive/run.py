@@ -18,7 +18,7 @@ from jax import Array
 from packing_jax.devices import local_devices
 from packing_jax.drive.batch import Batch, pick
 from packing_jax.drive.chunk import Observable, Record, State, chunk
-from packing_jax.drive.kind import AXES, Kind, Pace, Replicas
+from packing_jax.drive.kind import AXES, Kind, Pace, Replicas, types_of
 from packing_jax.errors import PackingError, in_one_line
 
 #: Gives the states of all replicas under way, each as :class:`Result` has it.
@@ -60,7 +60,7 @@ class Progress(NamedTuple):
 def default_batch(kind: Kind, replicas: Replicas) -> int:
     """Replicas at a time on all devices of this process; where a kind's bits depend on it, on each device."""
     width = kind.width(replicas)
-    return width * len(local_devices()) if kind.exact else width
+    return width * len(local_devices()) if kind.exact else min(width, len(replicas.key))
 
 
 def run(
@@ -101,6 +101,31 @@ def run(
     _check_pace(batch, chunk_steps)
     if not len(replicas.key):
         raise PackingError("there are no replicas: the replica axis has length 0, and at least 1 is needed")
+    results = _results(
+        kind, replicas, times, record, batch, chunk_steps, on_progress, restore, on_chunk, stops, on_stop
+    )
+    while True:  # the types are those of the kind in here, and not where the results go
+        with types_of(kind):
+            result = next(results, None)
+        if result is None:
+            return
+        yield result
+
+
+def _results(
+    kind: Kind,
+    replicas: Replicas,
+    times: np.ndarray,
+    record: Mapping[str, Observable],
+    batch: int | None,
+    chunk_steps: int | None,
+    on_progress: Callable[[Progress], None],
+    restore: Callable[[int], State | None],
+    on_chunk: Callable[[Snapshot], None],
+    stops: np.ndarray,
+    on_stop: Callable[[int, State], None],
+) -> Iterator[tuple[int, Result]]:
+    """What :func:`run` yields."""
     steps, schedule = int(times[-1]), jnp.asarray(times)
     width = default_batch(kind, replicas) if batch is None else batch
     group = Batch(kind, replicas, width, lambda who: begin(kind, who, times, record), restore)
@@ -143,8 +168,9 @@ def run(
 
 def state_like(kind: Kind, replicas: Replicas, times: np.ndarray, record: Mapping[str, Observable]) -> State:
     """Shapes and dtypes of one replica's state."""
-    one = pick(replicas._replace(shared=()), slice(0, 1))._replace(shared=replicas.shared)
-    shapes = jax.eval_shape(lambda: begin(kind, one, times, record))
+    with types_of(kind):
+        one = pick(replicas._replace(shared=()), slice(0, 1))._replace(shared=replicas.shared)
+        shapes = jax.eval_shape(lambda: begin(kind, one, times, record))
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shapes)
 
 

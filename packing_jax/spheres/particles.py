@@ -54,6 +54,7 @@ class Particles:
     plan: Plan  #: of the neighbour search, all that the program depends on: the others are looked at on the host
     tunes: bool = field(default=True, compare=False)  #: skins and capacities may follow the run
     lists: bool = field(default=True, compare=False)  #: active-only steps may be used where the rule allows them
+    double = None
     exact = True
     divergence = "a move was not finite or longer than half the box; use a smaller kick or learning rate"
 

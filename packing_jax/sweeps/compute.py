@@ -121,11 +121,13 @@ def at_once(kind: Kind, width: int) -> int:
 
 def fixed_width(spec: Spec, names: Iterable[Name], batch: int | None) -> int | None:
     """The width that all batches of a sweep have, from its first to its last; None where it changes no bits."""
-    one_each = {spec.group(name): name for name in names}
-    kinds = [spec.build([name]) for name in one_each.values()]
-    if all(kind.exact for kind, _ in kinds):
+    groups: dict[Hashable, list[Name]] = {}
+    for name in names:
+        groups.setdefault(spec.group(name), []).append(name)
+    kinds = [(*spec.build(members[:1]), len(members)) for members in groups.values()]
+    if all(kind.exact for kind, _, _ in kinds):
         return None
-    return batch or min(default_batch(kind, replicas) for kind, replicas in kinds)
+    return batch or max(min(kind.width(replicas), count) for kind, replicas, count in kinds)
 
 
 def made_by(layout: Layout, versions: str) -> str:

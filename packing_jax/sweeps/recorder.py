@@ -79,7 +79,7 @@ class Recorder:
         """The state that a replica goes on from: what was found, if all frames before it are there; else None."""
         state = found(index)
         part = self._part(index)
-        self._remove_folder(part)
+        self._make_way(part)
         kept = 0
         if state is not None:
             needed = self.times[self.times < state.step]
@@ -120,7 +120,7 @@ class Recorder:
 
     def _finish(self, index: int) -> None:
         part, name = self._part(index), self._files.name(self._names[index])
-        self._remove_folder(name)
+        self._make_way(name)
         with (
             self._folder.replacing(name, drafts=SCRATCH) as draft,
             self._files.hoomd.open(f"/dev/fd/{draft.fileno()}", "w") as file,
@@ -130,9 +130,13 @@ class Recorder:
         self._folder.flush("trajectories")
         self._folder.remove(part)
 
-    def _remove_folder(self, name: str) -> None:
-        """Remove what cannot be the file of this name."""
-        if self._folder.is_folder(name):
+    def _make_way(self, name: str) -> None:
+        """Remove what cannot be the file of this name: a folder, a link and not what it leads to."""
+        try:
+            right = self._folder.is_file(name)
+        except PackingError:
+            right = False
+        if not right:
             self._folder.remove(name)
 
     def _snapshot(self, index: int, frame: Frame, *, first: bool) -> Any:

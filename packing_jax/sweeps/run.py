@@ -202,9 +202,9 @@ class _Session:
             stopped = str(why)
         except KeyboardInterrupt:
             stopped = "SIGINT"
+        store.manifest.check()  # before a checkpoint of another sweep is taken for an old one
         checkpoints.tidy(store.names_done())
         self._tell(checkpoints.notes)
-        store.manifest.check()
         ended = store.manifest.entries.values()
         return Outcome(
             done=int(store.ended.sum()),
@@ -223,12 +223,15 @@ class _Session:
 
         def keep(progress: Progress, under_way: Sequence[int]) -> None:
             if finished:
+                self.store.manifest.check()
                 checkpoints.save_final({names[i]: state_to_keep(result) for i, result in finished})
                 self.store.write([self._ended(todo[i], result) for i, result in finished])
                 finished.clear()
             self.report([todo[i] for i in under_way], progress.share, progress.unit_steps, progress.total)
 
         def look(snapshot: Snapshot) -> None:
+            self.store.manifest.check()
+
             def states() -> dict[Name, Any]:
                 return {names[i]: state for i, state in snapshot().items()}
 
@@ -307,6 +310,7 @@ class _Session:
             seconds_left=elapsed * (1.0 - share) / gained if gained > 0 else None,
             transitions=find_transitions(self.store.layout.cells, self.spec.control, absorbed, active | going),
         )
+        self.store.manifest.check()
         if self._clock.due() or progress.done == progress.total:
             write_progress(self.store.folder, progress)
         if self._on_progress is not None:

@@ -280,17 +280,18 @@ WORDS = [
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ([], ["run", "sweep", "critical", "status", "rerun", "report", "doctor", "movie"]),
+        ([], ["run", "sweep", "critical", "status", "rerun", "reproduce", "report", "doctor", "movie"]),
         (["run"], WORDS),
         (["sweep"], [*WORDS, "LIST|LO:HI:N", "0.58:0.62:9", "--resume DIR", "143"]),
         (["critical"], ["--dim", "--rule", "--kick", "--tolerance", "--budget", "--seed", "--out DIR"]),
         (["status"], ["DIR", "json"]),
         (["rerun"], ["DIR", "--cell INT"]),
+        (["reproduce"], ["[NAME]", "--size", "--seed", "--out DIR", "--resume", "--all", "result.json"]),
         (["report"], ["DIR", "summary.json"]),
         (["doctor"], ["versions", "devices"]),
         (["movie"], ["DIR", "--cell INT", "--out FILE.mp4|.gif", "--fps INT"]),
     ],
-    ids=["packing-jax", "run", "sweep", "critical", "status", "rerun", "report", "doctor", "movie"],
+    ids=["packing-jax", "run", "sweep", "critical", "status", "rerun", "reproduce", "report", "doctor", "movie"],
 )
 def test_help(packing, command, words):
     done = packing(*command, "--help")

@@ -22,6 +22,7 @@ class Floats:
 
     wide: int = field(default=4, compare=False)
     exact = False
+    double = None
     divergence = "a weight was not finite; use a smaller learning rate"
 
     def begin(self, replicas):

@@ -9,6 +9,9 @@ from tiny_sweep import go, like, resume, tree
 from packing_jax.commands.main import main
 from packing_jax.commands.summary import report
 from packing_jax.errors import PackingError
+from packing_jax.sweeps.trajectory import trajectory_name
+
+CELL = ("phi", "kick", "batch_fraction", "replica")
 
 
 @pytest.fixture
@@ -100,3 +103,24 @@ def test_the_directory_itself_may_be_a_link(tmp_path, whole):
     assert go(tmp_path / "mine").done == 6
     assert tree(tmp_path / "disk") == tree(whole)
     assert resume(tmp_path / "mine", like(replicas=3)).done == 9
+
+
+def test_frames_and_movies_stay_inside(tmp_path, outside, capsys):
+    spec, new = like(phi=(0.9,), replicas=1, trajectory="every:150"), tmp_path / "new"
+    file = new / trajectory_name(CELL, (0.9, 0.3, 1.0, 0))
+    file.parent.mkdir(parents=True)
+    (file.parent / ".parts").symlink_to(outside / ".parts")
+    with pytest.raises(PackingError, match=r"\.parts is a link"):
+        go(new, spec)
+    (file.parent / ".parts").unlink()
+    file.symlink_to(outside / "precious")
+    assert go(new, spec).done == 1
+    assert not file.is_symlink()
+    (new / "movies").symlink_to(outside)
+    assert main(["movie", str(new)]) == 2
+    assert f"{new / 'movies'} is a link" in capsys.readouterr().err
+    (new / "movies").unlink()
+    (new / "movies").mkdir()
+    (new / "movies" / f"{file.stem}.gif").symlink_to(outside / "precious")
+    assert main(["movie", str(new), "--out", str(new / "movies" / f"{file.stem}.gif")]) == 0
+    assert [path.is_symlink() for path in (new / "movies").iterdir()] == [False]

@@ -55,7 +55,7 @@ class RandomOrganization(Rule):
         dim = coordinates.shape[0]
         if self.coupling == "pair":
             way = jnp.where(scene.own < scene.other, 1.0, -1.0).astype(dtype)
-            n = noise.unit_vectors(noise.pair_words(scene.own, scene.other, stream=1), dim, dtype)
+            n = noise.unit_vectors(noise.pair_words(scene.own, scene.other, which=1), dim, dtype)
 
             def kicks(size: Array, u: Array | float) -> list[Array]:
                 weight = jnp.where(scene.hit, size * u, 0.0) * way

@@ -23,6 +23,7 @@ from jax.typing import ArrayLike
 
 from packing_jax.errors import PackingError
 from packing_jax.exact import row_sums
+from packing_jax.optimizers import maker_of
 from packing_jax.spheres import noise
 from packing_jax.spheres.energy import pair_slopes
 from packing_jax.spheres.fixed_point import Followed, reals
@@ -47,28 +48,6 @@ _CHOOSES = (
     "the batch fraction chooses which pairs move and does not enter their moves: the path of a run has no derivative "
     "in it; packing_jax.derivatives.averages.common_random_numbers estimates that of an average over runs"
 )
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class _Given:
-    """An optax transformation as it was passed, part of the compiled program."""
-
-    transformation: optax.GradientTransformation
-
-    def __call__(self) -> optax.GradientTransformation:
-        return self.transformation
-
-
-@dataclass(frozen=True)
-class _Switched:
-    """A maker of optax transformations with its Python switches (``nesterov``), which must not be traced."""
-
-    make: Any
-    switches: tuple[tuple[str, bool], ...]
-
-    def __call__(self, *args: Any, **keywords: Any) -> optax.GradientTransformation:
-        return self.make(*args, **dict(self.switches), **keywords)
 
 
 @pytree(meta=["coupling", "correlation", "selective", "local"])
@@ -193,7 +172,7 @@ def _pair_choice(rule: SGD, scene: Scene, fraction: Array) -> Array:
     if rule.correlation == 0.0:
         return alone
     # with probability p the partners share one Bernoulli draw, else each has its own
-    together = noise.pair_words(scene.own, scene.other, stream=2)
+    together = noise.pair_words(scene.own, scene.other, which=2)
     p = jnp.asarray(rule.correlation, dtype=fraction.dtype)
     return jnp.where(noise.chosen(together, p), noise.chosen(shared, fraction), alone)
 
@@ -250,24 +229,7 @@ def sgd(
     correlation = check_coupling(coupling, correlation, ("pair", "particle"))
     if selective and correlation != 1.0:
         raise PackingError("selective batches choose whole pairs; leave the correlation at 1")
-    if isinstance(optimizer, optax.GradientTransformation):
-        optimizer = _Given(optimizer)
-    elif not isinstance(optimizer, jax.tree_util.Partial):
-        raise PackingError(
-            f"the optimizer is of type {type(optimizer).__name__}; it must be an optax.GradientTransformation such as "
-            "optax.sgd(0.1), or a jax.tree_util.Partial that makes one"
-        )
-    else:
-        functions = [str(leaf) for leaf in jax.tree.leaves(optimizer) if callable(leaf)]
-        if functions:
-            raise PackingError(
-                f"the Partial of the optimizer holds a function, {functions[0]}; give a function of numbers that makes "
-                "the optimizer, schedules within it"
-            )
-        switches = tuple((name, value) for name, value in optimizer.keywords.items() if isinstance(value, bool))
-        numbers = {name: value for name, value in optimizer.keywords.items() if not isinstance(value, bool)}
-        if switches:
-            optimizer = jax.tree_util.Partial(_Switched(optimizer.func, switches), *optimizer.args, **numbers)
+    optimizer = maker_of(optimizer)
     fraction = check_fraction("the batch fraction", batch_fraction)
     return SGD(optimizer, fraction, coupling, correlation, selective, _is_local(optimizer))
 

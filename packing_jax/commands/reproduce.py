@@ -1,0 +1,184 @@
+"""The command `packing-jax reproduce`."""
+
+import json
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tqdm import tqdm
+
+from packing_jax.commands.options import OptionalDir, OptionalInt, OptionalLog, free_directory
+from packing_jax.errors import PackingError
+from packing_jax.sweeps.progress import EveryTwoSeconds, Stop, stopping
+
+if TYPE_CHECKING:
+    from packing_jax.figures.figure import Figure
+
+OptionalSize = Annotated[Literal["smoke", "quick", "full"] | None, tyro.conf.arg(help_behavior_hint="")]
+OptionalName = Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]", help_behavior_hint="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceCommand:
+    """Compute a published figure again; without a name, list them.
+
+    - Runs sweeps, draws the figure in the paper's axes (DIR/figure.png),
+      prints a table (quantity, reference, ours with its error, agrees)
+      and writes it to DIR/result.json.
+    - Exit code 0: done, whether or not it agrees, for a disagreement is a
+      result; 2: bad input or a full disk; 130 or 143: stopped by a signal.
+    """
+
+    name: OptionalName = None
+    """Name of a figure."""
+    size: OptionalSize = None
+    """smoke: seconds, to see that it runs, without a verdict; quick: minutes; full: what the paper's claim needs.
+    Default: quick."""
+    seed: OptionalInt = None
+    """Seed of everything random. Default: 0."""
+    out: OptionalDir = None
+    """Directory for the results. Default: reproduce-NAME, or the first free reproduce-NAME-2, -3, ..."""
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Go on with what --out holds (default: reproduce-NAME). Size and seed are as they were."""
+    all: tyro.conf.FlagCreatePairsOff[bool] = False
+    """All figures, one process per core, each in a folder of its name below --out (default: reproduce-all)."""
+    log: OptionalLog = None
+    """What is said on the way, on stderr: a progress bar, one JSON object a line, or nothing.
+    Default: bar on a terminal, else quiet."""
+
+    def execute(self, command: str) -> int:
+        """List the figures, or reproduce one or all."""
+        if self.all and self.name is not None:
+            raise PackingError(f"--all is every figure: leave {self.name} away, or leave --all away")
+        if not self.all and self.name is None:
+            if self.resume or self.out is not None:
+                raise PackingError("which figure? Give its name, or --all; packing-jax reproduce lists them")
+            print(_listed())
+            return 0
+        log = FigureLog(self.log or ("bar" if sys.stderr.isatty() else "quiet"))
+        stop = Stop()
+        try:
+            with stopping(stop):
+                if self.all:
+                    return self._every(command, log, stop)
+                return self._one(str(self.name), command, log, stop)
+        finally:
+            log.close()
+
+    def _one(self, name: str, command: str, log: "FigureLog", stop: Stop) -> int:
+        from packing_jax.figures.catalogue import find
+        from packing_jax.figures.figure import Interrupted
+        from packing_jax.figures.session import reproduce
+
+        find(name)
+        out = self._directory(f"reproduce-{name}")
+        try:
+            result = reproduce(
+                name,
+                out,
+                size=self.size,
+                seed=self.seed,
+                resume=self.resume,
+                command=command,
+                on_progress=log.progress,
+                stop=stop,
+            )
+        except Interrupted as end:
+            log.close()
+            print(f"stopped by {end}; packing-jax reproduce {name} --out {out} --resume goes on", file=sys.stderr)
+            return _stopped(stop)
+        log.close()
+        print(shown(result, out))
+        return 0
+
+    def _every(self, command: str, log: "FigureLog", stop: Stop) -> int:
+        from packing_jax.figures.every import reproduce_every
+
+        out = self._directory("reproduce-all")
+        words = [f"--size={self.size}"] if self.size else []
+        words += [f"--seed={self.seed}"] if self.seed is not None else []
+        failed = []
+        for name, code, text in reproduce_every(out, words, self.resume, log.progress, stop):
+            if code == 0:
+                log.write(text + "\n")
+            elif stop.signal is None:
+                failed.append(name)
+                log.write(f"{name}: {text}\n")
+        log.close()
+        if stop.signal is not None:
+            print(f"stopped; packing-jax reproduce --all --out {out} --resume goes on", file=sys.stderr)
+            return _stopped(stop)
+        if failed:
+            print(f"packing-jax: not reproduced: {', '.join(failed)}", file=sys.stderr)
+        return 4 if failed else 0
+
+    def _directory(self, name: str) -> Path:
+        return self.out or (Path(name) if self.resume else free_directory(name))
+
+
+def _stopped(stop: Stop) -> int:
+    return 128 + (stop.signal or 0)
+
+
+def shown(result: dict[str, Any], out: Path) -> str:
+    """What is printed of a result."""
+    from packing_jax.figures.result import table
+
+    title = f"{result['name']} ({result['size']}), {result['source']}"
+    return "\n".join(
+        [
+            *textwrap.wrap(title, 80),
+            "",
+            table(result),
+            "",
+            f"figure: {out / 'figure.png'}",
+            f"result: {out / 'result.json'}, after {result['seconds']:.0f} s",
+        ]
+    )
+
+
+def _listed() -> str:
+    """The figures there are, on 80 columns."""
+    from packing_jax.figures.catalogue import FIGURES
+
+    return "\n\n".join(map(_described, FIGURES.values())) + "\n\npacking-jax reproduce NAME --size quick, or --all"
+
+
+def _described(figure: "Figure") -> str:
+    minutes = ", ".join(f"{size} {figure.minutes[size]:g} min" for size in ("quick", "full"))
+    source = textwrap.wrap(figure.source, 78, initial_indent="  ", subsequent_indent="  ")
+    claim = textwrap.wrap(figure.claim, 78, initial_indent="  ", subsequent_indent="  ")
+    return "\n".join([f"{figure.name:<40}{minutes:>40}", *source, *claim])
+
+
+class FigureLog:
+    """What is said on stderr while figures are computed."""
+
+    def __init__(self, form: str) -> None:
+        self._form = form
+        self._bar: Any = None
+        self._clock = EveryTwoSeconds()
+
+    def progress(self, share: float, what: str) -> None:
+        """How far the work is, from 0 to 1, and what is under way."""
+        if self._form == "json" and (self._clock.due() or share >= 1):
+            print(json.dumps({"event": "progress", "share": share, "what": what}), file=sys.stderr, flush=True)
+        if self._form != "bar":
+            return
+        if self._bar is None:
+            self._bar = tqdm(total=1.0, bar_format="{l_bar}{bar}| {elapsed}{postfix}", file=sys.stderr)
+        self._bar.update(share - self._bar.n)
+        self._bar.set_postfix_str(what)
+
+    def write(self, text: str) -> None:
+        """A result on stdout, beside the bar."""
+        tqdm.write(text, file=sys.stdout)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

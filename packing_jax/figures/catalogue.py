@@ -1,0 +1,28 @@
+"""The figures there are, by name."""
+
+import difflib
+
+from packing_jax.errors import PackingError
+from packing_jax.figures import anomalous_diffusion, currents
+from packing_jax.figures.figure import Figure
+
+FIGURES: dict[str, Figure] = {
+    figure.name: figure
+    for figure in (
+        currents.FIGURE,
+        anomalous_diffusion.FIGURE,
+    )
+}
+
+
+def find(name: str) -> Figure:
+    """A figure by its name.
+
+    Raises:
+        PackingError: there is none, with the nearest name.
+    """
+    if name in FIGURES:
+        return FIGURES[name]
+    near = difflib.get_close_matches(name, FIGURES, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FIGURES)}"
+    raise PackingError(f"there is no figure {name!r}: {hint}")

@@ -1,0 +1,1 @@
+"""Networks: tasks, data, models, and rules that move weights."""

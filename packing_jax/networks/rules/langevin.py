@@ -1,0 +1,77 @@
+r"""Langevin dynamics of weights at a temperature.
+
+    w' = w - mu (grad L(w) + lambda w) + sqrt(2 k T mu / P) xi,   xi ~ N(0, 1) for each weight
+
+or without the P, the plain convention, in which exp(-L/kT) is stationary for mu -> 0. With it the Hamiltonian is P L,
+the sum of the samples' losses. Source: arXiv:2405.13098.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from packing_jax.networks.minibatch import Minibatch, Sampling
+from packing_jax.networks.objective import Objective
+from packing_jax.networks.rules.base import Moved, WeightRule, check_number, minibatch, normals, quiet_of
+from packing_jax.trees import pytree
+
+
+@pytree(meta=["per_sample", "batch"])
+@dataclass(frozen=True)
+class Langevin(WeightRule):
+    """Langevin dynamics; build with :func:`langevin`."""
+
+    learning_rate: Any
+    temperature: Any
+    weight_decay: Any
+    per_sample: bool
+    batch: Minibatch | None
+
+    def step(
+        self, key: Array, objective: Objective, seen: tuple[Any, Any], samples: int, weights: Any, state: Any
+    ) -> Moved:
+        """A step down the gradient, and a kick for each weight."""
+        value, gradient = jax.value_and_grad(lambda weights: objective.value(weights, *seen))(weights)
+        over = samples if self.per_sample else 1
+        size = jnp.sqrt(2 * self.temperature * self.learning_rate / over)
+
+        def moved(w: Array, g: Array, xi: Array) -> Array:
+            return w - self.learning_rate * (g + self.weight_decay * w) + size * xi
+
+        new = jax.tree.map(moved, weights, gradient, normals(key, weights))
+        return Moved(new, state, ~(value <= objective.largest_loss), quiet_of(objective, weights, seen))
+
+
+def langevin(
+    learning_rate: ArrayLike,
+    temperature: ArrayLike,
+    weight_decay: ArrayLike = 0.0,
+    batch_size: int | None = None,
+    *,
+    sampling: Sampling = "replacement",
+    per_sample: bool = True,
+) -> Langevin:
+    """Langevin dynamics: w' = w - mu (grad L + lambda w) + sqrt(2 kT mu/P) xi. Source: arXiv:2405.13098.
+
+    Args:
+        learning_rate: mu > 0; this and the next two are one number, or one per replica.
+        temperature: kT >= 0.
+        weight_decay: lambda.
+        batch_size: S, samples of a step; all of them when None.
+        sampling: how they are drawn.
+        per_sample: whether the noise is divided by the number P of samples.
+
+    Raises:
+        PackingError: an argument out of range.
+    """
+    return Langevin(
+        check_number("learning rate", learning_rate, 0.0, above=True),
+        check_number("temperature", temperature, 0.0),
+        check_number("weight decay", weight_decay),
+        per_sample,
+        minibatch(batch_size, sampling),
+    )

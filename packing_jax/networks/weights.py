@@ -1,0 +1,208 @@
+"""Network weights as a kind of configuration: what the driver moves, and what observables see of it.
+
+All replicas of a block step together: minibatch indices, gradients and noise of all are one program, and the data,
+where they are shared, are one array in it. Weights are floats, so that the width of the block is part of a run's
+identity (:mod:`packing_jax.drive.batch`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from packing_jax.drive.chunk import step_keys, where_moves
+from packing_jax.drive.kind import AXES, Clock, Kind, Pace, Replicas, Settle
+from packing_jax.networks.data import Data
+from packing_jax.networks.learner import Learner
+from packing_jax.networks.minibatch import Minibatch
+from packing_jax.networks.objective import Objective, size_of
+from packing_jax.networks.rules.base import Moved
+
+
+class Place(NamedTuple):
+    """Where the weights are; the leaves of trees are those of the weights."""
+
+    weights: Any
+    before: Any  #: the last step
+    marked: Any  #: (K, ...) at each of the waiting times, once it is over
+    step: Array  #: () int32, how many moves led here
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a network and what is done with them; see :class:`packing_jax.drive.kind.Kind`."""
+
+    objective: Objective
+    samples: int  #: P
+    batch: Minibatch | None = None  #: None: each step sees all samples
+    waits: tuple[int, ...] = ()  #: steps whose weights are kept, to measure how far later ones are from them
+    double: bool = False  #: float64
+    wide: int = field(default=1, compare=False)  #: replicas of a block
+
+    exact = False
+    divergence = "a loss or a weight was not finite, or the loss too large; use a smaller learning rate"
+
+    # --- compiled, for a whole batch --------------------------------------------------------------------------
+
+    def begin(self, replicas: Replicas) -> tuple[Place, Any]:
+        """The first weights, and what the rule carries."""
+        start = replicas.start
+        states = jax.vmap(lambda rule, weights: rule.init(weights))(replicas.rule, start)
+        marked = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], len(self.waits), axis=1), start)
+        return Place(start, start, marked, jnp.zeros(len(replicas.key), jnp.int32)), states
+
+    def blank(self, place: Place) -> tuple[Any, Array]:
+        """Of shuffled epochs an order of the samples for each replica, and the epoch that it is of."""
+        count, met = len(place.step), jnp.zeros((), jnp.int32)
+        if self.batch is None or self.batch.sampling != "epochs":
+            return (), met
+        return (jnp.zeros((count, self.samples), jnp.int32), jnp.full(count, -1, jnp.int32)), met
+
+    def ready(self, replicas: Replicas, place: Place, rule: Any, work: Any, met: Any) -> tuple[Place, Any, Any, Array]:
+        """Shuffle the samples: a function of the replica and the epoch alone."""
+        if self.batch is not None and work != ():
+            epoch = place.step // self.batch.per_epoch(self.samples)
+            order = jax.vmap(self.batch.order, (0, 0, None))(replicas.key, epoch, self.samples)
+            work = order, epoch
+        return place, rule, work, met
+
+    def advance(
+        self,
+        replicas: Replicas,
+        place: Place,
+        rule: Any,
+        work: Any,
+        clock: Clock,
+        settle: Settle,
+        going: Callable[[Clock], Array],
+        met: Any,
+    ) -> tuple[Place, Any, Any, Clock, Array, Array]:
+        """Steps until something is to be noted, or an epoch of some replica is over."""
+        place = place._replace(marked=self._mark(place, clock))
+        order = None if work == () else work[0]
+
+        def stale(clock: Clock) -> Array:
+            if self.batch is None or work == ():
+                return jnp.zeros((), bool)
+            return jnp.any(clock.alive & (clock.step // self.batch.per_epoch(self.samples) != work[1]))
+
+        def step(carry: tuple[Place, Any, Clock]) -> tuple[Place, Any, Clock]:
+            place, rule, clock = carry
+            moved = self._step(replicas, place.weights, rule, clock, order)
+            moves, clock = settle(clock, self._still(replicas, place.weights, moved), moved.broken)
+            weights, state = where_moves(moves, (moved.weights, moved.state), (place.weights, rule))
+            before = where_moves(moves, place.weights, place.before)
+            return place._replace(weights=weights, before=before), state, clock
+
+        place, rule, clock = jax.lax.while_loop(
+            lambda carry: going(carry[2]) & ~stale(carry[2]), step, (place, rule, clock)
+        )
+        return place._replace(step=clock.step), rule, work, clock, stale(clock), met
+
+    def _mark(self, place: Place, clock: Clock) -> Any:
+        """The weights of the waiting times, where one of them is now: each is a step that is recorded."""
+        if not self.waits:
+            return place.marked
+        now = clock.step[:, None] == jnp.asarray(self.waits, jnp.int32)[None]
+
+        def kept(old: Array, new: Array) -> Array:
+            return jnp.where(now.reshape(now.shape + (1,) * (new.ndim - 1)), new[:, None], old)
+
+        return jax.tree.map(kept, place.marked, place.weights)
+
+    def _step(self, replicas: Replicas, weights: Any, state: Any, clock: Clock, order: Array | None) -> Moved:
+        keys = jax.vmap(jax.random.key_data)(step_keys(replicas.key, clock.step))
+
+        def one(replica: Replicas, weights: Any, state: Any, key: Array, step: Array, order: Array | None) -> Moved:
+            data = data_of(replica)
+            inputs, targets = data.inputs, data.targets
+            if self.batch is not None:
+                some = self.batch.indices(key, step, order, self.samples)
+                inputs, targets = jax.tree.map(lambda leaf: leaf[some], (inputs, targets))
+            moved: Moved = replica.rule.step(key, self.objective, (inputs, targets), self.samples, weights, state)
+            if self.objective.project is not None:
+                moved = moved._replace(weights=self.objective.project(moved.weights))
+            finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(moved.weights)]
+            return moved._replace(broken=moved.broken | ~jnp.all(jnp.stack(finite)))
+
+        axes = (AXES, 0, 0, 0, 0, None if order is None else 0)
+        return jax.vmap(one, axes)(replicas, weights, state, keys, clock.step, order)
+
+    def _still(self, replicas: Replicas, weights: Any, moved: Moved) -> Array:
+        """Which replicas violate no sample of all (B,).
+
+        A batch without a violated one says nothing about the rest, but one with a violated sample says enough: all are
+        looked at only where some replica's batch has none.
+        """
+
+        def satisfied(replica: Replicas, weights: Any) -> Array:
+            data = data_of(replica)
+            overlaps = self.objective.overlaps(weights, data.inputs, data.targets)
+            return jnp.zeros((), bool) if overlaps is None else ~jnp.any(overlaps > 0)
+
+        quiet = moved.quiet
+        if quiet is None:
+            return jnp.zeros(len(replicas.key), bool)
+        if self.batch is None:
+            return quiet
+        every = jax.vmap(satisfied, (AXES, 0))
+        return jax.lax.cond(
+            jnp.any(quiet), lambda: quiet & every(replicas, weights), lambda: jnp.zeros(len(replicas.key), bool)
+        )
+
+    def seen(self, replica: Replicas, place: Place, work: Any) -> Learner:
+        """The weights, those it is compared with, and the data."""
+        return Learner(
+            self.objective,
+            place.weights,
+            place.before,
+            replica.start,
+            place.marked,
+            self.waits,
+            place.step,
+            data_of(replica),
+        )
+
+    def close(self, place: Place, work: Any) -> Place:
+        """The weights themselves."""
+        return place
+
+    def void(self, met: Any) -> Array | np.bool_:
+        """Never: no shape depends on what is met."""
+        return np.bool_(False)
+
+    # --- on the host ------------------------------------------------------------------------------------------
+
+    def canonical(self, replica: Replicas, place: Place, rule: Any) -> tuple[Place, Any]:
+        """As they are."""
+        return place, rule
+
+    def grown(self, met: Any, replicas: Replicas) -> "Kind | str":
+        """Never asked for."""
+        return self
+
+    def tuned(self, met: Any, pace: Pace, replicas: Replicas) -> tuple[Kind, float]:
+        """There is one program."""
+        return self, 0.0
+
+    def size(self, replicas: Replicas) -> int:
+        """Weights of a replica."""
+        return size_of(jax.tree.map(lambda leaf: leaf[0], replicas.start))
+
+    def width(self, replicas: Replicas) -> int:
+        """Replicas of a block."""
+        return self.wide
+
+    def final(self, replica: Replicas, place: Place) -> Mapping[str, np.ndarray]:
+        """All weights in one row, leaf after leaf, (W,): :meth:`packing_jax.networks.task.Task.tree` undoes it."""
+        return {"weights": np.concatenate([np.reshape(leaf, -1) for leaf in jax.tree.leaves(place.weights)])}
+
+
+def data_of(replica: Replicas) -> Data:
+    """A replica's own data, or those that all share."""
+    data: Data = replica.shared if replica.system == () else replica.system
+    return data

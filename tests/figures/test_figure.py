@@ -1,0 +1,261 @@
+"""Verdicts, result files and tables of figures, and the command that makes them."""
+
+import json
+import re
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from command_line import child, one_sentence
+
+from packing_jax.commands.main import main
+from packing_jax.errors import PackingError
+from packing_jax.figures import catalogue
+from packing_jax.figures.figure import Figure, Interrupted, Measured, Row, Run, verdict
+from packing_jax.figures.result import checked, read_result, result_of, table, with_error, write_result
+from packing_jax.figures.session import reproduce
+from packing_jax.sweeps.progress import Stop
+
+
+def row(value=1.0, stderr=0.01, reference=1.0, reference_error=0.0, quantity="length"):
+    return Row(quantity, reference, reference_error, "exact", value, stderr)
+
+
+def figure(measure=lambda _: Measured([row()], {}), **more):
+    return Figure(
+        **{
+            "name": "ruler",
+            "source": "arXiv:0000.00000",
+            "claim": "A ruler is one long.",
+            "minutes": {"quick": 1.0, "full": 2.0},
+            "resolution": {"length": 0.02, "width": 0.02},
+            "measure": measure,
+            "draw": lambda canvas, _: canvas.add_subplot().plot([0, 1], [0, 1]),
+            **more,
+        }
+    )
+
+
+@pytest.fixture
+def ruler(monkeypatch):
+    """The only figure there is, of which one counts how often it was measured."""
+    calls = []
+
+    def measure(run):
+        calls.append(run)
+        run.reached(0.5, "half")
+        return Measured([row(), row(2.0, quantity="width")], {})
+
+    monkeypatch.setattr(catalogue, "FIGURES", {"ruler": figure(measure)})
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (row(1.019), "yes"),
+        (row(1.021), "no"),
+        (row(0.979), "no"),
+        (row(1.0, 0.021), "undecided"),
+        (row(1.05, 0.03), "undecided"),
+        (row(1.07, 0.03), "no"),  # too coarse to agree, and too far to be undecided
+        (row(1.04, 0.01, reference_error=0.02), "yes"),
+        (row(1.05, 0.01, reference_error=0.02), "no"),
+        (row(np.nan, 0.01), "undecided"),
+        (row(1.0, np.inf), "undecided"),
+    ],
+)
+def test_verdict(line, expected):
+    assert verdict(line, 0.02) == expected
+    assert figure().agrees(line, "quick") == expected
+    assert figure().agrees(line, "smoke") is None
+
+
+def test_rows_have_one_name_and_a_resolution(tmp_path):
+    for rows in ([row(), row()], [row(quantity="depth")]):
+        with pytest.raises(PackingError, match="ruler measures"):
+            figure(lambda _, rows=rows: Measured(rows, {})).measured(Run("quick", 0, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (0.5196, 0.005, "0.5196(50)"),
+        (0.5, 0.0, "0.5"),
+        (1.08123e-4, 1.2e-6, "1.081(12)e-4"),
+        (12345.0, 25.0, "12345(25)"),
+        (1234567.0, 2500.0, "1.2346(25)e6"),
+        (-0.0312, 0.25, "-0.03(25)"),
+        (None, 0.1, "not measured"),
+    ],
+)
+def test_numbers_with_errors(value, error, text):
+    assert with_error(value, error) == text
+
+
+def test_result_file_and_table(tmp_path):
+    long = figure(resolution={"length": 0.02, "a quantity whose name is far too long for its column": 1.0})
+    rows = [row(), row(np.nan, quantity="a quantity whose name is far too long for its column")]
+    result = result_of(long, rows, "quick", 1.5)
+    write_result(tmp_path, result)
+    assert read_result(tmp_path / "result.json") == result
+    assert [one["agrees"] for one in result["rows"]] == ["yes", "undecided"]
+    assert result["rows"][1]["value"] is None
+    assert result["versions"]["packing_jax"]
+    assert {path.name for path in tmp_path.iterdir()} == {"result.json"}
+    lines = table(result).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert re.match(r"length +exact +1 +1\.000\(10\) yes", lines[2])
+    assert "not measured" in lines[3]
+
+
+def spoilt(**more):
+    result = result_of(figure(), [row()], "quick", 1.0)
+    return result | more
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        ([], "nothing else"),
+        ({"name": "ruler"}, "nothing else"),
+        (spoilt(more=1), "nothing else"),
+        (spoilt(name=3), "name"),
+        (spoilt(seconds="long"), "seconds"),
+        (spoilt(size="huge"), "size"),
+        (spoilt(size="smoke"), "agrees"),  # which has no verdicts
+        (spoilt(rows=[{"quantity": "length"}]), "row"),
+        (spoilt(rows=[spoilt()["rows"][0] | {"value": "1"}]), "numbers"),
+        (spoilt(rows=[spoilt()["rows"][0] | {"reference": float("nan")}]), "numbers"),
+        (spoilt(rows=[spoilt()["rows"][0] | {"kind": "rumour"}]), "kind"),
+        (spoilt(rows=[spoilt()["rows"][0] | {"agrees": True}]), "agrees"),
+    ],
+)
+def test_what_is_no_result(result, words):
+    with pytest.raises(PackingError, match=words):
+        checked(result, "it")
+
+
+class TestSession:
+    def test_once(self, ruler, tmp_path):
+        first = reproduce("ruler", tmp_path / "here", size="full", seed=7)
+        assert (ruler[0].size, ruler[0].seed) == ("full", 7)
+        assert [one["agrees"] for one in first["rows"]] == ["yes", "no"]
+        assert (tmp_path / "here" / "figure.png").read_bytes().startswith(b"\x89PNG")
+        # size and seed as they were, and nothing is measured again
+        assert reproduce("ruler", tmp_path / "here", resume=True) == first
+        assert len(ruler) == 1
+
+    def test_goes_on_after_a_signal(self, ruler, tmp_path):
+        stop = Stop()
+        stop.signal = signal.SIGTERM
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            reproduce("ruler", tmp_path, size="smoke", seed=3, stop=stop)
+        assert not (tmp_path / "result.json").exists()
+        result = reproduce("ruler", tmp_path, resume=True)
+        assert (ruler[1].size, ruler[1].seed, result["size"]) == ("smoke", 3, "smoke")
+        assert [one["agrees"] for one in result["rows"]] == [None, None]
+
+    def test_another_run_is_not_written_over(self, ruler, tmp_path):
+        reproduce("ruler", tmp_path)
+        for more, words in (
+            ({}, "not empty"),
+            ({"resume": True, "size": "full"}, "holds the size quick"),
+            ({"resume": True, "seed": 1}, "holds the seed 0"),
+        ):
+            with pytest.raises(PackingError, match=words):
+                reproduce("ruler", tmp_path, **more)
+        with pytest.raises(PackingError, match="nothing to resume"):
+            reproduce("ruler", tmp_path / "nowhere", resume=True)
+        assert len(ruler) == 1
+
+    def test_damage(self, ruler, tmp_path):
+        reproduce("ruler", tmp_path)
+        (tmp_path / "result.json").write_text("{")
+        with pytest.raises(PackingError, match=r"result\.json is damaged"):
+            reproduce("ruler", tmp_path, resume=True)
+        for text in ("{", "[]", '{"name": "ruler", "size": "huge", "seed": 0, "seconds": 0.0}'):
+            (tmp_path / "reproduce.json").write_text(text)
+            with pytest.raises(PackingError, match=r"reproduce\.json is damaged"):
+                reproduce("ruler", tmp_path, resume=True)
+
+
+class TestCommand:
+    @pytest.fixture
+    def packing(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+
+        class Done:
+            def __init__(self, *words):
+                self.code = main(list(words))
+                self.out, self.err = capsys.readouterr()
+
+        return Done
+
+    def test_list(self, packing):
+        done = packing("reproduce")
+        assert done.code == 0
+        assert max(map(len, done.out.splitlines())) <= 80
+        for name, one in catalogue.FIGURES.items():
+            assert re.search(rf"^{name} .* min$", done.out, re.MULTILINE)
+            assert set(one.minutes) == {"quick", "full"}
+
+    def test_disagreement_is_a_result(self, packing, ruler, tmp_path):
+        done = packing("reproduce", "ruler")
+        assert (done.code, done.err) == (0, "")
+        assert re.search(r"^width .* no$", done.out, re.MULTILINE)
+        assert (tmp_path / "reproduce-ruler" / "result.json").exists()
+        packing("reproduce", "ruler", "--seed", "1")
+        assert json.loads((tmp_path / "reproduce-ruler-2" / "reproduce.json").read_text())["seed"] == 1
+        again = packing("reproduce", "ruler", "--resume")
+        assert again.out == done.out
+        assert len(ruler) == 2
+
+    def test_progress_as_json(self, packing, ruler):
+        lines = packing("reproduce", "ruler", "--log", "json").err.splitlines()
+        assert json.loads(lines[0]) == {"event": "progress", "share": 0.5, "what": "half"}
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["ruller"], ["'ruller'", "did you mean ruler?"]),
+            (["zzz"], ["'zzz'", "there are ruler"]),
+            (["ruler", "--all"], ["--all"]),
+            (["--resume"], ["which figure"]),
+            (["ruler", "--seed", "-1"], ["seed is -1"]),
+            (["ruler", "--resume", "--out", "nowhere"], ["nothing to resume"]),
+        ],
+    )
+    def test_bad_input(self, packing, ruler, tmp_path, words, said):
+        one_sentence(packing("reproduce", *words), *said)
+        assert not ruler
+        assert not list(tmp_path.iterdir())
+
+
+def test_all_in_one_process_per_core(tmp_path):
+    """Every figure at its smallest, to the end; then nothing is left to do. Each takes less than 5 s of its own."""
+    words = ["-m", "packing_jax.commands.main", "reproduce", "--all", "--size", "smoke", "--out", str(tmp_path / "all")]
+    process = child(*words)
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, err) == (0, b"")
+    for name in catalogue.FIGURES:
+        result = read_result(tmp_path / "all" / name / "result.json")
+        assert result["seconds"] < 5
+        assert f"{name} (smoke)" in out.decode()
+        assert (tmp_path / "all" / name / "figure.png").stat().st_size > 10_000
+
+
+def test_all_ends_on_a_signal(tmp_path):
+    words = ["-m", "packing_jax.commands.main", "reproduce", "--all", "--size", "full", "--out", str(tmp_path / "all")]
+    process = child(*words)
+    while not list(tmp_path.glob("all/*/reproduce.json")):
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert b"--resume goes on" in err
+    left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, check=False, text=True).stdout
+    assert not left
