@@ -13,7 +13,7 @@ import numpy as np
 
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.folder import Folder
-from packing_jax.sweeps.manifest import CellState, Entry, digest
+from packing_jax.sweeps.manifest import CellState, Entry, digest, digest_of_array
 from packing_jax.sweeps.schema import CODEC, Index, Layout, Variable
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -89,7 +89,7 @@ def entry_of(layout: Layout, one: Finished, versions: str) -> Entry:
         covers=layout.last,
         steps=one.steps,
         absorbed_at=one.absorbed_at,
-        checksum={name: digest(values) for name, values in stored_arrays(layout, one).items()},
+        checksum={name: digest_of_array(values) for name, values in stored_arrays(layout, one).items()},
         configuration=str(layout.attributes["configuration"]),
         versions=versions,
         reason=one.reason,
@@ -142,14 +142,14 @@ def read_arrays(
 
 def _checksum(layout: Layout, name: str, values: np.ndarray, times: int) -> str:
     known = values[:times] if name in layout.records else values
-    return digest(np.ascontiguousarray(known))
+    return digest_of_array(known)
 
 
 def _checksum_of_all(layout: Layout, entry: Entry, arrays: Mapping[str, np.ndarray], times: int) -> str:
-    parts: list[bytes | np.ndarray] = [json.dumps([entry.state, entry.steps, entry.absorbed_at]).encode()]
+    parts = [json.dumps([entry.state, entry.steps, entry.absorbed_at]).encode()]
     for name in sorted(arrays):
         values = arrays[name][:times] if name in layout.records else arrays[name]
-        parts += [name.encode(), np.ascontiguousarray(values)]
+        parts += [name.encode(), np.ascontiguousarray(values).tobytes()]
     return digest(*parts)
 
 

@@ -63,14 +63,19 @@ class Entry:
         return self.state in ("active", "absorbed", "diverged")
 
 
-def digest(*parts: bytes | np.ndarray) -> str:
-    """32 hexadecimal digits that change with any bit of the parts, arrays that are contiguous among them."""
+def digest(*parts: bytes) -> str:
+    """32 hexadecimal digits that change with any bit of the parts."""
     total = hashlib.blake2b(digest_size=16)
     for part in parts:
-        size = len(part) if isinstance(part, bytes) else part.nbytes
-        total.update(size.to_bytes(8, "little"))
+        total.update(len(part).to_bytes(8, "little"))
         total.update(part)
     return total.hexdigest()
+
+
+def digest_of_array(values: np.ndarray) -> str:
+    """The same of numbers, their type and shape."""
+    stored = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    return digest(f"{stored.dtype.str} {values.shape}".encode(), stored.tobytes())
 
 
 def digest_of(value: Any) -> str:

@@ -10,7 +10,7 @@ until they are asked for.
 import functools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +19,7 @@ import numpy as np
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.cells import decoded, read_arrays
 from packing_jax.sweeps.folder import Folder
-from packing_jax.sweeps.manifest import Entry, Manifest, digest
+from packing_jax.sweeps.manifest import Entry, Manifest, digest_of_array
 from packing_jax.sweeps.schema import (
     MARKS,
     MOST_TIMES,
@@ -69,6 +69,9 @@ class Reader:
         self.cells, self.last = stored_cells(self.attributes), stored_steps(self.attributes)
         self.manifest = Manifest.read(Folder(directory), math.prod(self.cells.shape))
         self.dataset = dataset_of(directory)
+        known = self.attributes.get("digests")
+        #: of the tables and the times; None in older stores
+        self._digests = known if isinstance(known, Mapping) else None
         self._read_tables: dict[str, np.ndarray] = {}
         #: of the cells whose arrays are there
         self.entries: dict[Index, Entry] = {
@@ -185,6 +188,14 @@ class Reader:
             if one.dims[:1] == ("time",)
         }
         finals = {name: one for name, one in own.items() if name not in records}
+        for name in self.arrays.keys() - own.keys() - MARKS.keys() - self.cells.axes.keys() - {"time"}:
+            # what has all axes and is not laid out as a cell's has no checksum that it could be held against
+            unknown = "replica" in self.arrays[name].dims if self._digests is None else name not in self._digests
+            if unknown:
+                raise PackingError(
+                    f"{self.dataset.path / name} is damaged: it describes no array of this sweep; {self.mended} writes "
+                    "it again"
+                )
         return Layout(self.cells, times, records, finals, {}, {}, self.attributes)
 
     @property
@@ -239,8 +250,11 @@ class Reader:
             values = np.empty(one.shape, one.dtype)
             for place in np.ndindex(*one.shape[: one.axes]):
                 values[place] = self._part(name, place)
-            known = self.attributes.get("digests")
-            if isinstance(known, Mapping) and known.get(name, digest(values)) != digest(values):
+            if (
+                self._digests is not None
+                and name not in self.cells.axes
+                and self._digests.get(name) != digest_of_array(values)
+            ):
                 raise PackingError(f"{self.dataset.path / name} is not what was written there")
         except PackingError as error:
             raise PackingError(f"{error}; {self.mended} writes it again") from error
@@ -267,11 +281,8 @@ class Reader:
         from packing_jax.sweeps.lazy import OnDisk
 
         labels = {name: one.labels for name, one in self.arrays.items()}
-        axes = {**self.cells.axes, "time": self.layout.times}
-        coordinates = {
-            name: (name, np.asarray(values, self.arrays[name].dtype if name in self.arrays else None), labels.get(name))
-            for name, values in axes.items()
-        }
+        axes = {**{name: _numbers(values) for name, values in self.cells.axes.items()}, "time": self.layout.times}
+        coordinates = {name: (name, values, labels[name]) for name, values in axes.items()}
         lazy = {
             name: xr.Variable(
                 one.dims,
@@ -293,3 +304,9 @@ class Reader:
         if name not in self._read_tables:
             self._read_tables[name] = self.whole(name)
         return self._read_tables[name]
+
+
+def _numbers(values: Sequence[float | int]) -> np.ndarray:
+    """The values of an axis, in the type that a store has for them."""
+    whole = all(type(one) is int and abs(one) < 2**31 for one in values)
+    return np.array(values, np.int32 if whole else np.float64)

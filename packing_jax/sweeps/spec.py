@@ -45,7 +45,7 @@ from packing_jax.drive.chunk import Observable
 from packing_jax.drive.kind import Kind, Replicas
 from packing_jax.drive.run import state_like
 from packing_jax.errors import PackingError
-from packing_jax.sweeps.manifest import Name, digest, digest_of
+from packing_jax.sweeps.manifest import Name, digest_of, digest_of_array
 from packing_jax.sweeps.schema import Cells, Layout, Table, Variable, stored_kind
 from packing_jax.sweeps.trajectory import Trajectories
 from packing_jax.versions import provenance
@@ -158,7 +158,7 @@ class Spec:
                 "control": self.control,
                 "command": command,
                 "configuration": digest_of(dict(self.fixed)),
-                "digests": {name: digest(np.ascontiguousarray(values)) for name, values in known.items()},
+                "digests": {name: digest_of_array(values) for name, values in known.items()},
                 "versions": provenance(exact=kind.exact),
             },
         )

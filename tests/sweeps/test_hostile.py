@@ -85,7 +85,7 @@ def test_an_array_of_two_billion_entries(copy, guarded, name):
 
 def test_attributes_and_arrays_that_agree_about_too_much(copy, guarded):
     """A hundred million particles, and a file of 65 kB that holds them."""
-    hostile.describe(copy / "results.zarr", description(copy) | {"particles": 10**8, "digests": {}})
+    hostile.describe(copy / "results.zarr", description(copy) | {"particles": 10**8, "digests": None})
     for name in ("positions", "diameters"):
 
         def larger(value, axis={"positions": -2, "diameters": -1}[name]):
@@ -233,6 +233,22 @@ def test_other_arrays_in_the_place_of_a_table(copy, capsys):
         assert main(["status", str(copy), "--verify"]) == 1
         assert f"{path.parent} is not what was written there" in capsys.readouterr().out
         path.write_bytes(before)
+
+
+def test_numbers_of_another_type_and_axes_of_another_order(copy):
+    """The bytes are those that were written, and the numbers are not."""
+    for name, file, change in (
+        ("activity", ".zarray", {"dtype": "<i4"}),
+        ("diameters", ".zarray", {"dtype": "<i4"}),
+        ("activity", ".zattrs", {"_ARRAY_DIMENSIONS": ["phi", "batch_fraction", "kick", "replica", "time"]}),
+    ):
+        path = copy / "results.zarr" / name / file
+        before = path.read_bytes()
+        rewritten(path, lambda value, change=change: value.update(change))
+        with pytest.raises(PackingError, match=name):
+            open_results(copy)[name].load()
+        path.write_bytes(before)
+    open_results(copy).load()
 
 
 def test_positions_are_checked_when_they_are_read(copy, whole):
