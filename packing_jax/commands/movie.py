@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from packing_jax.errors import PackingError, printable
 from packing_jax.sweeps.folder import Folder
+from packing_jax.sweeps.frames import opened
 from packing_jax.sweeps.manifest import Entry
 from packing_jax.sweeps.reader import Reader
-from packing_jax.sweeps.trajectory import hoomd_schema, opened_frames, trajectory_name
+from packing_jax.sweeps.trajectory import frames_of, hoomd_schema, trajectory_name
 
 _PASSIVE, _ACTIVE, _EDGE = "#dfe3e8", "#d1495bb0", "#4a5058"  # red is half transparent: both discs of an overlap show
 _DPI = 120
@@ -72,7 +73,7 @@ def find_trajectory(sweep: Reader, cell: int | None) -> tuple[Entry, str]:
     places = sorted(sweep.entries) if cell is None else [tuple(map(int, np.unravel_index(cell, sweep.cells.shape)))]
     for place in places:
         entry, name = sweep.entries.get(place), trajectory_name(sweep.cells.dims, sweep.cells.name(place))
-        if entry is not None and isinstance(sweep.attributes.get("trajectory"), str) and folder.is_file(name):
+        if entry is not None and folder.is_file(name):
             return entry, name
     which = "no cell" if cell is None else f"no cell {cell}"
     raise PackingError(
@@ -107,17 +108,9 @@ def write_movie(sweep: Reader, entry: Entry, out: Path, fps: int = 15) -> int:
     if out.suffix == ".mp4" and not shutil.which("ffmpeg"):
         raise PackingError("MP4 needs the program ffmpeg, which is not on the PATH; install it, or write a .gif")
     hoomd_schema()
-    trajectory, particles = sweep.attributes["trajectory"], sweep.attributes.get("particles")
+    where = frames_of(sweep.cells.dims, sweep.attributes, entry.cell)
     try:
-        with opened_frames(
-            Folder(sweep.directory),
-            sweep.cells.dims,
-            trajectory,
-            sweep.last,
-            particles if isinstance(particles, int) else (),
-            entry.cell,
-            entry.trajectory,
-        ) as found:
+        with opened(Folder(sweep.directory), *where, entry.trajectory) as found:
             canvas = FramePicture(found.frame(0))
             out.parent.mkdir(parents=True, exist_ok=True)
             frames = tqdm(found, desc=out.name, unit=" frames", leave=False, disable=None)

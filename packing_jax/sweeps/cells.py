@@ -17,7 +17,7 @@ from packing_jax.sweeps.manifest import CellState, Entry, digest, digest_of_arra
 from packing_jax.sweeps.schema import CODEC, Index, Layout, Variable
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
-_ALWAYS_TAKEN = 2**28  # bytes of an array that may come from a file of any size
+_ALWAYS_TAKEN = 2**29  # bytes of an array that may come from a file of any size: equal diameters, a record of zeros
 _MOST_SHRUNK = 1000  # a larger one is at most so many times larger than its file: numbers that were measured are
 
 

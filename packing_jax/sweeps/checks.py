@@ -10,11 +10,11 @@ import numpy as np
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.cells import most_bytes, read_cell
 from packing_jax.sweeps.folder import Folder
-from packing_jax.sweeps.frames import checksum_of
+from packing_jax.sweeps.frames import checked_file
 from packing_jax.sweeps.manifest import Entry
 from packing_jax.sweeps.reader import Reader
 from packing_jax.sweeps.schema import MARKS
-from packing_jax.sweeps.trajectory import trajectory_name
+from packing_jax.sweeps.trajectory import frames_of, trajectory_name
 from packing_jax.untrusted import LARGEST_STORE
 
 
@@ -67,14 +67,18 @@ def damaged(sweep: Reader) -> Iterator[str]:
     except PackingError as error:
         yield str(error)
         return
+
+    def places(name: str) -> Iterator[tuple[int, ...]]:
+        return np.ndindex(*sweep.arrays[name].shape[: sweep.arrays[name].axes])
+
     for name in (*sweep.cells.dims, *sweep.tables, *MARKS):
         try:
-            values = sweep.whole(name)
             right = True
-            if name in sweep.cells.axes:
-                right = np.array_equal(values, np.asarray(sweep.cells.axes[name]))
-            if name in MARKS:  # a cell that is not marked yet is none that would be believed
-                right = bool(((values == marks[name]) | (values == MARKS[name])).all())
+            for values, place in zip(sweep.parts(name), places(name), strict=True):
+                if name in sweep.cells.axes:
+                    right &= np.array_equal(values, np.asarray(sweep.cells.axes[name]))
+                if name in MARKS:  # a cell that is not marked yet is none that would be believed
+                    right &= bool(((values == marks[name][place]) | (values == MARKS[name])).all())
             if not right:
                 yield f"{sweep.dataset.path / name} is not what was written there; {sweep.mended} writes it again"
         except PackingError as error:
@@ -83,17 +87,12 @@ def damaged(sweep: Reader) -> Iterator[str]:
     for place, entry in sorted(sweep.entries.items()):
         try:
             read_cell(sweep.dataset, sweep.layout, place, entry)
-            _check_trajectory(folder, trajectory_name(sweep.cells.dims, entry.cell), entry)
+            _check_trajectory(sweep, folder, entry)
         except PackingError as error:
             yield sweep.damaged(place, error)
 
 
-def _check_trajectory(folder: Folder, name: str, entry: Entry) -> None:
-    if not entry.trajectory:
-        return
-    try:
-        with folder.open(name) as file:
-            if checksum_of(file) != entry.trajectory:
-                raise PackingError(f"{folder.path / name} is not what was written there")
-    except OSError as error:
-        raise PackingError(f"{folder.path / name} cannot be read ({error.strerror or error})") from error
+def _check_trajectory(sweep: Reader, folder: Folder, entry: Entry) -> None:
+    if entry.trajectory:
+        with checked_file(folder, *frames_of(sweep.cells.dims, sweep.attributes, entry.cell), entry.trajectory):
+            pass

@@ -41,8 +41,6 @@ class Frames:
 
         self._make, self._name, self._particles = hoomd.Frame, name, particles
         size = os.fstat(file.fileno()).st_size
-        if size > most * (_PER_PARTICLE * particles + _PER_FRAME) + 2**22:
-            raise PackingError(f"{name} has {size} bytes, more than {most} frames of {particles} particles take")
         with _damage(name):
             header = file.read(_HEADER.size)
             _, _, entries, _, names = _HEADER.unpack(header)
@@ -134,8 +132,8 @@ def checksum_of(file: BinaryIO) -> str:
 
 
 @contextlib.contextmanager
-def opened(folder: Folder, name: str, particles: int, most: int, checksum: str) -> Iterator[Frames]:
-    """The frames of a file in the folder of a sweep, if it is the one that was written.
+def checked_file(folder: Folder, name: str, particles: int, most: int, checksum: str) -> Iterator[BinaryIO]:
+    """A trajectory file in the folder of a sweep, if it is the one that was written.
 
     Args:
         folder: of the sweep.
@@ -145,7 +143,7 @@ def opened(folder: Folder, name: str, particles: int, most: int, checksum: str) 
         checksum: of the file; empty where it is not known, as in older stores.
 
     Raises:
-        PackingError: it is missing, a link, damaged, or another one.
+        PackingError: it is missing, a link, too large, or another one.
     """
     where = folder.path / name
     try:
@@ -155,7 +153,21 @@ def opened(folder: Folder, name: str, particles: int, most: int, checksum: str) 
     except OSError as error:
         raise PackingError(f"{where} cannot be read ({error.strerror or error})") from error
     with file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most * (_PER_PARTICLE * particles + _PER_FRAME) + 2**22:
+            raise PackingError(f"{where} has {size} bytes, more than {most} frames of {particles} particles take")
         if checksum and checksum_of(file) != checksum:
             raise PackingError(f"{where} is not what was written there")
         file.seek(0)
-        yield Frames(file, str(where), particles, most)
+        yield file
+
+
+@contextlib.contextmanager
+def opened(folder: Folder, name: str, particles: int, most: int, checksum: str) -> Iterator[Frames]:
+    """The frames of a trajectory file, with the arguments of :func:`checked_file`.
+
+    Raises:
+        PackingError: it is missing, a link, damaged, or another one.
+    """
+    with checked_file(folder, name, particles, most, checksum) as file:
+        yield Frames(file, str(folder.path / name), particles, most)

@@ -72,10 +72,27 @@ def digest(*parts: bytes) -> str:
     return total.hexdigest()
 
 
+class Digest:
+    """32 hexadecimal digits that change with any bit of numbers that come in parts, and with their type and shape."""
+
+    def __init__(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        self._stored = dtype.newbyteorder("<")
+        self._total = hashlib.blake2b(f"{self._stored.str} {shape} ".encode(), digest_size=16)
+
+    def update(self, values: np.ndarray) -> None:
+        """Add the next part."""
+        self._total.update(np.ascontiguousarray(values, self._stored))
+
+    def hexdigest(self) -> str:
+        """Of all parts."""
+        return self._total.hexdigest()
+
+
 def digest_of_array(values: np.ndarray) -> str:
-    """The same of numbers, their type and shape."""
-    stored = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-    return digest(f"{stored.dtype.str} {values.shape}".encode(), stored.tobytes())
+    """The same of an array."""
+    total = Digest(values.dtype, values.shape)
+    total.update(values)
+    return total.hexdigest()
 
 
 def digest_of(value: Any) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.cells import decoded, read_arrays
 from packing_jax.sweeps.folder import Folder
-from packing_jax.sweeps.manifest import Entry, Manifest, digest_of_array
+from packing_jax.sweeps.manifest import Digest, Entry, Manifest
 from packing_jax.sweeps.schema import (
     MARKS,
     MOST_TIMES,
@@ -72,7 +72,7 @@ class Reader:
         known = self.attributes.get("digests")
         #: of the tables and the times; None in older stores
         self._digests = known if isinstance(known, Mapping) else None
-        self._read_tables: dict[str, np.ndarray] = {}
+        self._compared: set[str] = set()
         #: of the cells whose arrays are there
         self.entries: dict[Index, Entry] = {
             place: entry
@@ -171,7 +171,7 @@ class Reader:
         Raises:
             PackingError: the times are damaged as well; what would mend them.
         """
-        times = self.whole("time")
+        (times,) = self.parts("time")
         if times.dtype.kind != "i" or times[0] < 0 or times[-1] != self.last or not (np.diff(times) > 0).all():
             raise PackingError(
                 f"{self.dataset.path / 'time'} is not what was written there; {self.mended} writes it again"
@@ -217,7 +217,7 @@ class Reader:
             PackingError: it is not what was written there; which cell it is, and what would mend it.
         """
         if name not in self.layout.arrays:
-            return self._table(name)[place]
+            return self._table(name, place)
         entry = self.entries.get(place)
         if entry is None:
             return None
@@ -238,27 +238,31 @@ class Reader:
             return np.full(one.chunk, np.nan, one.dtype)  # zarr writes no chunk that is blank all over
         return decoded(self.dataset, file, one.chunk, one.dtype)
 
-    def whole(self, name: str) -> np.ndarray:
-        """A table or coordinate, if it is the one that was written.
+    def parts(self, name: str) -> Iterator[np.ndarray]:
+        """The chunks of a table or coordinate, one at a time, if all are those that were written.
 
         Raises:
-            PackingError: it is not; what would mend it.
+            PackingError: at the latest after the last one; what would mend it.
         """
         one = self.arrays[name]
+        known, total = (self._digests or {}).get(name), Digest(one.dtype, one.shape)
         try:
-            check_memory(math.prod(one.shape) * one.dtype.itemsize)
-            values = np.empty(one.shape, one.dtype)
             for place in np.ndindex(*one.shape[: one.axes]):
-                values[place] = self._part(name, place)
-            if (
-                self._digests is not None
-                and name not in self.cells.axes
-                and self._digests.get(name) != digest_of_array(values)
-            ):
+                values = self._part(name, place)
+                total.update(values)
+                yield values
+            if known is not None and known != total.hexdigest():
                 raise PackingError(f"{self.dataset.path / name} is not what was written there")
         except PackingError as error:
             raise PackingError(f"{error}; {self.mended} writes it again") from error
-        return values
+
+    def _table(self, name: str, place: Index) -> np.ndarray:
+        """What a table holds at a place; the first time all of it is compared with its checksum."""
+        if name not in self._compared:
+            for _ in self.parts(name):
+                pass
+            self._compared.add(name)
+        return self._part(name, place)
 
     def marks(self) -> dict[str, np.ndarray]:
         """absorbed_at, steps_done and failed of every cell, by the manifest."""
@@ -299,11 +303,6 @@ class Reader:
         for name in found:
             made[name].load()
         return made
-
-    def _table(self, name: str) -> np.ndarray:
-        if name not in self._read_tables:
-            self._read_tables[name] = self.whole(name)
-        return self._read_tables[name]
 
 
 def _numbers(values: Sequence[float | int]) -> np.ndarray:

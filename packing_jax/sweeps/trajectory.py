@@ -96,32 +96,23 @@ def trajectory_name(dims: Sequence[str], name: Name) -> str:
 _SHORT = {"batch_fraction": "bf"}
 
 
-def opened_frames(
-    folder: Folder,
-    dims: Sequence[str],
-    trajectory: str,
-    steps: int,
-    particles: int | Sequence[int],
-    name: Name,
-    checksum: str,
-) -> contextlib.AbstractContextManager[frames.Frames]:
-    """The frames of a finished cell, checked.
+def frames_of(dims: Sequence[str], attributes: Mapping[str, Any], name: Name) -> tuple[str, int, int]:
+    """The file of a cell, its particles in each frame, and how many frames there can be.
 
     Args:
-        folder: of the sweep.
         dims: axes of the sweep, the replica last.
-        trajectory: every:K or log.
-        steps: of each cell.
-        particles: of each cell; several are the first axis.
+        attributes: of the store: trajectory, steps and particles, of which several are the first axis.
         name: of the cell.
-        checksum: of the file; empty where it is not known, as in older stores.
 
     Raises:
-        PackingError: the file is missing, a link, damaged, or not the one that was written.
+        PackingError: the sweep writes no trajectories.
     """
-    count = particles if isinstance(particles, int) else int(name[0])
-    most = len(frame_times(trajectory, steps)) + 2  # the last step, and that of absorption
-    return frames.opened(folder, trajectory_name(dims, name), count, most, checksum)
+    trajectory, particles = attributes.get("trajectory"), attributes.get("particles")
+    count = particles if type(particles) is int else name[0]
+    if not isinstance(trajectory, str) or type(count) is not int or count < 1:
+        raise PackingError("the sweep writes no trajectories")
+    most = len(frame_times(trajectory, attributes["steps"])) + 2  # the last step, and that of absorption
+    return trajectory_name(dims, name), count, most
 
 
 class Trajectories:
@@ -143,7 +134,7 @@ class Trajectories:
             PackingError: gsd is missing.
         """
         self.directory, self.dims = directory, dims
-        self._what = (trajectory, steps, particles)
+        self._what = {"trajectory": trajectory, "steps": steps, "particles": particles}
         self.hoomd = hoomd_schema()
         self.times = frame_times(trajectory, steps)  #: steps of the frames
         self.entries: Mapping[Name, Entry] = {}  #: of the cells that ended, with the checksums of their files
@@ -158,9 +149,10 @@ class Trajectories:
         return Folder(self.directory)
 
     def frames(self, name: Name) -> contextlib.AbstractContextManager[frames.Frames]:
-        """Those of a cell that ended, as :func:`opened_frames` reads them."""
+        """Those of a cell that ended, checked."""
         entry = self.entries.get(name)
-        return opened_frames(self.folder, self.dims, *self._what, name, "" if entry is None else entry.trajectory)
+        checksum = "" if entry is None else entry.trajectory
+        return frames.opened(self.folder, *frames_of(self.dims, self._what, name), checksum)
 
     def checksum(self, name: Name) -> str:
         """Of the file of a cell that has ended; empty where it has none."""

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_sweep import go, like
 
-MEMORY, SECONDS = 2**29, 20
+MEMORY, SECONDS = 2**30, 20
 
 KINDS = (
     "bytes", "flip", "truncate", "empty", "remove", "json", "sealed json", "line", "swap", "bomb",
@@ -279,7 +279,7 @@ def test_a_store_from_elsewhere(intact, outside, guarded, tally, tmp_path_factor
 
 
 @pytest.mark.validation
-@fuzzed(1000)
+@fuzzed(500)
 @given(whats=st.lists(damages(), min_size=1, max_size=3), computed=st.integers(0, 9))
 def test_many_stores_from_elsewhere(intact, outside, guarded, tally, tmp_path_factory, whats, computed):
     """One in ten is gone on with as well, which ends in the same bytes, or in a sentence."""

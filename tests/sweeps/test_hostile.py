@@ -20,7 +20,7 @@ from packing_jax.errors import PackingError, printable
 from packing_jax.sweeps.manifest import digest
 from packing_jax.sweeps.schema import CODEC, description
 
-MEMORY = 2**29  # beyond what a command has when it begins
+MEMORY = 2**30  # beyond what a command has when it begins
 PAST = r"phi 0\.9, kick 0\.3, batch fraction 1, replica 1"
 
 
@@ -60,9 +60,9 @@ def rewritten(path, act):
 # --- nothing without a bound ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [2**31, 2**40])
+@pytest.mark.parametrize("size", [2**31, 2**33])
 def test_a_chunk_that_decompresses_to_gigabytes(copy, guarded, size):
-    hostile.put(copy / "results.zarr/activity/2.0.0.1.0", hostile.bomb(min(size, 2**33)))
+    hostile.put(copy / "results.zarr/activity/2.0.0.1.0", hostile.bomb(size))
     for command, code in ((["report"], 2), (["status", "--verify"], 1)):
         (ran,) = guarded([command[0], str(copy), *command[1:]], memory=MEMORY)
         refused(ran, "phi 0.9, kick 0.3, batch fraction 1, replica 1", code=code)
@@ -84,8 +84,9 @@ def test_an_array_of_two_billion_entries(copy, guarded, name):
 
 
 def test_attributes_and_arrays_that_agree_about_too_much(copy, guarded):
-    """A hundred million particles, and a file of 65 kB that holds them."""
+    """A hundred million particles, and files of a few kB that hold them."""
     hostile.describe(copy / "results.zarr", description(copy) | {"particles": 10**8, "digests": None})
+    _forget(copy, "trajectory")
     for name in ("positions", "diameters"):
 
         def larger(value, axis={"positions": -2, "diameters": -1}[name]):
@@ -118,7 +119,7 @@ def test_what_is_no_file_makes_nobody_wait(copy, guarded, name, make):
     assert {one.code for one in ran} <= {0, 1, 2}, ran
     assert ran[-1].code in (1, 2), ran
     assert max(one.taken for one in ran) < MEMORY, ran
-    assert Path(name).name in ran[-1].out + ran[-1].err
+    assert any(word in ran[-1].out + ran[-1].err for word in (Path(name).name, ".zmetadata"))
 
 
 def test_what_is_no_file_among_those_of_a_session(copy, guarded):
