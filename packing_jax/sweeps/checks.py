@@ -1,5 +1,6 @@
 """Whether everything in a store is as it was written: its names and sizes, or all that it holds."""
 
+import functools
 import itertools
 import math
 import stat
@@ -13,7 +14,7 @@ from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.frames import checked_file
 from packing_jax.sweeps.manifest import Entry
 from packing_jax.sweeps.reader import Reader
-from packing_jax.sweeps.schema import MARKS
+from packing_jax.sweeps.schema import MARKS, Index
 from packing_jax.sweeps.trajectory import frames_of, trajectory_name
 from packing_jax.untrusted import LARGEST_STORE
 
@@ -68,19 +69,18 @@ def damaged(sweep: Reader) -> Iterator[str]:
         yield str(error)
         return
 
-    def places(name: str) -> Iterator[tuple[int, ...]]:
-        return np.ndindex(*sweep.arrays[name].shape[: sweep.arrays[name].axes])
+    def see(name: str, place: Index, values: np.ndarray) -> None:
+        right = True
+        if name in sweep.cells.axes:
+            right = np.array_equal(values, np.asarray(sweep.cells.axes[name]))
+        if name in MARKS:  # a cell that is not marked yet is none that would be believed
+            right = bool(((values == marks[name][place]) | (values == MARKS[name])).all())
+        if not right:
+            raise PackingError(f"{sweep.dataset.path / name} is not what was written there")
 
     for name in (*sweep.cells.dims, *sweep.tables, *MARKS):
         try:
-            right = True
-            for values, place in zip(sweep.parts(name), places(name), strict=True):
-                if name in sweep.cells.axes:
-                    right &= np.array_equal(values, np.asarray(sweep.cells.axes[name]))
-                if name in MARKS:  # a cell that is not marked yet is none that would be believed
-                    right &= bool(((values == marks[name][place]) | (values == MARKS[name])).all())
-            if not right:
-                yield f"{sweep.dataset.path / name} is not what was written there; {sweep.mended} writes it again"
+            sweep.compare(name, functools.partial(see, name))
         except PackingError as error:
             yield str(error)
     folder = Folder(sweep.directory)

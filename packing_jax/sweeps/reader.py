@@ -10,7 +10,7 @@ until they are asked for.
 import functools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -171,7 +171,9 @@ class Reader:
         Raises:
             PackingError: the times are damaged as well; what would mend them.
         """
-        (times,) = self.parts("time")
+        found: list[np.ndarray] = []
+        self.compare("time", lambda _, values: found.append(values))
+        times = found[0]
         if times.dtype.kind != "i" or times[0] < 0 or times[-1] != self.last or not (np.diff(times) > 0).all():
             raise PackingError(
                 f"{self.dataset.path / 'time'} is not what was written there; {self.mended} writes it again"
@@ -238,19 +240,27 @@ class Reader:
             return np.full(one.chunk, np.nan, one.dtype)  # zarr writes no chunk that is blank all over
         return decoded(self.dataset, file, one.chunk, one.dtype)
 
-    def parts(self, name: str) -> Iterator[np.ndarray]:
-        """The chunks of a table or coordinate, one at a time, if all are those that were written.
+    def compare(self, name: str, see: Callable[[Index, np.ndarray], None]) -> None:
+        """Read a table or coordinate, one chunk in memory at a time, and compare all of it with its checksum.
+
+        Args:
+            name: of the array.
+            see: is called with the place and the numbers of each chunk.
 
         Raises:
-            PackingError: at the latest after the last one; what would mend it.
+            PackingError: it is not what was written there; what would mend it.
         """
         one = self.arrays[name]
         known, total = (self._digests or {}).get(name), Digest(one.dtype, one.shape)
+
+        def take(place: Index) -> None:
+            values = self._part(name, place)
+            total.update(values)
+            see(place, values)
+
         try:
             for place in np.ndindex(*one.shape[: one.axes]):
-                values = self._part(name, place)
-                total.update(values)
-                yield values
+                take(place)
             if known is not None and known != total.hexdigest():
                 raise PackingError(f"{self.dataset.path / name} is not what was written there")
         except PackingError as error:
@@ -259,8 +269,7 @@ class Reader:
     def _table(self, name: str, place: Index) -> np.ndarray:
         """What a table holds at a place; the first time all of it is compared with its checksum."""
         if name not in self._compared:
-            for _ in self.parts(name):
-                pass
+            self.compare(name, lambda *_: None)
             self._compared.add(name)
         return self._part(name, place)
 

@@ -16,7 +16,7 @@ import pytest
 from guarded import Guarded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_sweep import go, like
+from tiny_sweep import go, like, tree
 
 MEMORY, SECONDS = 2**30, 20
 
