@@ -114,7 +114,7 @@ class Folder:
         """
         with self.open(name) as file:
             size = os.fstat(file.fileno()).st_size
-            data = file.read(most + 1) if size <= most else b""
+            data = file.read(size + 1) if size <= most else b""  # memory is taken for what is asked for
         if size > most or len(data) > most:
             raise PackingError(f"{self.path / name} has {max(size, len(data))} bytes; at most {most} make sense")
         return data

@@ -141,7 +141,7 @@ def test_what_is_no_file_among_those_of_a_session(copy, guarded):
 
 @pytest.mark.parametrize("name", ["phi", "kick"])
 def test_status_of_very_many_values(copy, guarded, name):
-    values = np.linspace(0.01, 0.2, 400_000).tolist()
+    values = np.linspace(0.01, 0.2, 200_000).tolist()
     hostile.describe(copy / "results.zarr", description(copy) | {name: values, "replicas": 1})
     clock = time.monotonic()
     (ran,) = guarded(["status", str(copy)], memory=2**30, seconds=15)
