@@ -60,7 +60,7 @@ def _parsed(words: list[str]) -> Any:
     return tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="packing-jax",
-        description="Phase diagrams of packed spheres and of networks under random organization and SGD.\n\n"
+        description="Packed spheres and networks under random organization and SGD.\n\n"
         "packing-jax --version says which version this is.",
         args=words,
     )
