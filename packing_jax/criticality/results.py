@@ -178,8 +178,8 @@ def open_results(directory: str | os.PathLike[str]) -> xr.Dataset:
     """
     sweep = Reader(Path(directory))
     kind = stored_kind(sweep.attributes)
-    _check_words(sweep.attributes)
     try:
+        _check_words(sweep.attributes)
         results = sweep.results(load=("activity",))
         check_results(results)
     except PackingError as error:

@@ -30,6 +30,7 @@ from packing_jax.sweeps.schema import (
     dataset_of,
     description,
     stored_cells,
+    stored_kind,
     stored_steps,
 )
 from packing_jax.untrusted import LARGEST_STORE, check_memory
@@ -149,11 +150,10 @@ class Reader:
     def _check_sizes(self, arrays: Mapping[str, _Stored]) -> None:
         """The axes are those of the description, and everything along the same dim is as long."""
         sizes: dict[str, int] = dict(zip(self.cells.dims, self.cells.shape, strict=True))
-        particles = self.attributes.get("particles")
-        for name, value in (("particle", particles), ("axis", self.attributes.get("dim"))):
-            known = max(value, default=None) if isinstance(value, list) else value
-            if type(known) is int:
-                sizes[name] = known
+        if stored_kind(self.attributes) == "spheres":
+            for name, value in (("particle", self.attributes.get("particles")), ("axis", self.attributes.get("dim"))):
+                known = [one for one in (value if isinstance(value, list) else [value]) if type(one) is int]
+                sizes |= {name: max(known)} if known else {}
         for name, one in arrays.items():
             for dim, size in zip(one.dims, one.shape, strict=True):
                 if sizes.setdefault(dim, size) != size:

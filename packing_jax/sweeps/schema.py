@@ -225,9 +225,9 @@ def description(directory: Path) -> dict[str, Any]:
     found, refused = False, None
     for name in (".zattrs", ".zmetadata"):
         try:
-            value = json.loads(dataset.read(name, _LARGEST_DESCRIPTION))
-            value = value if name == ".zattrs" else value["metadata"][".zattrs"]
+            data = dataset.read(name, _LARGEST_DESCRIPTION)
             found = True
+            value = json.loads(data) if name == ".zattrs" else json.loads(data)["metadata"][".zattrs"]
             if digest_of({name: one for name, one in value.items() if name != "seal"}) == value["seal"]:
                 return _checked(value)
         except PackingError as error:

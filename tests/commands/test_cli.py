@@ -76,7 +76,7 @@ BAD = [
     (RUN, ["--max-walltime=soon"], ["--max-walltime", "'soon'", "HH:MM:SS"]),
     (RUN, ["--max-walltime=-5"], ["--max-walltime"]),
     (RUN, ["--max-walltime=1-30"], ["--max-walltime"]),
-    (["sweep"], ["--resume=nowhere"], ["nowhere has no results.zarr"]),
+    (["sweep"], ["--resume=nowhere"], ["nowhere is not a directory"]),
     (RUN, ["--seed=-1"], ["seed is -1"]),
     (RUN, ["--seed=4294967296"], ["seed is 4294967296"]),
     *[(SWEEP, [f"--phi={text}"], ["--phi", repr(text)]) for text in NEITHER_LIST_NOR_RANGE],
@@ -250,7 +250,7 @@ def test_a_report_of_a_name_that_is_too_long(packing):
 
 @pytest.mark.parametrize("command", [["sweep", "--resume"], ["status"], ["rerun", "--cell=0"]], ids=" ".join)
 def test_going_on_with_nothing(packing, tmp_path, command):
-    one_sentence(packing(*command, "nowhere"), "nowhere has no results.zarr")
+    one_sentence(packing(*command, "nowhere"), "nowhere is not a directory")
     one_sentence(packing(*command, "a" * 260))
     assert not list(tmp_path.iterdir())
 

@@ -21,7 +21,7 @@ from packing_jax.sweeps.manifest import digest
 from packing_jax.sweeps.schema import CODEC, description
 
 MEMORY = 2**30  # beyond what a command has when it begins
-PAST = r"phi 0\.9, kick 0\.3, batch fraction 1, replica 1"
+LAST_CELL = r"phi 0\.9, kick 0\.3, batch fraction 1, replica 1"
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_a_chunk_of_another_cell(copy, capsys):
         place = copy / "results.zarr" / name
         (place / "2.0.0.1.0").write_bytes((place / "2.0.0.0.0").read_bytes())
         if sees:
-            where = f"the finished cell at {PAST} is damaged: .*activity/2.0.0.1.0 is not what was written there"
+            where = f"the finished cell at {LAST_CELL} is damaged: .*activity/2.0.0.1.0 is not what was written there"
             with pytest.raises(PackingError, match=f"{where}; packing-jax sweep --resume .* computes it again"):
                 open_results(copy)
             assert main(["report", str(copy)]) == 2
@@ -258,7 +258,7 @@ def test_positions_are_checked_when_they_are_read(copy, whole):
     (place / "2.0.0.1.0.0").write_bytes((place / "2.0.0.0.0.0").read_bytes())
     right = opened(whole)["positions"]
     xr.testing.assert_equal(results["positions"][2, 0, 0, 0].load(), right[2, 0, 0, 0].drop_attrs())
-    with pytest.raises(PackingError, match=PAST):
+    with pytest.raises(PackingError, match=LAST_CELL):
         results["positions"].load()
 
 
