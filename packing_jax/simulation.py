@@ -17,7 +17,7 @@ from packing_jax.drive.chunk import Observable
 from packing_jax.drive.kind import Kind, Problem, Replicas
 from packing_jax.drive.run import Progress, Result, default_batch, run
 from packing_jax.drive.schedule import check_times, log_times
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, calling, shown
 from packing_jax.spheres.particles import particles_of
 from packing_jax.spheres.start import gather_replicas
 from packing_jax.spheres.system import System
@@ -134,10 +134,13 @@ def simulate(
     Raises:
         PackingError: arguments out of range, positions not finite, or a replica whose moves diverged.
     """
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((system, rule, start))):
+    if _traced(system, rule, key, start):
         raise PackingError(
-            "simulate runs on the host; a derivative goes through packing_jax.derivatives.rollout.rollout"
+            "simulate runs on the host, and its arguments cannot be traced: give keys, one for each replica, as one "
+            "array and not under jax.vmap; a derivative goes through packing_jax.derivatives.rollout.rollout"
         )
+    if not callable(on_progress):
+        raise PackingError(f"on_progress is {shown(on_progress)}; it must be a function of one argument")
     times = log_times(steps) if times is None else check_times(times, steps)
     kind, replicas, batched = prepared(system, rule, key, start, skin)
     if record is None:
@@ -178,6 +181,8 @@ def check_record(record: Any) -> Mapping[str, Observable]:
             '{"far": farthest}'
         )
     for name, one in record.items():
+        if not isinstance(name, str):
+            raise PackingError(f"an observable is called {shown(name)}; its name must be a text")
         if not callable(one):
             raise PackingError(f"the observable {name} is of type {type(one).__name__}; it must be a function")
     return record
@@ -199,7 +204,16 @@ def prepared(system: Any, rule: Any, key: Array, start: Any, skin: float | None 
             f"the system is of type {type(system).__name__}; it must be a packing_jax.System, for several "
             "packing_jax.stack([...]), or an object with the method prepare of packing_jax.drive.kind.Problem"
         )
-    return system.prepare(rule, key, start)
+    with calling(f"prepare of the {type(system).__name__}", "a method as packing_jax.drive.kind.Problem describes"):
+        return system.prepare(rule, key, start)
+
+
+def _traced(*arguments: Any) -> bool:
+    try:
+        leaves = jax.tree.leaves(arguments)
+    except (RecursionError, SystemError) as error:  # the latter is how jax 0.12 passes the former on
+        raise PackingError("an argument is nested too deeply; it must be a tree of some levels") from error
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
 # --- what a trajectory says of itself -------------------------------------------------------------------------

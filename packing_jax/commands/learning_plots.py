@@ -93,6 +93,9 @@ def against_steps(curves: Sequence[Curve], name: str) -> Figure:
     if not drawn:
         raise PackingError(f"{name} is zero at all recorded steps but the first")
     axes.set(xscale="log", yscale="linear" if name in _LINEAR else "log")
+    if name not in _LINEAR and any(len(curve.diverged) for curve in curves):  # the others are to be seen
+        first = max(float(np.nanmax(curve.records[name][:, 0], initial=0.0)) for curve in curves)
+        axes.set(ylim=(None, min(axes.get_ylim()[1], 1e3 * first or np.inf)))
     axes.set(xlabel="Steps", ylabel=_NAMES.get(name, name.replace("_", " ")))
     _end(figure, axes, curves)
     return figure
@@ -185,9 +188,9 @@ def _styled(figure: Figure, axes: Axes, curves: Sequence[Curve]) -> list[tuple[C
     found = []
     for curve in curves:
         at = curve.at[along]
-        other = others.index(tuple(v for n, v in curve.at.items() if n != along))
-        colour = shade.to_rgba(np.log10(at) if logarithmic else at)
-        found.append((curve, {"color": colour, "ls": LINES[other % len(LINES)], "lw": 1.1}))
+        line = LINES[others.index(tuple(v for n, v in curve.at.items() if n != along)) % len(LINES)]
+        colour: Any = shade.to_rgba(np.asarray(np.log10(at) if logarithmic else at))
+        found.append((curve, {"color": colour, "ls": line, "lw": 1.1}))
     return found
 
 

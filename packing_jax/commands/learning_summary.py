@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -85,7 +86,9 @@ def _curves(root: Path, axes: dict[str, tuple[float | int, ...]], attributes: di
     names = [name for name in axes if name != "replica"]
     times = results["time"].values.astype(float)
     records = [
-        name for name, one in results.data_vars.items() if "time" in one.dims and name != "snapshots" and one.ndim > 1
+        str(name)
+        for name, one in results.data_vars.items()
+        if "time" in one.dims and name != "snapshots" and one.ndim > 1
     ]
     check_memory(sum(results[name].nbytes for name in records))
     arrays = {name: results[name].transpose(*names, "replica", "time", ...).values.astype(float) for name in records}
@@ -219,7 +222,10 @@ def format_summary(summary: dict[str, Any]) -> str:
     what = "medians over replicas at the last step"
     if any(key == "activity_mean" for key, _ in shown):
         what += "; activity: mean over the last quarter, absorbed ones counting 0"
-    return "\n".join([*lines, "", f"({what})", *(f"- {note}" for note in summary["notes"])])
+    lines += ["", *textwrap.wrap(f"({what})", _WIDTH)]
+    for note in summary["notes"]:
+        lines += textwrap.wrap(note, _WIDTH, initial_indent="- ", subsequent_indent="  ")
+    return "\n".join(lines)
 
 
 def _short(name: str) -> str:

@@ -5,6 +5,7 @@ sentence; 3 stopped by --max-walltime with cells left; 4 done, but some cells fa
 line says how many cells are done, failed and missing.
 """
 
+import io
 import os
 import shlex
 import sys
@@ -68,6 +69,9 @@ def _parsed(words: list[str]) -> Any:
 def main(args: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     words = sys.argv[1:] if args is None else args
+    for stream in (sys.stdout, sys.stderr):  # a name on the disk, or a letter, that the terminal's encoding lacks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if words == ["--version"]:
         print(f"packing-jax {__version__}")
         return 0

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, calling, is_real, real_numbers, shown
 from packing_jax.estimate import Estimate
 from packing_jax.spheres.start import check_key
 
@@ -36,16 +36,21 @@ def common_random_numbers(measure: Callable[[Array, Array], Any], at: float, wid
     Raises:
         PackingError: arguments out of range, or a measure of another shape.
     """
-    if not (np.isfinite(width) and width > 0):
-        raise PackingError(f"the width is {width}; it must be a finite positive number")
+    if not (is_real(width) and np.isfinite(width) and width > 0):
+        raise PackingError(f"the width is {shown(width)}; it must be a finite positive number")
+    if not (is_real(at) and np.isfinite(at)):
+        raise PackingError(f"the value is {shown(at)}; it must be a finite number")
     check_key(keys)
     if keys.ndim != 1 or len(keys) < 2:
         raise PackingError(f"keys of shape {keys.shape}; at least 2 runs are needed for an error")
     ends = []
     for sign in (1.0, -1.0):
-        values = np.asarray(measure(jnp.full(len(keys), at + sign * width), keys), np.float64)
+        with calling("the measure", "a function of values and keys that returns one number for each"):
+            values = real_numbers(measure(jnp.full(len(keys), at + sign * width), keys))
+        if values is None:
+            raise PackingError("the measure returned no array of real numbers; it must return one number for each run")
         if values.shape != keys.shape:
             raise PackingError(f"the measure returned shape {values.shape} for {len(keys)} runs; it must be one each")
-        ends.append(values)
+        ends.append(values.astype(np.float64))
     slopes = (ends[0] - ends[1]) / (2.0 * width)
     return Estimate(float(np.mean(slopes)), float(np.std(slopes, ddof=1) / np.sqrt(len(keys))))

@@ -38,7 +38,8 @@ import numpy as np
 from jax import Array
 
 from packing_jax.derivatives.segment import Carry, Run, refusing
-from packing_jax.errors import PackingError
+from packing_jax.drive.schedule import check_steps
+from packing_jax.errors import PackingError, is_whole, shown
 from packing_jax.spheres import neighbors as nb
 from packing_jax.spheres import tuning
 from packing_jax.spheres.fixed_point import Followed, reals, with_derivative
@@ -46,9 +47,9 @@ from packing_jax.spheres.geometry import to_fixed, to_positions
 from packing_jax.spheres.neighbors import Plan, plan_for
 from packing_jax.spheres.potential import Overlap
 from packing_jax.spheres.rules import Rule
-from packing_jax.spheres.rules.base import check_rule
-from packing_jax.spheres.start import check_key, gather_replicas, random_start
-from packing_jax.spheres.system import Leaf, System
+from packing_jax.spheres.rules.base import check_kick_of, check_rule, first_state
+from packing_jax.spheres.start import check_key, check_start, gather_replicas, random_start, threefry
+from packing_jax.spheres.system import Leaf, System, check_system
 from packing_jax.trees import pytree
 
 
@@ -150,13 +151,14 @@ def rollout(
         PackingError: an argument out of range, an optimizer without a derivative at a zero gradient, or a derivative
             in the batch fraction or of a derivative asked for.
     """
-    if not (isinstance(steps, (int, np.integer)) and steps >= 0):
-        raise PackingError(f"{steps} steps; it must be a whole number, not negative and not traced")
+    check_steps(steps)
     steps = int(steps)
     _check_one(system, rule, key, start)
     every = segment_length(steps, system, rule) if checkpoint_every is None else checkpoint_every
-    if not (isinstance(every, (int, np.integer)) and 1 <= every <= max(steps, 1)):
-        raise PackingError(f"a checkpoint every {every} steps; it must be a whole number from 1 to the steps, {steps}")
+    if not (is_whole(every) and 1 <= every <= max(steps, 1)):
+        raise PackingError(
+            f"a checkpoint every {shown(every)} steps; it must be a whole number from 1 to the steps, {steps}"
+        )
     if plan is None:
         if any(map(_traced, (system.box, system.diameters, system.unit))):
             raise PackingError(
@@ -167,7 +169,7 @@ def rollout(
             plan = plan_for(system, tuning.first_skin(system.dim))
     rule.check_derivative()
     rule = _without_choices(rule)
-    return _roll(plan, int(every), steps, system, rule, key, None if start is None else jnp.asarray(start))
+    return _roll(plan, int(every), steps, system, rule, threefry(key), None if start is None else jnp.asarray(start))
 
 
 def rollout_plan(system: System, rule: Rule, steps: int, key: Array, start: Array | np.ndarray | None = None) -> Plan:
@@ -192,7 +194,7 @@ def rollout_plan(system: System, rule: Rule, steps: int, key: Array, start: Arra
 def segment_length(steps: int, system: System, rule: Rule) -> int:
     """The ``checkpoint_every`` of a rollout that is given none: all steps where keeping them takes up to 3 GiB."""
     fixed = jax.ShapeDtypeStruct((system.dim, system.particles), np.dtype(f"int{8 * system.box.dtype.itemsize}"))
-    state = jax.tree.leaves(jax.eval_shape(lambda x: rule.init(system, x), fixed))
+    state = jax.tree.leaves(jax.eval_shape(lambda x: first_state(rule, system, x), fixed))
     step = 2 * fixed.size * fixed.dtype.itemsize + sum(leaf.size * leaf.dtype.itemsize for leaf in state)
     return max(1, steps if steps * step <= _ROOM else min(steps, max(_SHORTEST, math.isqrt(steps))))
 
@@ -205,17 +207,19 @@ def _traced(leaf: Any) -> bool:
 
 
 def _check_one(system: System, rule: Rule, key: Array, start: Any) -> None:
+    check_system(system)
     check_rule(rule)
     check_key(key)
     shapes = [np.shape(system.box), np.shape(key)] + [np.shape(leaf) for leaf in jax.tree.leaves(rule)]
     if any(shapes):
         raise PackingError("a rollout is of one system, with one key and one number for each hyperparameter")
+    check_kick_of(rule, system)
     if start is None:
         return
+    if not _traced(start):
+        check_start(start, system)
     if np.shape(start) != (system.particles, system.dim):
         raise PackingError(f"the start has shape {np.shape(start)}; it must be {(system.particles, system.dim)}")
-    if not _traced(start) and not np.all(np.isfinite(np.asarray(start))):
-        raise PackingError("start coordinates are NaN or infinite; all must be finite")
 
 
 def _without_choices(rule: Any) -> Any:
@@ -246,7 +250,7 @@ def _roll(plan: Plan, every: int, steps: int, system: System, rule: Any, key: Ar
         start = start.astype(dtype)
         fixed = to_fixed(*jax.lax.stop_gradient((start, box)))
         real = (start / box).T
-    noise_key = jax.random.key_data(jax.random.fold_in(key, 1))[:2]
+    noise_key = jax.random.key_data(jax.random.fold_in(key, 1))
 
     tags = nb.cell_order(plan, fixed)
     places = jnp.zeros_like(tags).at[tags].set(jnp.arange(len(tags), dtype=tags.dtype), unique_indices=True)
@@ -258,7 +262,7 @@ def _roll(plan: Plan, every: int, steps: int, system: System, rule: Any, key: Ar
     first = Carry(
         fixed=fixed[:, tags],
         real=real[:, tags],
-        state=jax.tree.map(jnp.asarray, rule.init(system, followed)),
+        state=first_state(rule, system, followed),
         going=yes,
         failed=~yes,
         absorbed_at=zero - 1,

@@ -28,7 +28,7 @@ from packing_jax.spheres import noise
 from packing_jax.spheres.fixed_point import Followed, reals
 from packing_jax.spheres.geometry import take
 from packing_jax.spheres.neighbors import Plan
-from packing_jax.spheres.rules.base import Info
+from packing_jax.spheres.rules.base import Info, stepped
 from packing_jax.spheres.system import Leaf, System
 from packing_jax.trees import pytree
 
@@ -144,8 +144,7 @@ def _forward(varied: Varied, constant: _Constant) -> tuple[tuple[Array, Any, Car
         listed = run.listed(system, carry.fixed, listed, unmade, going)
 
         def move_all() -> tuple[Array, Any, Info]:
-            moved: tuple[Array, Any, Info] = rule.step(words, system, carry.fixed, listed, carry.state)
-            return moved
+            return stepped(rule, words, system, carry.fixed, listed, carry.state)
 
         nothing, _, idle = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(move_all))
         move, state, info = jax.lax.cond(going, move_all, lambda: (nothing, carry.state, idle))
@@ -254,7 +253,7 @@ def _step(
         rule, system = jax.tree.unflatten(tree, there)
         real, state = _with_floats(before, handed, before)
         at = Followed(kept.fixed, real, rule.reciprocal, kept.sums)
-        displacement, state, _ = rule.step(words, system, at, rows, state)
+        displacement, state, _ = stepped(rule, words, system, at, rows, state)
         return _floats((real + displacement, jax.tree.map(jnp.asarray, state)))
 
     return move, ([leaves[place] for place in asked], _floats(before))

@@ -19,7 +19,8 @@ from packing_jax.devices import local_devices
 from packing_jax.drive.batch import Batch, pick
 from packing_jax.drive.chunk import Observable, Record, State, chunk
 from packing_jax.drive.kind import AXES, Kind, Pace, Replicas, types_of
-from packing_jax.errors import PackingError, in_one_line
+from packing_jax.drive.schedule import STEP_LIMIT
+from packing_jax.errors import PackingError, calling, is_whole, shown
 
 #: Gives the states of all replicas under way, each as :class:`Result` has it.
 Snapshot = Callable[[], dict[int, State]]
@@ -98,9 +99,9 @@ def run(
     Raises:
         PackingError: no replicas, a batch or chunk of less than 1, an observable that cannot be measured.
     """
-    _check_pace(batch, chunk_steps)
     if not len(replicas.key):
         raise PackingError("there are no replicas: the replica axis has length 0, and at least 1 is needed")
+    _check_pace(batch, chunk_steps)
     results = _results(
         kind, replicas, times, record, batch, chunk_steps, on_progress, restore, on_chunk, stops, on_stop
     )
@@ -130,7 +131,7 @@ def _results(
     width = default_batch(kind, replicas) if batch is None else batch
     group = Batch(kind, replicas, width, lambda who: begin(kind, who, times, record), restore)
     observe = tuple(record.items())
-    pace = chunk_steps or 16
+    pace = min(chunk_steps or 16, STEP_LIMIT)
     while True:
         group.visit(stops, on_stop)
         clock, most = time.perf_counter(), min(pace, group.until(stops))
@@ -190,8 +191,7 @@ def begin(kind: Kind, replicas: Replicas, times: np.ndarray, record: Mapping[str
     count = len(replicas.key)
 
     def empty(shape: jax.ShapeDtypeStruct) -> Array:
-        blank = jnp.nan if jnp.issubdtype(shape.dtype, jnp.floating) else 0
-        return jnp.full((count, len(times), *shape.shape[1:]), blank, dtype=shape.dtype)
+        return jnp.zeros((count, len(times), *shape.shape[1:]), dtype=shape.dtype)
 
     zero = jnp.zeros(count, jnp.int32)
     return State(
@@ -208,15 +208,9 @@ def begin(kind: Kind, replicas: Replicas, times: np.ndarray, record: Mapping[str
 
 def _tried(name: str, observable: Observable, seen: Any) -> Any:
     """What an observable returns when jax traces it."""
-    try:
+    right = "a function of one configuration, in jax.numpy, that returns a number or an array of fixed shape"
+    with calling(f"the observable {name}", right):
         found = observable(seen)
-    except PackingError:
-        raise
-    except Exception as error:
-        raise PackingError(
-            f"the observable {name} fails: {in_one_line(error)}; it must be a function of one configuration, "
-            "in jax.numpy, that returns a number or an array of fixed shape"
-        ) from error
     if not isinstance(found, (Array, np.ndarray, np.generic, bool, int, float)):
         raise PackingError(
             f"the observable {name} returns an object of type {type(found).__name__}; it must return a number or an "
@@ -260,19 +254,19 @@ def _next_pace(pace: int, seconds: float) -> int:
 
 def _check_pace(batch: int | None, chunk_steps: int | None) -> None:
     for name, value in (("batch", batch), ("chunk_steps", chunk_steps)):
-        if value is not None and not isinstance(value, (int, np.integer)):
-            raise PackingError(f"{name} is {value!r}; it must be a whole number")
+        if value is not None and not is_whole(value):
+            raise PackingError(f"{name} is {shown(value)}; it must be a whole number")
     if batch is not None and batch < 1:
-        raise PackingError(f"a batch of {batch} replicas; at least 1 must move at a time")
+        raise PackingError(f"a batch of {shown(batch)} replicas; at least 1 must move at a time")
     if chunk_steps is not None and chunk_steps < 1:
-        raise PackingError(f"chunks of {chunk_steps} steps; at least 1 is needed")
+        raise PackingError(f"chunks of {shown(chunk_steps)} steps; at least 1 is needed")
 
 
 def _result(kind: Kind, one: State, replica: Replicas, reason: str) -> Result:
     if one.failed:
         reason = f"diverged at step {one.step}: {kind.divergence}"
     return Result(
-        records={name: np.asarray(values) for name, values in one.records.items()},
+        records={name: _measured(values, one, ended=not reason) for name, values in one.records.items()},
         final=kind.final(replica, one.place),
         absorbed_at=int(one.absorbed_at),
         steps=int(one.step),
@@ -280,3 +274,14 @@ def _result(kind: Kind, one: State, replica: Replicas, reason: str) -> Result:
         reason=reason,
         state=one,
     )
+
+
+def _measured(values: Any, one: State, ended: bool) -> np.ndarray:
+    """A record, NaN where a replica that failed did not come to. On the devices 0 stands there, which is no error.
+
+    ``jax_debug_nans`` makes one of a NaN.
+    """
+    array = np.array(values)
+    if not ended and np.issubdtype(array.dtype, np.inexact):
+        array[int(one.cursor) :] = np.nan
+    return array

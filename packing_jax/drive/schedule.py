@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, is_whole, real_numbers, shown
 
 STEP_LIMIT = 2**31 - 2**20
+_MOST_TIMES = 10**6
 
 
 def linear_times(steps: int, every: int) -> np.ndarray:
@@ -13,9 +14,11 @@ def linear_times(steps: int, every: int) -> np.ndarray:
     Raises:
         PackingError: steps that are no whole number, or an interval not between 1 and the steps.
     """
-    _check_steps(steps)
-    if not 1 <= every <= max(steps, 1):
-        raise PackingError(f"recording every {every} steps; it must be between 1 and the number of steps, {steps}")
+    check_steps(steps)
+    if not (is_whole(every) and 1 <= every <= max(steps, 1)):
+        raise PackingError(
+            f"recording every {shown(every)} steps; it must be a whole number from 1 to the number of steps, {steps}"
+        )
     return np.union1d(np.arange(0, steps + 1, every), [0, steps]).astype(np.int32)
 
 
@@ -23,23 +26,31 @@ def log_times(steps: int, count: int = 60) -> np.ndarray:
     """0, 1 and about ``count`` logarithmically spaced steps up to the last.
 
     Raises:
-        PackingError: steps that are no whole number from 0 on.
+        PackingError: steps that are no whole number from 0 on, or a count that is none or above a million.
     """
-    _check_steps(steps)
+    check_steps(steps)
+    if not (is_whole(count) and 0 <= count <= _MOST_TIMES):
+        raise PackingError(f"{shown(count)} logarithmic times; it must be a whole number from 0 to {_MOST_TIMES}")
     return np.union1d(np.rint(np.geomspace(1, max(steps, 1), count)), [0, steps])[: steps + 1].astype(np.int32)
 
 
-def _check_steps(steps: int) -> None:
-    if not (isinstance(steps, (int, np.integer)) and 0 <= steps <= STEP_LIMIT):
-        raise PackingError(f"{steps} steps; it must be a whole number from 0 to {STEP_LIMIT}")
+def check_steps(steps: int) -> None:
+    """Raise unless ``steps`` is a number of moves that can be counted."""
+    if not (is_whole(steps) and 0 <= steps <= STEP_LIMIT):
+        raise PackingError(f"{shown(steps)} steps; it must be a whole number from 0 to {STEP_LIMIT}")
 
 
 def check_times(times: np.ndarray, steps: int) -> np.ndarray:
     """Record times: whole steps, strictly increasing, ending at the last step."""
-    _check_steps(steps)
-    array = np.asarray(times)
-    if array.ndim != 1 or not len(array) or not np.all(array == np.rint(array)) or np.any(np.diff(array) <= 0):
+    check_steps(steps)
+    array = real_numbers(times)
+    if array is None or array.ndim != 1 or not len(array):
+        raise PackingError("the times to record at are no list of steps; they must be whole steps in increasing order")
+    array = array.astype(np.float64)  # differences of unsigned ones would wrap; whole numbers up to any step are exact
+    if not np.all(np.isfinite(array)) or np.any(array != np.rint(array)) or np.any(np.diff(array) <= 0):
         raise PackingError("the times to record at must be whole steps in increasing order")
     if array[0] < 0 or array[-1] != steps:
-        raise PackingError(f"the times to record at run from {array[0]} to {array[-1]}; they must end at step {steps}")
+        raise PackingError(
+            f"the times to record at run from {array[0]:.0f} to {array[-1]:.0f}; they must end at step {steps}"
+        )
     return array.astype(np.int32)

@@ -3,13 +3,16 @@
 import difflib
 
 from packing_jax.errors import PackingError
-from packing_jax.figures import anomalous_diffusion, capacity, currents
+from packing_jax.figures import anomalous_diffusion, capacity, currents, equipartition, modified_loss, oscillations
 from packing_jax.figures.figure import Figure
 
 FIGURES: dict[str, Figure] = {
     figure.name: figure
     for figure in (
+        oscillations.FIGURE,
+        equipartition.FIGURE,
         currents.FIGURE,
+        modified_loss.FIGURE,
         anomalous_diffusion.FIGURE,
         capacity.FIGURE,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from packing_jax.figures.catalogue import FIGURES
 from packing_jax.sweeps.progress import Stop
 
+_COMMAND = (sys.executable, "-m", "packing_jax.commands.main")
 _LOOK = 0.2  # seconds between two looks at whether to stop
 
 
@@ -79,7 +80,7 @@ def _child(
     arguments = ["reproduce", name, *words, "--out", str(out), "--log", "json"]
     arguments += ["--resume"] if resume and out.exists() else []
     process = subprocess.Popen(
-        [sys.executable, "-m", "packing_jax.commands.main", *arguments],
+        [*_COMMAND, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -22,18 +22,21 @@ from jax import Array
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, calling, is_real, is_whole, real_numbers, shown
+from packing_jax.landscape.curvature import largest_eigenvalues
 from packing_jax.observables.periodic import wrapped
 from packing_jax.spheres.energy import total_energy
 from packing_jax.spheres.geometry import minimum_image, wrap
 from packing_jax.spheres.potential import Overlap
-from packing_jax.spheres.system import System
+from packing_jax.spheres.system import System, check_system
 
 #: Largest net force on a particle at a minimum, dimensionless.
 FORCE_BALANCE = 1e-12
 
 #: Rows hold pairs up to sigma_ij, or the energy's reach, plus this many mean diameters.
 SKIN = 0.3
+
+_LANCZOS = 60  # iterations, which find a direction in which the energy falls steeply
 
 
 # --- FIRE and L-BFGS as optax transformations -----------------------------------------------------------------
@@ -65,9 +68,9 @@ def fire(time_step: float = 0.1, largest_time_step: float = 0.5) -> optax.Gradie
 
     Source: Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006); Guenole et al., Comput. Mater. Sci. 175, 109584 (2020).
     """
-    if not 0 < time_step <= largest_time_step:
+    if not (is_real(time_step) and is_real(largest_time_step) and 0 < time_step <= largest_time_step < np.inf):
         raise PackingError(
-            f"FIRE's time step is {time_step} and may grow to {largest_time_step}; "
+            f"FIRE's time step is {shown(time_step)} and may grow to {shown(largest_time_step)}; "
             "both must be positive and the second the larger"
         )
     delay, grow, shrink, start, decay = 20, 1.1, 0.5, 0.25, 0.99  # the published constants
@@ -219,7 +222,13 @@ def _descend(
 
     def body(carry: Any) -> Any:
         y, state, value, gradient, step, _ = carry
-        move, new_state = update(gradient, state, y, value=value, grad=gradient, value_fn=energy)
+        with calling("the optimizer", "an optax transformation whose update takes a gradient, a state and parameters"):
+            move, new_state = update(gradient, state, y, value=value, grad=gradient, value_fn=energy)
+        if jnp.shape(move) != y.shape or jnp.result_type(move) != y.dtype:
+            raise PackingError(
+                f"the optimizer's update has the shape {jnp.shape(move)} and the type {jnp.result_type(move)}; it must "
+                f"have those of the positions, {y.shape} and {y.dtype}"
+            )
         # one move is shorter than half the skin, so that at least one is made with fresh rows
         length = largest(move)
         move = move * jnp.minimum(1.0, 0.45 * SKIN / jnp.where(length > 0, length, 1.0))
@@ -262,12 +271,14 @@ def minimise(
 
     Raises:
         PackingError: a system that is not float64 or not single, a linear energy, positions of the wrong shape or not
-            finite, a force or number of steps that is not positive.
+            finite, a force or number of steps that is not positive; a start whose forces balance at no minimum, such
+            as particles at one point.
     """
-    _check(system, positions, force, steps)
+    _check(system, positions, optimizer, force, steps, floor)
     unit = system.unit
     y = jnp.asarray(positions, dtype=np.float64) / unit
-    state = optimizer.init(y)
+    with calling("the optimizer", "an optax transformation whose init takes parameters"):
+        state = optimizer.init(y)
     step, tolerance = jnp.asarray(0, jnp.int32), jnp.asarray(force, np.float64)
     lowest = jnp.asarray(floor * system.particles, np.float64)
     while True:
@@ -277,6 +288,8 @@ def minimise(
         )
         if not bool(stale):
             break
+    if residual <= tolerance and value > lowest:
+        _check_bottom(system, y, rows, int(step))
     return Minimum(
         system=system,
         positions=wrap(y * unit, system.box),
@@ -288,7 +301,31 @@ def minimise(
     )
 
 
-def _check(system: System, positions: Any, force: float, steps: int) -> None:
+def _check_bottom(system: System, y: Array, rows: Array, steps: int) -> None:
+    """Refuse what balances only by symmetry: particles at one point, or a start at a maximum or a saddle."""
+    delta = minimum_image((y[:, None] - y[rows]) * system.unit, system.box)
+    at_one_point = jnp.all(delta == 0, axis=-1) & (rows != jnp.arange(len(y), dtype=rows.dtype)[:, None])
+    if bool(jnp.any(at_one_point)):
+        first = int(jnp.argmax(jnp.any(at_one_point, axis=1)))
+        raise PackingError(
+            f"particle {first} and another one are at the same point, where the energy has a maximum and no direction "
+            "to part in: move them apart by a little"
+        )
+    if steps:
+        return
+    energy, most = energy_function(system, rows), min(_LANCZOS, y.size)
+    curvatures = -largest_eigenvalues(lambda x: -energy(x), y, jax.random.key(0), most, most).values
+    if bool(jnp.nanmin(curvatures) < -1e-6 * jnp.nanmax(jnp.abs(curvatures))):
+        raise PackingError(
+            "the forces balance where the minimisation begins, but the energy falls to both sides along some direction "
+            "(a maximum or a saddle): move the particles a little"
+        )
+
+
+def _check(system: System, positions: Any, optimizer: Any, force: float, steps: int, floor: float) -> None:
+    check_system(system)
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise PackingError(f"the optimizer is {shown(optimizer)}; it must be an optax one, such as optax.lbfgs()")
     if system.box.ndim:
         raise PackingError("this is a stack of systems; minimise them one at a time")
     if system.box.dtype != np.float64:
@@ -298,7 +335,14 @@ def _check(system: System, positions: Any, force: float, steps: int) -> None:
         )
     check_differentiable_force(system)
     shape = (system.particles, system.dim)
-    if positions.shape != shape or not bool(np.all(np.isfinite(np.asarray(positions)))):
-        raise PackingError(f"positions of shape {positions.shape}; they must be {shape} and finite")
-    if not force > 0 or not steps >= 1:
-        raise PackingError(f"force = {force} and steps = {steps}; both must be positive")
+    array = real_numbers(positions)
+    if array is None:
+        raise PackingError(f"the positions are {shown(positions)}; they must be an array of real numbers")
+    if array.shape != shape or not bool(np.all(np.isfinite(array))):
+        raise PackingError(f"positions of shape {array.shape}; they must be {shape} and finite")
+    if not (is_real(force) and 0 < force < np.inf and is_whole(steps) and 1 <= steps < 2**31):
+        raise PackingError(
+            f"force = {shown(force)} and steps = {shown(steps)}; both must be positive, and the steps a whole number"
+        )
+    if not (is_real(floor) and np.isfinite(floor)):
+        raise PackingError(f"the floor of the energy is {shown(floor)}; it must be a finite number")

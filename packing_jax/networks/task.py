@@ -196,6 +196,7 @@ class Task:
                 f"{_outputs(objective, one.start, data)}the loss has shape {getattr(shape, 'shape', None)} for "
                 f"{samples} samples; it must be one number for each"
             )
+        _check_step(one.rule, objective, one.start, data, samples)
         loss: Any = self.loss
         if isinstance(loss, Checking):
             loss.check(jax.eval_shape(objective.apply, one.start, data.inputs).shape, data.targets)
@@ -294,6 +295,24 @@ def _check_rule(rule: Any) -> None:
         meant = f"it is of type {type(rule).__name__}; give one of packing_jax.networks.rules, or an object of a class "
         meant += "of WeightRule"
     raise PackingError(f"the rule is no rule of weights: {meant}")
+
+
+def _check_step(rule: WeightRule, objective: Objective, weights: Any, data: Data, samples: int) -> None:
+    """Refuse a rule whose step fails on the task, before anything is compiled."""
+
+    def step(weights: Any, inputs: Any, targets: Any) -> Any:
+        if rule.batch is not None:
+            some = jnp.zeros(rule.batch.size, jnp.int32)
+            inputs, targets = jax.tree.map(lambda leaf: leaf[some], (inputs, targets))
+        key = jnp.zeros(2, jnp.uint32)
+        return rule.step(key, objective, (inputs, targets), samples, weights, rule.init(weights))
+
+    try:
+        jax.eval_shape(step, weights, data.inputs, data.targets)
+    except PackingError:
+        raise
+    except Exception as error:
+        raise PackingError(f"the rule {type(rule).__name__} fails on the task: {in_one_line(error)}") from error
 
 
 def _check_key(name: str, key: Any) -> None:

@@ -5,8 +5,8 @@ import scipy
 from jax import Array
 from numpy.typing import NDArray
 
-from packing_jax.errors import PackingError
-from packing_jax.spheres.geometry import check_dim, minimum_image
+from packing_jax.errors import PackingError, real_numbers, shown
+from packing_jax.spheres.geometry import check_dim, check_side, minimum_image
 
 Float = NDArray[np.float64]
 
@@ -17,12 +17,14 @@ def wrapped(positions: np.ndarray | Array, box: float) -> Float:
     Raises:
         PackingError: not an array of finite positions, or a box side that is not positive.
     """
-    array = np.asarray(positions, dtype=np.float64)
+    array = real_numbers(positions)
+    if array is None:
+        raise PackingError(f"the positions are {shown(positions)}; they must be an array of real numbers")
+    array = array.astype(np.float64)
     if array.ndim < 2 or array.shape[-2] < 1:
         raise PackingError(f"positions have shape {array.shape}; they must end in particles by dimension")
     check_dim(array.shape[-1])
-    if not (np.isfinite(box) and box > 0):
-        raise PackingError(f"the box side is {box}; it must be a positive number")
+    check_side(box)
     if not np.all(np.isfinite(array)):
         raise PackingError(f"{int(np.sum(~np.isfinite(array)))} coordinates are NaN or infinite; all must be finite")
     array = np.mod(array, box)

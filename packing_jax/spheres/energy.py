@@ -10,10 +10,11 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from packing_jax.errors import PackingError, shown
 from packing_jax.spheres.fixed_point import Followed, known_length, seen_from, with_derivative
 from packing_jax.spheres.geometry import Placed, minimum_image, separation, sum_of_squares, take
 from packing_jax.spheres.potential import PairEnergy
-from packing_jax.spheres.system import System
+from packing_jax.spheres.system import System, check_system
 
 # --- pairs along neighbour rows -------------------------------------------------------------------------------
 
@@ -140,6 +141,17 @@ def _total_energy_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tu
     return energy, along_system + along_positions
 
 
+def _check_places(system: Any, positions: Any) -> None:
+    check_system(system)
+    if not isinstance(positions, (Array, np.ndarray)) or not jnp.issubdtype(positions.dtype, jnp.floating):
+        raise PackingError(f"the positions are {shown(positions)}; they must be an array of real numbers")
+    if positions.shape != (system.particles, system.dim):
+        raise PackingError(
+            f"the positions have shape {positions.shape}; it must be {(system.particles, system.dim)}, particles by "
+            "dimension"
+        )
+
+
 def total_energy(
     system: System, positions: Float[Array, "n dim"], rows: Int[Array, "n k"] | None = None
 ) -> Float[Array, ""]:
@@ -153,8 +165,15 @@ def total_energy(
     Returns:
         The energy, a scalar in the unit of the box side (a0 is a length: half the mean diameter by default).
 
+    Raises:
+        PackingError: no system, positions that are not real or of another shape, rows that are none.
+
     The derivative rule sums each particle's own row, so gradients and Hessian-vector products (``jvp`` of ``grad``)
     gather and never scatter. Two particles at the same point exert no force on each other; everything stays finite.
     """
+    _check_places(system, positions)
     rows = all_pairs_rows(system.particles) if rows is None else rows
+    known = isinstance(rows, (Array, np.ndarray)) and rows.ndim == 2 and len(rows) == system.particles
+    if not known or not jnp.issubdtype(rows.dtype, jnp.integer):
+        raise PackingError(f"the rows are {shown(rows)}; they must be integers, ({system.particles}, K)")
     return _total_energy(system, positions, rows)

@@ -21,18 +21,35 @@ from jax import Array
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Float, Int
 
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, is_real, is_whole, real_numbers, shown
 from packing_jax.trees import pytree
 
 MAX_DIM = 6
+MOST_PARTICLES = 10**8  # 32-bit indices
 
 _Real = TypeVar("_Real", Array, np.ndarray)  # on the device, or on the host in float64 whatever jax's precision
 
 
 def check_dim(dim: int) -> None:
     """Raise unless ``dim`` is an integer from 1 to 6."""
-    if not isinstance(dim, (int, np.integer)) or not 1 <= dim <= MAX_DIM:
-        raise PackingError(f"the dimension is {dim!r}; it must be a whole number from 1 to {MAX_DIM}")
+    if not is_whole(dim) or not 1 <= dim <= MAX_DIM:
+        raise PackingError(f"the dimension is {shown(dim)}; it must be a whole number from 1 to {MAX_DIM}")
+
+
+def check_particles(particles: Any, least: int = 2) -> None:
+    """Raise unless ``particles`` is a number of particles that can meet, of which 2 are needed, and be indexed."""
+    if not is_whole(particles):
+        raise PackingError(f"the number of particles is {shown(particles)}; it must be a whole number")
+    if particles < least:
+        raise PackingError(f"{shown(particles)} particles; at least {least} are needed{' for a pair' * (least > 1)}")
+    if particles > MOST_PARTICLES:
+        raise PackingError(f"{shown(particles)} particles; at most {MOST_PARTICLES} can be indexed")
+
+
+def check_side(box: Any) -> None:
+    """Raise unless ``box`` is a positive number."""
+    if not (is_real(box) and np.isfinite(box) and box > 0):
+        raise PackingError(f"the box side is {shown(box)}; it must be a positive number")
 
 
 # --- fixed-point coordinates ----------------------------------------------------------------------------------
@@ -251,10 +268,26 @@ def ball_volume(dim: int) -> float:
 def packing_fraction(
     diameters: Array | np.ndarray | float, particles: int, dim: int, box: Array | np.ndarray | float = 1.0
 ) -> Array | np.ndarray | np.floating | float:
-    """phi = v_d sum_i (sigma_i/2)^d / box^d; a scalar diameter counts for every particle."""
+    """phi = v_d sum_i (sigma_i/2)^d / box^d; a scalar diameter counts for every particle.
+
+    Raises:
+        PackingError: a number of particles, diameters or a box that are none.
+    """
+    check_particles(particles, least=1)
+    diameters, box = _lengths("the diameters", diameters), _lengths("the box side", box)
     powers = diameters**dim
     mean_power = powers.mean(axis=-1) if isinstance(powers, (Array, np.ndarray)) and powers.ndim else powers
     return ball_volume(dim) * particles * mean_power / (2.0 * box) ** dim
+
+
+def _lengths(name: str, values: Any) -> Any:
+    """Positive numbers; those on a device are of a system, which is checked, or traced."""
+    if isinstance(values, Array):
+        return values
+    known = real_numbers(values)
+    if known is None or not np.all(np.isfinite(known) & (known > 0)):
+        raise PackingError(f"{name}: {shown(values)}; what is needed are positive numbers")
+    return known if isinstance(values, (list, tuple)) else values
 
 
 def scale_to_phi(sizes: np.ndarray | float, phi: float, particles: int, dim: int, box: float = 1.0) -> np.ndarray:
@@ -268,8 +301,12 @@ def scale_to_phi(sizes: np.ndarray | float, phi: float, particles: int, dim: int
 def mixture_1_to_1_4(particles: int) -> np.ndarray:
     """Relative sizes of the standard two-dimensional glass former: half of the particles 1, half 1.4.
 
+    Raises:
+        PackingError: no number of particles.
+
     Source: O'Hern et al., Phys. Rev. E 68, 011306 (2003).
     """
+    check_particles(particles, least=1)
     sizes = np.ones(particles)
     sizes[particles // 2 :] = 1.4
     return sizes

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from packing_jax.errors import PackingError, is_real
+from packing_jax.errors import PackingError, is_real, shown
 from packing_jax.spheres.geometry import float_of, separation, take, windows
 from packing_jax.spheres.system import Leaf, System
 from packing_jax.trees import pytree
@@ -75,7 +75,8 @@ def plan_for(system: System, skin: float) -> Plan:
         PackingError: the skin is not positive.
     """
     if not (is_real(skin) and 0 < skin < math.inf):
-        raise PackingError(f"the neighbour skin is {skin} mean diameters; it must be positive")
+        raise PackingError(f"the neighbour skin is {shown(skin)} mean diameters; it must be positive")
+    skin = skin if isinstance(skin, (int, float)) else float(skin)  # a constant of compiled programs must have a hash
     dim, n = system.dim, system.particles
     unit = float(np.max(np.asarray(system.unit / system.box)))
     largest = float(np.max(np.asarray(system.diameters) / np.asarray(_like(system.box, system.diameters))))

@@ -28,6 +28,7 @@ from packing_jax.spheres.configuration import Configuration
 from packing_jax.spheres.geometry import Placed, add_at, crossings, take, to_positions
 from packing_jax.spheres.neighbors import Plan
 from packing_jax.spheres.rules import Rule
+from packing_jax.spheres.rules.base import first_state, stepped
 from packing_jax.spheres.system import System
 from packing_jax.spheres.tuning import Needs
 
@@ -64,7 +65,7 @@ class Particles:
         """Particles in their original order, none of which has crossed the boundary."""
         count, dim, n = replicas.start.shape
         tags = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (count, n))
-        rule = jax.vmap(lambda rule, system, x: rule.init(system, x))(replicas.rule, replicas.system, replicas.start)
+        rule = jax.vmap(first_state)(replicas.rule, replicas.system, replicas.start)
         return Place(replicas.start, jnp.zeros((count, dim, n), jnp.int32), tags), rule
 
     def blank(self, place: Place) -> tuple[Work, Needs]:
@@ -259,10 +260,7 @@ class _Steps(NamedTuple):
         return words
 
     def _moved(self, words: noise.Words, coordinates: Array, rows: nb.Neighbors, state: Any) -> Any:
-        def one(rule: Any, *seen: Any) -> Any:
-            return rule.step(*seen)
-
-        return jax.vmap(one)(self.replicas.rule, words, self.systems, coordinates, rows, state)
+        return jax.vmap(stepped)(self.replicas.rule, words, self.systems, coordinates, rows, state)
 
     def dense(self, moving: _Moving, words: noise.Words) -> tuple[_Moving, noise.Words]:
         """Move all particles."""

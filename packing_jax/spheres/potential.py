@@ -24,13 +24,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from packing_jax.errors import PackingError, in_one_line, is_real
+from packing_jax.errors import PackingError, calling, is_real, real_numbers, shown
 from packing_jax.exact import rounded_alone
 
 #: V(distance, contact distance) in mean diameters, elementwise; zero at its end, ``reach`` contact distances.
 PairFunction = Callable[[Array, Array], Array]
 
 _ZERO = 1e-5  # of the largest |V| in the last tenth of the range: what counts as zero at its end
+
+_AN_ENERGY = (
+    "the pair energy",
+    "a function of arrays of distances and contact distances, elementwise and in jax.numpy",
+)
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,16 @@ class PairEnergy:
     def __post_init__(self) -> None:
         if not (is_real(self.slope_bound) and np.isfinite(self.slope_bound) and self.slope_bound > 0):
             raise PackingError(
-                f"slope_bound is {self.slope_bound}; it must be a finite positive number, "
+                f"slope_bound is {shown(self.slope_bound)}; it must be a finite positive number, "
                 "the steepest slope |dV/dr| that one pair may have"
             )
         if not (is_real(self.reach) and 1.0 <= self.reach <= 10.0):
             raise PackingError(
-                f"the energy's reach is {self.reach} contact distances; it must be from 1 (contact) to 10"
+                f"the energy's reach is {shown(self.reach)} contact distances; it must be from 1 (contact) to 10"
             )
+        for name in ("slope_bound", "reach"):  # constants of compiled programs, which must have a hash
+            if not is_number(getattr(self, name)):
+                object.__setattr__(self, name, float(getattr(self, name)))
         self.check(1.0)
 
     def check(self, contact: float) -> None:
@@ -117,13 +125,8 @@ class PairEnergy:
             )
 
     def _tried(self, r: Array, sigma: Array) -> tuple[Array, Array]:
-        try:
+        with calling(*_AN_ENERGY):
             value, slope = jax.jvp(lambda x: self.function(x, sigma), (r,), (jnp.ones_like(r),))
-        except Exception as error:
-            raise PackingError(
-                f"the pair energy fails: {in_one_line(error)}; it must be a function of arrays of distances and "
-                "contact distances, elementwise and in jax.numpy"
-            ) from error
         if np.shape(value) != r.shape:
             raise PackingError(
                 f"the pair energy has the shape {np.shape(value)} for distances of shape {r.shape}; it must be "
@@ -135,7 +138,9 @@ class PairEnergy:
         """V in the units of ``unit``, the mean diameter: the function sees lengths in mean diameters."""
         inside = r < self.reach * sigma
         r = jnp.where(inside, r, 0.5 * sigma)  # beyond its end the function may be NaN, and its derivative with it
-        return jnp.where(inside, rounded_alone(self.function)(r / unit, sigma / unit), 0.0) * unit
+        with calling(*_AN_ENERGY):
+            value = rounded_alone(self.function)(r / unit, sigma / unit)
+        return jnp.where(inside, value, 0.0) * unit
 
     def largest_slope(self, sigma: Array, unit: Array) -> Array:
         """A bound on |dV/dr| over all pairs."""
@@ -210,18 +215,23 @@ def overlap(exponent: float | Array, a0: float | Array = 0.5) -> Overlap:
     Raises:
         PackingError: an exponent outside 1 to 100, or an amplitude that is not a positive number.
     """
-    if isinstance(exponent, np.generic):
-        exponent = exponent.item()  # a number of numpy's is a constant too
-    # what is traced is looked at where it is used, see packing_jax.derivatives.rollout
-    known = np.ones(()) if isinstance(exponent, jax.core.Tracer) else np.asarray(exponent)
-    if not np.all((known >= 1) & (known <= 100)):
-        raise PackingError(
-            f"the energy's exponent is {exponent}; it must be at least 1 (1 linear, 2 harmonic) and at most 100"
-        )
-    known = np.ones(()) if isinstance(a0, jax.core.Tracer) else np.asarray(a0)
-    if not np.all(np.isfinite(known) & (known > 0)):
-        raise PackingError(f"the energy's amplitude a0 is {a0}; it must be a finite positive number")
+    right = "it must be at least 1 (1 linear, 2 harmonic) and at most 100"
+    exponent = _parameter("the energy's exponent", exponent, 1.0, 100.0, right)
+    most = float(np.finfo(np.float64).max)
+    a0 = _parameter("the energy's amplitude a0", a0, 1.0 / most, most, "it must be a finite positive number")
     return Overlap(exponent, a0)
+
+
+def _parameter(name: str, value: Any, least: float, most: float, right: str) -> Any:
+    """A number of an energy, checked; what is traced is looked at where it is used, see derivatives/rollout.py."""
+    if isinstance(value, jax.core.Tracer):
+        return value
+    known = real_numbers(value)
+    if known is None or not np.all((known >= least) & (known <= most)):
+        raise PackingError(f"{name} is {shown(value)}; {right}")
+    if isinstance(value, np.generic):
+        return value.item()  # a number of numpy's is a constant too
+    return value if isinstance(value, (int, float, Array)) else known
 
 
 @jax.custom_jvp

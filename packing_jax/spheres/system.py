@@ -9,8 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from packing_jax.errors import PackingError, is_real
-from packing_jax.spheres.geometry import check_dim, packing_fraction, scale_to_phi
+from packing_jax.devices import local_devices
+from packing_jax.errors import PackingError, calling, fits, is_real, real_numbers, shown
+from packing_jax.spheres.geometry import (
+    check_dim,
+    check_particles,
+    check_side,
+    packing_fraction,
+    quanta,
+    scale_to_phi,
+)
 from packing_jax.spheres.potential import LINEAR, Overlap, PairEnergy, is_number
 from packing_jax.trees import pytree
 
@@ -33,6 +41,11 @@ class System:
     particles: int
     dim: int
     cut: float  #: a pair counts as overlapping when r < (1 - cut) sigma_ij
+
+    def __post_init__(self) -> None:
+        check_dim(self.dim)
+        check_particles(self.particles)
+        _check_energy(self.energy)
 
     @classmethod
     def create(
@@ -63,8 +76,13 @@ class System:
         _check_box(particles, dim, box)
         _refuse_traced("phi", phi, "at_phi")
         if not (is_real(phi) and np.isfinite(phi) and phi > 0):
-            raise PackingError(f"the packing fraction phi is {phi}; it must be a positive number")
+            raise PackingError(f"the packing fraction phi is {shown(phi)}; it must be a positive number")
         relative = _diameters("sizes", 1.0 if sizes is None else sizes, particles)
+        if not fits(relative**dim, np.float64):
+            raise PackingError(
+                f"sizes run from {np.min(relative):.3g} to {np.max(relative):.3g}: their volumes are beyond the range "
+                "of float64; relative diameters near 1 will do"
+            )
         return cls.from_diameters(
             scale_to_phi(relative, phi, particles, dim, box), particles, dim, energy=energy, box=box, dtype=dtype
         )
@@ -86,15 +104,14 @@ class System:
             PackingError: N, diameters, box or precision out of range, or spheres wider than half the box.
         """
         _refuse_traced("the diameters", diameters, "with_diameters")
-        dtype = np.dtype(dtype)
         _check_box(particles, dim, box)
         diameters = _diameters("diameters", diameters, particles)
-        if dtype not in (np.float32, np.float64):
-            raise PackingError(f"the precision is {dtype}; it must be float32 or float64")
-        if dtype == np.float64 and not jax.config.read("jax_enable_x64"):
-            raise PackingError("float64 needs jax's 64-bit types; set jax.config.update('jax_enable_x64', True)")
+        dtype = _precision(dtype)
+        check_64_bits(dtype)
+        local_devices()  # says so where jax has none
         _check_crowding(diameters, particles, dim, box)
         _check_energy(energy)
+        _check_range(diameters, energy, box, dtype)
         _check_reach(energy, diameters, box)
         return cls(
             box=jnp.asarray(box, dtype=dtype),
@@ -112,6 +129,8 @@ class System:
         Raises:
             PackingError: as :meth:`from_diameters`, where the diameters are numbers.
         """
+        if not is_traced(diameters) and real_numbers(diameters) is None:
+            raise PackingError(f"the diameters are {shown(diameters)}; they must be positive numbers")
         diameters = jnp.asarray(diameters, self.box.dtype)
         return _checked(replace(self, diameters=diameters, unit=jnp.mean(diameters)))
 
@@ -130,8 +149,11 @@ class System:
         Raises:
             PackingError: as :meth:`create`, where phi is a number.
         """
-        if not isinstance(phi, jax.core.Tracer) and not np.all(np.isfinite(phi) & (np.asarray(phi) > 0)):
-            raise PackingError(f"the packing fraction phi is {phi}; it must be a positive number")
+        if not is_traced(phi):
+            known = real_numbers(phi)
+            if known is None or not fits(known, self.box.dtype):
+                raise PackingError(f"the packing fraction phi is {shown(phi)}; it must be a positive number")
+            phi = _as_array(phi, known)
         scale = ((phi / self.phi) ** (1.0 / self.dim)).astype(self.box.dtype)
         return _checked(replace(self, diameters=scale * self.diameters, unit=scale * self.unit))
 
@@ -157,21 +179,81 @@ def _refuse_traced(name: str, value: object, way: str) -> None:
         )
 
 
+def is_traced(value: Any) -> bool:
+    """Whether a value, or something in a list of them, is traced."""
+    return isinstance(value, jax.core.Tracer) or (
+        isinstance(value, (list, tuple)) and any(isinstance(one, jax.core.Tracer) for one in value)
+    )
+
+
+def _as_array(value: Any, known: np.ndarray) -> Any:
+    return known if isinstance(value, (list, tuple)) else value
+
+
 def _check_box(particles: int, dim: int, box: float) -> None:
     check_dim(dim)
-    if not isinstance(particles, (int, np.integer)):
-        raise PackingError(f"the number of particles is {particles!r}; it must be a whole number")
-    if particles < 2:
-        raise PackingError(f"{particles} particles; at least 2 are needed for a pair")
-    if not (is_real(box) and np.isfinite(box) and box > 0):
-        raise PackingError(f"the box side is {box}; it must be a positive number")
+    check_particles(particles)
+    check_side(box)
+    if not abs(dim * np.log10(2.0 * float(box))) < 36:
+        raise PackingError(
+            f"the box side is {shown(box)}, and its volume beyond the range of float32; choose another unit of length"
+        )
+
+
+def _precision(dtype: Any) -> np.dtype:
+    if dtype is not None:
+        try:
+            found = np.dtype(dtype)
+        except (TypeError, ValueError):
+            found = np.dtype(object)
+        if found in (np.float32, np.float64):
+            return found
+    raise PackingError(f"the precision is {shown(dtype)}; it must be float32 or float64")
+
+
+def check_system(system: Any) -> None:
+    """Refuse what is no system of spheres, and one in a precision that jax no longer has.
+
+    Raises:
+        PackingError: in one sentence.
+    """
+    if not isinstance(system, System):
+        raise PackingError(f"the system is {shown(system)}; it must be a packing_jax.System")
+    check_64_bits(system.box.dtype)
+
+
+def check_64_bits(dtype: np.dtype) -> None:
+    """Refuse float64 while jax has no 64-bit types: it would round to float32, and fixed-point coordinates overflow.
+
+    Raises:
+        PackingError: how to switch them on.
+    """
+    if dtype == np.float64 and not jax.config.read("jax_enable_x64"):
+        raise PackingError("float64 needs jax's 64-bit types; set jax.config.update('jax_enable_x64', True)")
+
+
+def _check_range(diameters: np.ndarray, energy: Any, box: float, dtype: np.dtype) -> None:
+    """Refuse numbers that a precision cannot hold, and spheres that the coordinates cannot resolve."""
+    numbers = [diameters, np.asarray(box, np.float64), *(np.asarray(x, np.float64) for x in jax.tree.leaves(energy))]
+    if isinstance(energy, PairEnergy):
+        numbers.append(np.asarray(energy.slope_bound, np.float64))
+    if not all(fits(one, dtype) for one in numbers):
+        raise PackingError(
+            f"a diameter, the box side or a number of the energy is beyond the range of {dtype}, "
+            f"{np.finfo(dtype).tiny:.2g} to {np.finfo(dtype).max:.2g}; choose another unit of length or energy"
+        )
+    if np.min(diameters) / box < 16.0 / quanta(dtype):
+        raise PackingError(
+            f"the smallest diameter is {np.min(diameters) / box:.2g} box sides, below the resolution of coordinates in "
+            f"{dtype}; it must be at least {16.0 / quanta(dtype):.2g}"
+        )
 
 
 def _diameters(name: str, values: Any, particles: int) -> np.ndarray:
     """The values as numbers, checked."""
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiu":
-        raise PackingError(f"{name} are no real numbers, but {array.dtype}; every diameter must be a positive number")
+    array = real_numbers(values)
+    if array is None:
+        raise PackingError(f"{name} are {shown(values)}, no real numbers; every diameter must be a positive number")
     _check_diameters(name, array.astype(np.float64), particles)
     return array.astype(np.float64)
 
@@ -185,11 +267,17 @@ def _check_diameters(name: str, values: np.ndarray, particles: int) -> None:
 
 def _checked(system: System) -> System:
     """Itself, after the checks that numbers allow: not those of traced or stacked systems."""
-    if system.box.ndim == 0 and not any(isinstance(leaf, jax.core.Tracer) for leaf in (system.box, system.diameters)):
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(system)):
+        return system
+    if system.box.ndim:
+        if not np.all(np.isfinite(system.diameters) & (np.asarray(system.diameters) > 0)):
+            raise PackingError("a system has diameters that are not positive numbers; every diameter must be")
+    else:
         diameters = np.asarray(system.diameters, np.float64)
         _check_diameters("diameters", diameters, system.particles)
         _check_crowding(diameters, system.particles, system.dim, float(system.box))
         _check_reach(system.energy, diameters, float(system.box))
+        _check_range(diameters, system.energy, float(system.box), system.box.dtype)
     return system
 
 
@@ -210,7 +298,7 @@ def _check_crowding(diameters: np.ndarray, particles: int, dim: int, box: float)
 def _check_energy(energy: Any) -> None:
     if not isinstance(energy, Overlap | PairEnergy):
         raise PackingError(
-            f"the energy is {energy!r}; it must be LINEAR, HARMONIC, HERTZIAN, overlap(exponent) or a PairEnergy"
+            f"the energy is {shown(energy)}; it must be LINEAR, HARMONIC, HERTZIAN, overlap(exponent) or a PairEnergy"
         )
 
 
@@ -243,6 +331,8 @@ def stack(systems: list[System]) -> System:
     """
     if isinstance(systems, System):
         raise PackingError("stack takes a list of systems, [system, system]; this is one system")
+    if not isinstance(systems, (list, tuple)) or not all(isinstance(one, System) for one in systems):
+        raise PackingError(f"stack takes a list of systems, [system, system]; this is {shown(systems)}")
     if len({(jax.tree.structure(one), *map(np.shape, jax.tree.leaves(one))) for one in systems}) != 1:
         raise PackingError(
             f"{len(systems)} systems to stack; one or more are needed, alike in N, dim, energy and in having one "
@@ -258,13 +348,15 @@ def box_of_jax_md(displacement_fn: Callable[..., Any], dim: int) -> float:
     side is twice the place of the fall, found by doubling and bisection.
 
     Raises:
-        PackingError: the space is not periodic, or not cubic.
+        PackingError: the space is not periodic, or not cubic; or this is no displacement function of jax-md.
     """
+    check_dim(dim)
 
     def along(x: float, axis: int) -> float:
         there = np.zeros(dim)
         there[axis] = x
-        return float(displacement_fn(jnp.asarray(there), jnp.zeros(dim))[axis])
+        with calling("the displacement function", "that of a jax-md space, such as space.periodic(side)[0]"):
+            return float(displacement_fn(jnp.asarray(there), jnp.zeros(dim))[axis])
 
     def falls(x: float, axis: int) -> bool:
         return along(x, axis) < 0.5 * x

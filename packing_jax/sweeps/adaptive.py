@@ -24,7 +24,7 @@ from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.manifest import digest_of
 from packing_jax.sweeps.model import CouplingName, RuleName
 from packing_jax.sweeps.spheres import Sweep
-from packing_jax.versions import provenance
+from packing_jax.versions import jax_settings, provenance
 
 BUDGET = 10**10
 """Particle-steps of a search: a quarter of an hour at 10 million a second."""
@@ -125,7 +125,9 @@ class _Recorded:
         self._spent, self._rounds = 0, tuple[Round, ...]()
         # what a result depends on: the budget only cuts it, and a finer tolerance asks for more of the same
         self._what = {name: value for name, value in spec.settings().items() if name not in ("phi", "replicas")}
-        self._known = {} if directory is None else _read(directory, digest_of([self._what, provenance()]))
+        self._known = (
+            {} if directory is None else _read(directory, digest_of([self._what, provenance() | jax_settings()]))
+        )
 
     def __call__(self, ask: Ask) -> Answer:
         answer = self._known.get(ask)
@@ -168,7 +170,7 @@ class _Recorded:
         facts: dict[str, Any] = {
             "search": self._what,
             "versions": provenance(),
-            "digest": digest_of([self._what, provenance()]),
+            "digest": digest_of([self._what, provenance() | jax_settings()]),
             "result": None if result is None else summary(result),
             "batches": [{**ask._asdict(), **answer._asdict()} for ask, answer in self._known.items()],
         }

@@ -189,7 +189,7 @@ def _header(path: Path, made_by: str) -> dict[Name, Found]:
 def load(found: Found, like: Any) -> Any:
     """A state in the form of ``like``, a pytree of arrays or their shapes.
 
-    Records may be shorter than those of ``like``, where the schedule has been extended; the rest is NaN.
+    Records may be shorter than those of ``like``, where the schedule has been extended; the rest is 0.
 
     Raises:
         PackingError: the bytes are damaged, or are of a state of another form.
@@ -226,8 +226,7 @@ def load(found: Found, like: Any) -> Any:
         values = memory[at : at + size].copy().view(leaf.dtype).reshape(shape)
         at += size
         if shape != tuple(leaf.shape):
-            blank = np.nan if np.issubdtype(leaf.dtype, np.floating) else 0
-            longer = np.full(leaf.shape, blank, leaf.dtype)
+            longer = np.zeros(leaf.shape, leaf.dtype)
             longer[: shape[0]] = values
             values = longer
         leaves.append(values)

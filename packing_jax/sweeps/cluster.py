@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 
 from packing_jax.drive.run import Progress, Result, Snapshot, default_batch
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, shown
 from packing_jax.sweeps.cells import encoded, entry_of, lost
 from packing_jax.sweeps.checkpoint import Checkpoints
 from packing_jax.sweeps.compute import Report, Stopped, at_once, finished_cell, made_by, run_cells, state_to_keep
@@ -29,7 +29,7 @@ from packing_jax.sweeps.manifest import Entry, digest_of
 from packing_jax.sweeps.own import changed_modules
 from packing_jax.sweeps.progress import Stop
 from packing_jax.sweeps.schema import RESULTS, SCRATCH, Index, description, stored_width
-from packing_jax.sweeps.spec import Spec
+from packing_jax.sweeps.spec import Spec, check_settings
 from packing_jax.sweeps.store import Store, cannot_write
 from packing_jax.versions import provenance
 
@@ -77,6 +77,7 @@ def work(task: Task) -> Ended:
     store, attributes = Folder(directory), description(directory)
     if changed := changed_modules(attributes.get("own", {})):
         raise PackingError(f"a worker has another version of {', '.join(changed)} than the process that owns the sweep")
+    check_settings(attributes)
     versions = provenance(exact=stored_width(attributes) is None)
     layout = task.spec.layout("")._replace(attributes=attributes)
     names = [layout.cells.name(cell) for cell in task.cells]
@@ -288,6 +289,9 @@ class Cluster:
         self.store.folder.write({f"{self._place}/stop": b""}, drafts=self._place, flushed=False)
 
 
+_MOST_WORKERS = 1024
+
+
 @contextlib.contextmanager
 def connected(scheduler: str | None, local_workers: int | None) -> Iterator[Any]:
     """A client of a running scheduler, or of so many worker processes on this machine, or None for neither.
@@ -300,8 +304,10 @@ def connected(scheduler: str | None, local_workers: int | None) -> Iterator[Any]
         return
     if scheduler is not None and local_workers is not None:
         raise PackingError("--scheduler and --local-workers exclude each other: workers of a scheduler are its own")
-    if local_workers is not None and local_workers < 1:
-        raise PackingError(f"{local_workers} local workers; at least 1 is needed")
+    if local_workers is not None and not 1 <= local_workers <= _MOST_WORKERS:
+        raise PackingError(
+            f"{shown(local_workers)} local workers; at least 1 is needed, and {_MOST_WORKERS} are the most"
+        )
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:

@@ -13,7 +13,7 @@ from packing_jax.sweeps.checkpoint import Checkpoints
 from packing_jax.sweeps.manifest import CellState, Name, digest_of
 from packing_jax.sweeps.recorder import Recorder
 from packing_jax.sweeps.schema import Index, Layout
-from packing_jax.sweeps.spec import Spec
+from packing_jax.sweeps.spec import Spec, built
 from packing_jax.sweeps.trajectory import Trajectories
 
 #: Cells under way, share of the work, unit-steps, cells that the share is of.
@@ -87,7 +87,7 @@ def _run_group(
     trajectories: Trajectories | None,
 ) -> Iterator[tuple[int, Result]]:
     """Cells of equal shape, as :func:`run_cells` runs them."""
-    (kind, replicas), times, record = spec.build(names), spec.times(), spec.record
+    (kind, replicas), times, record = built(spec, names), spec.times(), spec.record
     like = state_like(kind, replicas, times, record)
     width = default_batch(kind, replicas) if batch is None else batch
     places = at_once(kind, width)
@@ -124,7 +124,7 @@ def fixed_width(spec: Spec, names: Iterable[Name], batch: int | None) -> int | N
     groups: dict[Hashable, list[Name]] = {}
     for name in names:
         groups.setdefault(spec.group(name), []).append(name)
-    kinds = [(*spec.build(members[:1]), len(members)) for members in groups.values()]
+    kinds = [(*built(spec, members[:1]), len(members)) for members in groups.values()]
     if all(kind.exact for kind, _, _ in kinds):
         return None
     return batch or max(min(kind.width(replicas), count) for kind, replicas, count in kinds)

@@ -13,11 +13,10 @@ from packing_jax.simulation import DEFAULT_RECORD
 from packing_jax.spheres.geometry import mixture_1_to_1_4
 from packing_jax.spheres.potential import Overlap, PairEnergy, overlap
 from packing_jax.spheres.rules import Rule, bro, langevin, random_organization, sgd
+from packing_jax.spheres.rules.base import check_kick
 from packing_jax.spheres.system import System
 from packing_jax.sweeps.fingerprint import name_of
 from packing_jax.trees import named_leaves
-
-_SHORTEST_KICK = 2.0**-24  # box sides, 256 quanta of the coordinates
 
 RuleName = Literal["bro", "sgd", "ro", "langevin"]
 CouplingName = Literal["pair", "pair-independent", "particle", "particle-normalised"]
@@ -135,18 +134,8 @@ def check_kicks(spec: Model, numbers: tuple[int, ...]) -> None:
     Raises:
         PackingError: which it is.
     """
-    widest = float(make_system(spec, numbers[0], spec.phi[-1]).unit)
-    narrowest = float(make_system(spec, numbers[-1], spec.phi[0]).unit)
-    if spec.kick[-1] * widest > 0.25:
-        raise PackingError(
-            f"a kick of {spec.kick[-1]:g} diameters is {spec.kick[-1] * widest:.3g} box sides for {numbers[0]} "
-            "particles; it must be below a quarter of a side: use more particles or a smaller kick"
-        )
-    if spec.kick[0] * narrowest < _SHORTEST_KICK:
-        raise PackingError(
-            f"at phi = {spec.phi[0]:g} a kick of {spec.kick[0]:g} diameters is {spec.kick[0] * narrowest:.2g} box "
-            f"sides; it must be at least {_SHORTEST_KICK:.2g}, well above the resolution of the coordinates"
-        )
+    check_kick(spec.kick[-1], make_system(spec, numbers[0], spec.phi[-1]))
+    check_kick(spec.kick[0], make_system(spec, numbers[-1], spec.phi[0]))
 
 
 def takes_batches(spec: Model) -> bool:

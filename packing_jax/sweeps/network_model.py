@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -27,6 +27,7 @@ _TAKEN |= {"record_every", "start_from", "extended_from", "parent", "replica", "
 _TAKEN |= {"data_digest", "absorbed_at", "steps_done", "samples_per_weight", *MEASURED}
 
 
+@runtime_checkable
 class Words(Protocol):
     """What of a sweep says what is trained, by what, and what is recorded; see the fields of its name."""
 
@@ -72,8 +73,7 @@ class Model:
         Raises:
             PackingError: an unknown name, or a function that takes anything but numbers and texts.
         """
-        waits = words.waits if isinstance(words.waits, tuple) else ()
-        self.tasks = Tasks(words.task, words.settings or {}, words.precision, waits)
+        self.tasks = Tasks(words.task, words.settings or {}, words.precision, tuple(words.waits or ()))
         sweep = self.tasks.ready.sweep
         self._rule = words.rule if words.rule is not None else sweep.get("rule", "sgd")
         self._words = words
@@ -102,8 +102,6 @@ class Model:
         if measure is None:
             measure = self._measure(self.point({name: values[0] for name, values in axes.items()}))
         waits = words.waits
-        if not isinstance(waits, (tuple, type(None))):
-            raise PackingError(f"the waiting times are {waits!r}; they must be a tuple of whole steps")
         if waits is None:
             waits = (0,) if {word.partition("=")[0] for word in measure} & {*_SINCE} else ()
         self._check_record()

@@ -15,7 +15,7 @@ from packing_jax.errors import PackingError, in_one_line
 from packing_jax.networks.data import Data
 from packing_jax.networks.options import Option, options_of
 from packing_jax.networks.rules import WeightRule, sgd
-from packing_jax.networks.rules.named import RULES, size_of
+from packing_jax.networks.rules.named import RULES, sampling_of, size_of
 from packing_jax.networks.task import Task
 from packing_jax.networks.tasks import TASKS, Ready
 from packing_jax.observables import learning
@@ -160,7 +160,7 @@ def rule_of(rule: Any) -> tuple[Callable[[Mapping[str, Any]], WeightRule], dict[
 
 
 def _descent(optimizer: optax.GradientTransformation, values: Mapping[str, Any]) -> WeightRule:
-    return sgd(optimizer, size_of(values["batch_size"]), sampling=values["sampling"])
+    return sgd(optimizer, size_of(values["batch_size"]), sampling=sampling_of(values["sampling"]))
 
 
 def called(make: Callable[..., Any], values: Mapping[str, Any], what: str) -> Any:

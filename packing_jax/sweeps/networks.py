@@ -9,7 +9,8 @@ noise is a function of the seed and of every number.
 import functools
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from jax import Array
 
 from packing_jax.drive.kind import Kind, Replicas
 from packing_jax.errors import PackingError
+from packing_jax.networks.task import Precision
 from packing_jax.networks.tasks import TASKS
 from packing_jax.sweeps.fingerprint import described
 from packing_jax.sweeps.manifest import Name
@@ -90,7 +92,7 @@ class Training(Spec):
     record: Mapping[str, Any] | None = None  # type: ignore[assignment] #: name -> observable of one's own, beside them
     record_every: int | None = None  #: None: 40 logarithmic and 100 linear times
     #: a sweep's directory, whose final weights these runs start from: those of the same values and replica number
-    start_from: str | None = None
+    start_from: Path | str | None = None
     start: Any = None  #: weights that all runs start from, as the task makes them; None: the task's own start
     extended_from: tuple[int, ...] = ()  #: steps before each extension; what was recorded then is kept
     trust_rule: bool = False  #: go on with objects that have no source to be compared, typed in a session
@@ -240,6 +242,8 @@ class Training(Spec):
             PackingError: a field of another type or out of range, in one sentence.
         """
         spec = replace(self, **{name: plain(getattr(self, name)) for name in _STORED})
+        if spec.precision not in get_args(Precision):
+            raise PackingError(f"the precision is {spec.precision!r}; it must be float32 or float64")
         spec = replace(spec, **spec.model.filled())
         check_extended(spec.steps, spec.extended_from)
         for what, seed in (("seed", spec.seed), ("disorder seed", spec.disorder_seed)):

@@ -9,7 +9,7 @@ from packing_jax.sweeps.compute import finished_cell, run_cells
 from packing_jax.sweeps.kinds import known_spec
 from packing_jax.sweeps.manifest import Manifest
 from packing_jax.sweeps.schema import Layout, description, stored_width
-from packing_jax.sweeps.spec import Spec, stored_spec
+from packing_jax.sweeps.spec import Spec, check_settings, stored_spec
 
 
 def rerun(directory: Path, number: int, spec: Spec | None = None) -> tuple[bool, str]:
@@ -27,6 +27,7 @@ def rerun(directory: Path, number: int, spec: Spec | None = None) -> tuple[bool,
         PackingError: no such cell, one that is not finished, or a specification of another sweep.
     """
     attributes = description(directory)
+    check_settings(attributes)
     spec = stored_spec(attributes, known_spec(attributes) if spec is None else spec)
     layout = spec.layout("")._replace(attributes=attributes)
     places = layout.cells.places()

@@ -20,7 +20,7 @@ from packing_jax.sweeps.kinds import known_spec
 from packing_jax.sweeps.manifest import Name
 from packing_jax.sweeps.progress import EveryTwoSeconds, Stop, SweepProgress, find_transitions, stopping, write_progress
 from packing_jax.sweeps.schema import Index, Layout, description, stored_width
-from packing_jax.sweeps.spec import Spec, stored_spec
+from packing_jax.sweeps.spec import Spec, check_settings, stored_spec
 from packing_jax.sweeps.store import Store, cannot_write
 
 _AT_ONCE = 256  # cells whose records are in memory while a sweep is extended
@@ -134,12 +134,13 @@ def _check_engine(spec: Spec, directory: Path, client: Any) -> None:
 
 def _reopened(asked: Spec | None, directory: Path) -> Store:
     attributes = description(directory)
+    check_settings(attributes)
     stored = stored_spec(attributes, known_spec(attributes) if asked is None else asked)
     wanted = stored if asked is None else stored.extended(asked)
     store = Store.open(directory, stored.layout("")._replace(attributes=attributes))
     if wanted != stored:
         grown = wanted.layout("")
-        kept = {name: attributes[name] for name in ("command", "versions")}
+        kept = {name: attributes.get(name) for name in ("command", "versions", "jax_settings")}
         try:
             store.grow(grown._replace(attributes={**attributes, **grown.attributes, **kept}))
         except BaseException:

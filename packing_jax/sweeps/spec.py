@@ -44,11 +44,11 @@ import numpy as np
 from packing_jax.drive.chunk import Observable
 from packing_jax.drive.kind import Kind, Replicas
 from packing_jax.drive.run import state_like
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, calling, shown
 from packing_jax.sweeps.manifest import Name, digest_of
 from packing_jax.sweeps.schema import Cells, Layout, Table, Variable, stored_kind
 from packing_jax.sweeps.trajectory import Trajectories
-from packing_jax.versions import provenance
+from packing_jax.versions import jax_settings, provenance
 
 S = TypeVar("S", bound="Spec")
 
@@ -168,12 +168,13 @@ class Spec:
                 "command": command,
                 "configuration": digest_of(dict(self.fixed)),
                 "versions": provenance(exact=kind.exact),
+                "jax_settings": jax_settings(),
             },
         )
 
     def _records(self, name: Name) -> tuple[Kind, dict[str, Variable]]:
         """The kind of a cell, and how its records are stored."""
-        kind, replicas = self.build([name])
+        kind, replicas = built(self, [name])
         state = state_like(kind, replicas, self.times(), self.record)
         return kind, {key: _recorded(key, leaf, self.floats) for key, leaf in state.records.items()}
 
@@ -228,6 +229,38 @@ class Spec:
         wanted = {name: getattr(asked, name) for name in ("steps", "replicas")}
         more = {name: value for name, value in wanted.items() if value is not None}
         return replace(self.with_axes(axes), **more).checked()
+
+
+def built(spec: Spec, names: Sequence[Name]) -> tuple[Kind, Replicas]:
+    """What ``build`` of a specification, which may be a user's, makes of some cells.
+
+    Raises:
+        PackingError: it raises, or refuses.
+    """
+    with calling(f"build of the specification {type(spec).__name__}", "a method as Spec.build describes"):
+        kind, replicas = spec.build(names)
+    return kind, replicas
+
+
+def check_settings(attributes: Mapping[str, Any]) -> None:
+    """Refuse to go on with a sweep under settings of jax that give other bits.
+
+    Raises:
+        PackingError: which differ.
+    """
+    was, now = attributes.get("jax_settings"), jax_settings()
+    if was is None or was == now:  # stores of before do not say
+        return
+    old = was if isinstance(was, dict) else {}
+    changed = [
+        f"{name} was {shown(old.get(name, 'at its default'))} and is {shown(now.get(name, 'at its default'))}"
+        for name in sorted({*old, *now})
+        if old.get(name) != now.get(name)
+    ]
+    raise PackingError(
+        f"numbers would come out differently than in the store, since jax is set otherwise: {'; '.join(changed)}; set "
+        "it as it was, or begin another sweep"
+    )
 
 
 def plain(value: Any) -> Any:

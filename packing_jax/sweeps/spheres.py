@@ -17,9 +17,9 @@ from jax import Array
 
 from packing_jax.drive.kind import Kind, Replicas
 from packing_jax.drive.schedule import STEP_LIMIT
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, shown
 from packing_jax.simulation import DEFAULT_RECORD, check_record
-from packing_jax.spheres.geometry import MAX_DIM
+from packing_jax.spheres.geometry import check_dim, check_particles
 from packing_jax.spheres.particles import particles_of
 from packing_jax.spheres.potential import overlap
 from packing_jax.spheres.start import gather_replicas
@@ -43,8 +43,6 @@ from packing_jax.sweeps.spec import Spec, plain
 from packing_jax.sweeps.times import extended_times
 from packing_jax.sweeps.trajectory import Trajectories, check_trajectory
 from packing_jax.untrusted import LARGEST_STORE
-
-_MOST_PARTICLES = 10**8  # 32-bit indices
 
 _FIXED = ("rule", "coupling", "correlation", "dim", "particles", "exponent", "mixture", "record_every", "seed")
 _AXES = ("phi", "kick", "batch_fraction")
@@ -287,17 +285,18 @@ def _default_steps(spec: Sweep) -> int:
 
 
 def _check_numbers(spec: Sweep) -> None:
-    if not 1 <= spec.dim <= MAX_DIM:
-        raise PackingError(f"the dimension is {spec.dim}; it must be from 1 to {MAX_DIM}")
+    check_dim(spec.dim)
     numbers = _numbers(spec)
     if not numbers or len(set(numbers)) < len(numbers):
         raise PackingError(f"the numbers of particles are {numbers}; they must be different whole numbers")
-    if min(numbers) < 2:
-        raise PackingError(f"{min(numbers)} particles; at least 2 are needed for a pair")
-    if (spec.replicas or 0) < 1:
-        raise PackingError(f"{spec.replicas} replicas; at least 1 is needed")
+    for one in numbers:
+        check_particles(one)
+    if not 1 <= (spec.replicas or 0) <= MOST_CELLS:
+        raise PackingError(
+            f"{shown(spec.replicas)} replicas; at least 1 is needed, and {MOST_CELLS} cells are the limit"
+        )
     if not 0 <= spec.seed < 2**32:
-        raise PackingError(f"the seed is {spec.seed}; it must be from 0 to {2**32 - 1}")
+        raise PackingError(f"the seed is {shown(spec.seed)}; it must be from 0 to {2**32 - 1}")
     for name, values in (("phi", spec.phi), ("kick", spec.kick), ("batch fraction", spec.batch_fraction)):
         if values is None:
             continue
@@ -319,8 +318,6 @@ def _check_size(spec: Sweep) -> None:
     size = replicas * 4 * (particles * spec.dim + len(spec.record or {}) * len(spec.times()))
     if spec.trajectory is not None:
         check_trajectory(spec.trajectory, spec.steps or 0, spec.dim, particles, replicas)
-    if particles > _MOST_PARTICLES:
-        raise PackingError(f"{particles} particles; at most {_MOST_PARTICLES} can be indexed")
     if size > LARGEST_STORE or replicas > MOST_CELLS:
         raise PackingError(
             f"the sweep has {replicas} replicas of {particles} particles and would store {size / 2**30:.0f} GiB; "
@@ -334,7 +331,8 @@ def _check_size(spec: Sweep) -> None:
 
 def replica_key(seed: int, phi: float, kick: float, batch_fraction: float, replica: int) -> Array:
     """The key of one replica: the seed folded with what the replica is."""
-    key = jax.random.key(seed)
+    # the key of the seed, whatever kind of keys jax makes by default
+    key = jax.random.wrap_key_data(jnp.asarray([0, seed], jnp.uint32), impl="threefry2x32")
     for value in (phi, kick, batch_fraction):
         bits = int(np.float64(value).view(np.uint64))
         key = jax.random.fold_in(jax.random.fold_in(key, bits & 0xFFFFFFFF), bits >> 32)

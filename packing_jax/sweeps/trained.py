@@ -101,7 +101,7 @@ class Trained:
         return row[: len(row) - int(np.argmax(np.isfinite(row[::-1])))]  # blank beyond a smaller network
 
 
-def weights_of(directory: Path | str, task: Any = None, step: int | None = None, **cell: float) -> Any:
+def weights_of(directory: Path | str, task: Any = None, step: int | None = None, **cell: Any) -> Any:
     """Weights of a sweep of networks as the pytree that its task starts from.
 
     Example:

@@ -7,9 +7,8 @@ from command_line import files, one_sentence, opened
 
 from packing_jax.networks.tasks import TASKS
 
-SMALL = ["--inputs=4", "--width=6", "--samples=6,200", "--learning-rate=0.05", "--steps=300", "--replicas=2"]
-SMALL += ["--record-every=50"]
-TRAIN = ["train", "random-labels", "--rule=adam", *SMALL]
+TRAIN = ["train", "perceptron", "--dimension=20", "--alpha=0.2,3", "--kick=0.2", "--steps=300", "--replicas=2"]
+TRAIN += ["--record-every=50"]
 
 OWN = """
 import jax, jax.numpy as jnp
@@ -74,11 +73,11 @@ def test_a_run_its_report_status_rerun_and_resume(packing, tmp_path):
     assert "2 absorbed, 2 active" in packing("status", "there").out
     assert packing("rerun", "there", "--cell", 3).code == 0
 
-    more = packing("train", "--resume", "there", "--samples", "20", "--steps", "400")
+    more = packing("train", "--resume", "there", "--alpha", "0.5", "--steps", "400")
     assert more.code == 0, more.err
     assert "6 of 6 cells" in more.err
     results = opened(tmp_path / "there")
-    assert results["samples"].values.tolist() == [6, 20, 200]
+    assert results["alpha"].values.tolist() == [0.2, 0.5, 3]
     assert results.attrs["measure"] == ["loss", "activity", "msd", "overlap=0.1"]
     one_sentence(packing("train", "--resume", "there", "--seed", "1"), "seed is 0 there and 1 here")
 

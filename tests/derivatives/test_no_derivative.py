@@ -102,7 +102,7 @@ def test_bad_input() -> None:
         (lambda: rollout(system, rule, 9, KEY, checkpoint_every=10), "from 1 to the steps, 9"),
         (lambda: rollout(system, rule, 9, jax.random.key_data(KEY)), "typed key"),
         (lambda: rollout(system, pj.bro(np.array([0.1, 0.2])), 9, KEY), "of one system"),
-        (lambda: rollout(system, rule, 9, KEY, np.zeros((3, 2))), r"must be \(16, 2\)"),
+        (lambda: rollout(system, rule, 9, KEY, np.zeros((3, 2))), r"must end in \(16, 2\)"),
         (lambda: rollout(system, rule, 9, KEY, np.full((16, 2), np.nan)), "finite"),
         (lambda: rollout(system, pj.sgd(Partial(optax.adam, learning_rate=0.1)), 9, KEY), "eps_root"),
         (lambda: common_random_numbers(lambda v, _: v, 0.5, 0.0, jax.random.split(KEY, 3)), "width"),

@@ -70,7 +70,7 @@ def test_options_that_are_no_whole_numbers(options: Any, words: str) -> None:
 
 
 def test_a_skin_that_is_no_number() -> None:
-    with pytest.raises(PackingError, match="the neighbour skin is wide mean diameters; it must be positive"):
+    with pytest.raises(PackingError, match="the neighbour skin is 'wide' mean diameters; it must be positive"):
         inspect.unwrap(plan_for)(SYSTEM, "wide")
 
 

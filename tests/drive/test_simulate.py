@@ -233,8 +233,8 @@ def test_divergence_of_a_learning_rate(rate: float) -> None:
 
 
 @pytest.mark.parametrize("make", [pj.bro, pj.random_organization])
-def test_kicks_longer_than_half_the_box_are_refused(make: Any) -> None:
-    with pytest.raises(PackingError, match="half the box"):
+def test_kicks_longer_than_a_quarter_of_the_box_are_refused(make: Any) -> None:
+    with pytest.raises(PackingError, match="below a quarter of a side"):
         _run(make(1000.0), 3, record={}, times=np.array([3]))
 
 

@@ -3,8 +3,9 @@
 import json
 import re
 import signal
-import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from command_line import child, one_sentence
 
 from packing_jax.commands.main import main
 from packing_jax.errors import PackingError
-from packing_jax.figures import catalogue
+from packing_jax.figures import catalogue, every
 from packing_jax.figures.figure import Figure, Interrupted, Measured, Row, Run, verdict
 from packing_jax.figures.result import checked, read_result, result_of, table, with_error, write_result
 from packing_jax.figures.session import reproduce
@@ -234,28 +235,99 @@ class TestCommand:
         assert not list(tmp_path.iterdir())
 
 
-def test_all_in_one_process_per_core(tmp_path):
-    """Every figure at its smallest, to the end; then nothing is left to do. Each takes less than 5 s of its own."""
+# --- all figures, each in a process of its own ---------------------------------------------------------------
+
+STAND_IN = """
+import json, sys, time
+from pathlib import Path
+name, out = sys.argv[2], Path(sys.argv[sys.argv.index("--out") + 1])
+out.mkdir(parents=True, exist_ok="--resume" in sys.argv)
+print(json.dumps({"event": "progress", "share": 0.5, "what": "half"}), file=sys.stderr, flush=True)
+if name == "slow":
+    time.sleep(60)
+if name == "bad":
+    sys.exit("packing-jax: no disk")
+print(name, *sys.argv[3:])
+"""
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Figures of these names, which a few lines of Python stand in for."""
+
+    def names(*those):
+        known = {name: figure(name=name) for name in those}
+        monkeypatch.setattr(every, "FIGURES", known)
+        monkeypatch.setattr(every, "_COMMAND", (sys.executable, "-c", STAND_IN))
+
+    return names
+
+
+def test_all_figures_and_one_that_fails(stand_in, tmp_path, monkeypatch, capsys):
+    stand_in("good", "bad", "other")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reproduce-all" / "good").mkdir(parents=True)
+    code = main(["reproduce", "--all", "--size", "full", "--resume"])
+    out, err = capsys.readouterr()
+    assert code == 4
+    assert "not reproduced: bad" in err
+    assert "bad: packing-jax: no disk" in out
+    # what is there is gone on with, what is not is begun
+    assert f"good --size=full --out {Path('reproduce-all/good')} --log json --resume" in out
+    assert f"other --size=full --out {Path('reproduce-all/other')} --log json\n" in out
+
+
+def test_all_figures_end_on_a_signal(stand_in, tmp_path):
+    stand_in("slow", "good")
+    stop, shares = Stop(), []
+
+    def progress(share, what):
+        shares.append(share)
+        if share >= 0.5:
+            stop.signal = signal.SIGTERM
+
+    began = time.monotonic()
+    codes = {name: code for name, code, _ in every.reproduce_every(tmp_path, [], False, progress, stop)}
+    assert codes["slow"] == -signal.SIGTERM
+    assert time.monotonic() - began < 30
+    assert max(shares) <= 1
+
+
+# --- real ones ------------------------------------------------------------------------------------------------
+
+
+class After(Stop):
+    """Asks for the end when it is asked for the n-th time."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.left = times
+
+    def reason(self):
+        self.left -= 1
+        return "SIGTERM" if self.left < 0 else None
+
+
+def test_the_same_numbers_after_an_interruption(tmp_path):
+    whole = reproduce("oscillations", tmp_path / "whole", size="smoke")
+    with pytest.raises(Interrupted):
+        reproduce("oscillations", tmp_path / "cut", size="smoke", stop=After(1))
+    cut = reproduce("oscillations", tmp_path / "cut", resume=True)
+    assert cut["rows"] == whole["rows"]
+    periods = {row["quantity"]: row for row in whole["rows"] if row["quantity"].startswith("period")}
+    assert len(periods) == 3
+    for row in periods.values():
+        assert verdict(Row(**{name: row[name] for name in Row._fields}), 0.05) == "yes"
+
+
+@pytest.mark.validation
+def test_every_figure_runs(tmp_path):
+    """At its smallest, to the end, all in processes of their own; 5 s each, on a quiet machine and after imports."""
     words = ["-m", "packing_jax.commands.main", "reproduce", "--all", "--size", "smoke", "--out", str(tmp_path / "all")]
     process = child(*words)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=600)
     assert (process.returncode, err) == (0, b"")
     for name in catalogue.FIGURES:
-        result = read_result(tmp_path / "all" / name / "result.json")
-        assert result["seconds"] < 5
+        assert read_result(tmp_path / "all" / name / "result.json")["seconds"] < 5
         assert f"{name} (smoke)" in out.decode()
         assert (tmp_path / "all" / name / "figure.png").stat().st_size > 10_000
-
-
-def test_all_ends_on_a_signal(tmp_path):
-    words = ["-m", "packing_jax.commands.main", "reproduce", "--all", "--size", "full", "--out", str(tmp_path / "all")]
-    process = child(*words)
-    while not list(tmp_path.glob("all/*/reproduce.json")):
-        time.sleep(0.05)
-        assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert b"--resume goes on" in err
-    left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, check=False, text=True).stdout
-    assert not left

@@ -210,3 +210,42 @@ def test_a_minimum_that_is_nan_is_not_one():
     system = jammed_system(2)
     bad = Minimum(system, jnp.zeros((32, 2)), jnp.zeros((32, 8), jnp.int32), 0.0, float("nan"), 1, 1e-12)
     assert not bad.converged
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        ([[0.5, 0.5], [0.5, 0.5]], "at the same point"),  # of two, and nothing pulls them apart
+        (
+            [[1 / 6, 0.5], [0.5, 0.5], [5 / 6, 0.5]],
+            "the energy falls to both sides",
+        ),  # in line, each pushed from both sides
+    ],
+)
+def test_forces_that_balance_at_no_minimum_are_no_minimum(places: list[list[float]], words: str) -> None:
+    system = System.from_diameters(0.42, len(places), 2, energy=HARMONIC, dtype=np.float64)
+    with pytest.raises(PackingError, match=words):
+        minimise(system, np.asarray(places))
+
+
+def test_a_minimum_is_found_again_at_once() -> None:
+    system = jammed_system(2)
+    found = minimise(system, start(system))
+    again = minimise(system, found.positions)
+    assert found.steps > 0
+    assert again.steps == 0
+    assert again.converged
+
+
+@pytest.mark.parametrize("change", [lambda g: -g[:1], lambda g: g.astype(complex), lambda g: -g[0, 0]])
+def test_an_update_of_another_shape_or_type_is_refused(change) -> None:
+    optimizer = optax.GradientTransformation(lambda _: (), lambda g, state, _=None: (change(g), state))
+    system = jammed_system(2)
+    with pytest.raises(PackingError, match="the optimizer's update has the shape"):
+        minimise(system, start(system), optimizer)
+
+
+def test_positions_that_are_complex_are_refused() -> None:
+    system = jammed_system(2)
+    with pytest.raises(PackingError, match="must be an array of real numbers"):
+        minimise.__wrapped__(system, start(system) + 1j)

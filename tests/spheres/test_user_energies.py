@@ -212,9 +212,9 @@ def test_functions_that_are_not_elementwise_are_refused(function: Any, sentence:
 @pytest.mark.parametrize(
     ("bound", "reach", "sentence"),
     [
-        ("50", 1.0, "slope_bound is 50; it must be a finite positive number"),
+        ("50", 1.0, "slope_bound is '50'; it must be a finite positive number"),
         (np.array([1.0, 2.0]), 1.0, "slope_bound is .*; it must be a finite positive number"),
-        (1.0, "2", "reach is 2 contact distances; it must be from 1"),
+        (1.0, "2", "reach is '2' contact distances; it must be from 1"),
     ],
 )
 def test_bounds_that_are_no_numbers_are_refused(bound: Any, reach: Any, sentence: str) -> None:

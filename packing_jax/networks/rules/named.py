@@ -4,12 +4,13 @@ A batch size of 0 stands for all samples: axes hold numbers.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import get_args
 
 import optax
 from jax.tree_util import Partial
 
 from packing_jax.errors import PackingError
+from packing_jax.networks.minibatch import Sampling
 from packing_jax.networks.rules.base import WeightRule, check_number
 from packing_jax.networks.rules.bro import bro
 from packing_jax.networks.rules.langevin import langevin
@@ -21,7 +22,7 @@ def _sgd(
     batch_size: int = 0,
     momentum: float = 0.0,
     weight_decay: float = 0.0,
-    sampling: Any = "replacement",
+    sampling: str = "replacement",
 ) -> WeightRule:
     """Stochastic gradient descent: heavy ball with weight decay.
 
@@ -33,11 +34,11 @@ def _sgd(
         sampling: how a batch is drawn: replacement, distinct (no sample twice in a batch), epochs (shuffled passes) or
             order (the same pass again and again).
     """
-    return sgd(heavy_ball(learning_rate, momentum, weight_decay), size_of(batch_size), sampling=sampling)
+    return sgd(heavy_ball(learning_rate, momentum, weight_decay), size_of(batch_size), sampling=sampling_of(sampling))
 
 
 def _adam(
-    learning_rate: float = 0.001, batch_size: int = 0, weight_decay: float = 0.0, sampling: Any = "replacement"
+    learning_rate: float = 0.001, batch_size: int = 0, weight_decay: float = 0.0, sampling: str = "replacement"
 ) -> WeightRule:
     """Adam with decoupled weight decay.
 
@@ -51,7 +52,7 @@ def _adam(
     rate = check_number("learning rate", learning_rate, 0.0, above=True)
     decay = check_number("weight decay", weight_decay)
     optimizer = Partial(optax.adamw, learning_rate=rate, weight_decay=decay)
-    return sgd(optimizer, size_of(batch_size), sampling=sampling)
+    return sgd(optimizer, size_of(batch_size), sampling=sampling_of(sampling))
 
 
 def _langevin(
@@ -59,7 +60,7 @@ def _langevin(
     temperature: float = 0.01,
     batch_size: int = 0,
     weight_decay: float = 0.0,
-    sampling: Any = "replacement",
+    sampling: str = "replacement",
 ) -> WeightRule:
     """Langevin dynamics at a temperature, whose noise is divided by the number of samples.
 
@@ -71,10 +72,10 @@ def _langevin(
         sampling: how a batch is drawn: replacement, distinct (no sample twice in a batch), epochs (shuffled passes) or
             order (the same pass again and again).
     """
-    return langevin(learning_rate, temperature, weight_decay, size_of(batch_size), sampling=sampling)
+    return langevin(learning_rate, temperature, weight_decay, size_of(batch_size), sampling=sampling_of(sampling))
 
 
-def _bro(kick: float = 0.1, batch_size: int = 0, sampling: Any = "replacement") -> WeightRule:
+def _bro(kick: float = 0.1, batch_size: int = 0, sampling: str = "replacement") -> WeightRule:
     """Biased random organization: random kicks along the gradients of violated samples.
 
     Args:
@@ -83,7 +84,19 @@ def _bro(kick: float = 0.1, batch_size: int = 0, sampling: Any = "replacement") 
         sampling: how a batch is drawn: replacement, distinct (no sample twice in a batch), epochs (shuffled passes) or
             order (the same pass again and again).
     """
-    return bro(kick, size_of(batch_size), sampling=sampling)
+    return bro(kick, size_of(batch_size), sampling=sampling_of(sampling))
+
+
+def sampling_of(word: str) -> Sampling:
+    """How batches are drawn, by a word of a user's.
+
+    Raises:
+        PackingError: another word.
+    """
+    if word not in get_args(Sampling):
+        raise PackingError(f"the sampling is {word!r}; it must be one of {', '.join(get_args(Sampling))}")
+    found: Sampling = word  # type: ignore[assignment]
+    return found
 
 
 #: What a sweep calls them.

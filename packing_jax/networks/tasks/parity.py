@@ -41,7 +41,8 @@ def parity(
     """
     model = MLP((components, *(width,) * depth, 1), "relu")
     start = MLP(model.widths, "relu", scale=scale).start
-    return Task(start, model.apply, Hinge(kappa, exponent), data=_prepared(data, samples, tests, components))
+    samples_of = _prepared(data, samples, tests, components)
+    return Task(start, model.apply, Hinge(kappa, exponent), data=samples_of, largest_loss=1e6)
 
 
 @functools.lru_cache(maxsize=64)

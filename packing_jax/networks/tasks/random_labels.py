@@ -42,7 +42,7 @@ def random_labels(
     def drawn(key: Array) -> Data:
         return labelled(key, samples, inputs, dtype=jnp.result_type(float))
 
-    return Task(start, model.apply, Hinge(kappa, exponent), data_from=drawn)
+    return Task(start, model.apply, Hinge(kappa, exponent), data_from=drawn, largest_loss=1e6)
 
 
 READY = Ready(

@@ -33,7 +33,10 @@ def regression(
         dtype = jnp.result_type(float)
         return linear_regression(key, samples, dimension, exponent=decay, noise=noise, dtype=dtype)
 
-    return Task(lambda key: scale * jax.random.normal(key, (dimension,)), _outputs, Squared(), data_from=drawn)
+    def start(key: Array) -> Array:
+        return scale * jax.random.normal(key, (dimension,))
+
+    return Task(start, _outputs, Squared(), data_from=drawn, largest_loss=1e6)
 
 
 def _outputs(weights: Array, inputs: Array) -> Array:

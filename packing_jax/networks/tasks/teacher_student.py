@@ -1,9 +1,9 @@
 r"""A linear student of a linear teacher, whose singular values repel one another like the charges of a Coulomb gas.
 
-    loss of a sample: 1/2 |W x - 2 x|^2 + A sum_ij G_ij W_ij,   x ~ N(0, 1),   G symmetric
+    gradient of a sample: (W x - 2 x) x^T + A G,   x ~ N(0, 1),   G symmetric
 
-The second term adds noise to the gradient: of standard deviation A off the diagonal of W and sqrt(2) A on it, divided
-by the root of the batch size. Source: arXiv:2407.16427, 2412.20496.
+The noise A G, of standard deviation A off the diagonal of W and sqrt(2) A on it, is no part of the loss
+1/2 |W x - 2 x|^2 that is recorded; a batch divides it by the root of its size. Source: arXiv:2407.16427, 2412.20496.
 """
 
 import jax
@@ -32,7 +32,10 @@ def teacher_student(dimension: int = 2, samples: int = 4096, noise: float = 0.1,
         symmetric = (half + half.transpose(0, 2, 1)) / jnp.sqrt(2.0)
         return Data(jax.random.normal(inputs_key, (samples, dimension)), noise * symmetric)
 
-    return Task(lambda key: scale * jax.random.normal(key, (dimension, dimension)), _outputs, _loss, data_from=drawn)
+    def start(key: Array) -> Array:
+        return scale * jax.random.normal(key, (dimension, dimension))
+
+    return Task(start, _outputs, _loss, data_from=drawn, largest_loss=1e6)
 
 
 def _outputs(weights: Array, inputs: Array) -> tuple[Array, Array]:
@@ -41,7 +44,8 @@ def _outputs(weights: Array, inputs: Array) -> tuple[Array, Array]:
 
 def _loss(outputs: tuple[Array, Array], noise: Array) -> Array:
     misses, weights = outputs
-    return 0.5 * (misses * misses).sum(axis=1) + jnp.einsum("sij,ij->s", noise, weights)
+    push = jnp.einsum("sij,ij->s", noise, weights)
+    return 0.5 * (misses * misses).sum(axis=1) + push - jax.lax.stop_gradient(push)
 
 
 READY = Ready(

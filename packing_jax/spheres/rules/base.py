@@ -10,14 +10,17 @@ import numpy as np
 import optax
 from jax import Array
 
-from packing_jax.errors import PackingError, is_real
+from packing_jax.errors import PackingError, calling, fits, is_real, real_numbers, shown
 from packing_jax.exact import bounded_row_sums, row_sums
 from packing_jax.spheres import noise
 from packing_jax.spheres.energy import Pairs, pair_rows
 from packing_jax.spheres.fixed_point import Followed, known_length, reals, row_totals, with_derivative
-from packing_jax.spheres.geometry import Placed, sum_of_squares, take, to_quanta
+from packing_jax.spheres.geometry import Placed, quanta, sum_of_squares, take, to_quanta
 from packing_jax.spheres.neighbors import Neighbors
 from packing_jax.spheres.system import System
+
+_LONGEST_KICK, _SHORTEST_KICK = 0.25, 256.0  # box sides, quanta
+_LEAST_FRACTION = 2.0**-23
 
 #: Who shares a draw: the two partners of an overlap, or all overlaps of a particle.
 Coupling = Literal["pair", "particle", "particle-normalised"]
@@ -86,6 +89,57 @@ class Rule:
         Raises:
             PackingError: a hyperparameter for which a run has no derivative.
         """
+
+
+# --- a rule that may be a user's ------------------------------------------------------------------------------
+
+
+def first_state(rule: Rule, system: System, coordinates: Array | Followed) -> Any:
+    """What a rule carries before its first step, as arrays.
+
+    Raises:
+        PackingError: its ``init`` raises, or returns something else.
+    """
+    with calling(f"init of the rule {type(rule).__name__}", "a function of a system and coordinates, in jax.numpy"):
+        return jax.tree.map(jnp.asarray, rule.init(system, coordinates))
+
+
+def stepped(
+    rule: Rule,
+    words: noise.Words,
+    system: System,
+    coordinates: Array | Followed,
+    neighbors: Neighbors,
+    state: Any,
+) -> tuple[Array, Any, Info]:
+    """A rule's step, which returned what it must: what has another shape would be broadcast.
+
+    Raises:
+        PackingError: the step raises, or returns something else.
+    """
+    name = f"step of the rule {type(rule).__name__}"
+    with calling(name, "a function as packing_jax.spheres.rules.Rule.step describes, in jax.numpy"):
+        move, after, info = rule.step(words, system, coordinates, neighbors, state)
+        shapes = [np.shape(one) for one in (move, info.active, info.failed)]
+        dtype, kept = jnp.result_type(move), jax.tree.structure(after)
+    movers = coordinates.shape[1] if neighbors.own is None else neighbors.own.shape[0]
+    wanted = [(coordinates.shape[0], movers), (movers,), ()]
+    if shapes != wanted:
+        raise PackingError(
+            f"the {name} returns a displacement, active and failed of shapes {shapes}; they must be {wanted}"
+        )
+    real = isinstance(coordinates, Followed)
+    if not (jnp.issubdtype(dtype, jnp.floating) if real else dtype == coordinates.dtype):
+        raise PackingError(
+            f"the {name} returns a displacement of {dtype}; it must be "
+            f"{'real where derivatives are followed' if real else f'{coordinates.dtype}, in quanta'}: see as_move"
+        )
+    tree: Any = jax.tree.structure(state)
+    before = [(jnp.shape(one), jnp.result_type(one)) for one in jax.tree.leaves(state)]
+    then = [(jnp.shape(one), jnp.result_type(one)) for one in jax.tree.leaves(after)]
+    if kept != tree or then != before:
+        raise PackingError(f"the {name} returns a state of {then}; it must be as the one before, {before}")
+    return move, after, info
 
 
 class Scene(NamedTuple):
@@ -253,34 +307,74 @@ def check_positive(name: str, values: Any) -> Array:
     """A finite positive number, or one per replica, as an array; NaN where one is traced and is not positive."""
     if isinstance(values, jax.core.Tracer):
         return jnp.where(values > 0, values, jnp.nan)
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiu" or not np.all(np.isfinite(array) & (array > 0)):
-        raise PackingError(f"{name} is {values}; it must be a finite positive number, in mean diameters")
-    return jnp.asarray(values, dtype=array.dtype if array.dtype == np.float64 and _x64() else np.float32)
+    array = real_numbers(values)
+    if array is None or not np.all(np.isfinite(array) & (array > 0)):
+        raise PackingError(f"{name} is {shown(values)}; it must be a finite positive number, in mean diameters")
+    if not fits(array, _float_for(array)):
+        raise PackingError(f"{name} is {shown(values)}, beyond the range of {_float_for(array)}, about 1e-38 to 3e38")
+    return jnp.asarray(array, dtype=_float_for(array))
 
 
 def check_finite(name: str, values: Any) -> Array:
     """A finite number, or one per replica, as an array."""
     if isinstance(values, jax.core.Tracer):
         return jnp.asarray(values)
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiu" or array.ndim > 1 or not np.all(np.isfinite(array)):
-        raise PackingError(f"{name} is {values}; it must be a finite number, or one per replica")
-    return jnp.asarray(values, dtype=array.dtype if array.dtype == np.float64 and _x64() else np.float32)
+    array = real_numbers(values)
+    if array is None or array.ndim > 1 or not np.all(np.isfinite(array)):
+        raise PackingError(f"{name} is {shown(values)}; it must be a finite number, or one per replica")
+    if not fits(np.abs(array[array != 0]), _float_for(array)):
+        raise PackingError(f"{name} is {shown(values)}, beyond the range of {_float_for(array)}, about 1e-38 to 3e38")
+    return jnp.asarray(array, dtype=_float_for(array))
 
 
 def check_fraction(name: str, values: Any) -> Array:
     """A number in (0, 1], or one per replica, as an array; NaN where one is traced and is not."""
     if isinstance(values, jax.core.Tracer):
         return jnp.where((values > 0) & (values <= 1), values, jnp.nan)
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiu" or not np.all((array > 0) & (array <= 1)):
-        raise PackingError(f"{name} is {values}; it must be above 0 and at most 1")
-    return jnp.asarray(values, dtype=array.dtype if array.dtype == np.float64 and _x64() else np.float32)
+    array = real_numbers(values)
+    if array is None or not np.all((array > 0) & (array <= 1)):
+        raise PackingError(f"{name} is {shown(values)}; it must be above 0 and at most 1")
+    if not np.all(array >= _LEAST_FRACTION):
+        raise PackingError(
+            f"{name} is {shown(values)}, below the resolution of a random number; it must be at least "
+            f"{_LEAST_FRACTION:.2g}"
+        )
+    return jnp.asarray(array, dtype=_float_for(array))
 
 
-def _x64() -> bool:
-    return bool(jax.config.read("jax_enable_x64"))
+def check_kick(kick: Any, system: System) -> None:
+    """Refuse kicks that the coordinates cannot hold: no move is longer than half the box, or shorter than a quantum.
+
+    Args:
+        kick: in mean diameters, one or one per replica; the learning rate of SGD in a sweep.
+        system: one, or one per replica.
+
+    Raises:
+        PackingError: which it is, and what would be right.
+    """
+    sides = np.asarray(kick, np.float64) * np.asarray(system.unit / system.box, np.float64)
+    least = _SHORTEST_KICK / quanta(system.box.dtype)
+    for bad, right in (
+        (sides > _LONGEST_KICK, "it must be below a quarter of a side: use more particles or a smaller kick"),
+        (sides < least, f"it must be at least {least:.2g}, well above the resolution of the coordinates"),
+    ):
+        if np.any(bad):
+            first = np.broadcast_to(np.asarray(kick), sides.shape)[bad].flat[0]
+            raise PackingError(
+                f"a kick of {first:g} diameters is {sides[bad].flat[0]:.3g} box sides for {system.particles} "
+                f"particles; {right}"
+            )
+
+
+def check_kick_of(rule: Rule, system: System) -> None:
+    """The same of a rule that has a kick: a field of this name, in mean diameters."""
+    kick = getattr(rule, "kick", None)
+    if kick is not None and not any(isinstance(one, jax.core.Tracer) for one in (kick, system.unit, system.box)):
+        check_kick(kick, system)
+
+
+def _float_for(array: np.ndarray) -> np.dtype:
+    return np.dtype(np.float64 if array.dtype == np.float64 and jax.config.read("jax_enable_x64") else np.float32)
 
 
 def check_coupling(coupling: str, correlation: Any, allowed: tuple[str, ...] = get_args(Coupling)) -> float:
@@ -288,9 +382,11 @@ def check_coupling(coupling: str, correlation: Any, allowed: tuple[str, ...] = g
     if isinstance(correlation, jax.core.Tracer):
         raise PackingError("the correlation is a constant of the compiled program: it is not traced or differentiated")
     if coupling not in allowed:
-        raise PackingError(f"the coupling is {coupling!r}; this rule knows {', '.join(allowed)}")
+        raise PackingError(f"the coupling is {shown(coupling)}; this rule knows {', '.join(allowed)}")
     if not (is_real(correlation) and 0.0 <= correlation <= 1.0):
-        raise PackingError(f"the correlation is {correlation}; it must be between 0 (independent) and 1 (shared)")
+        raise PackingError(
+            f"the correlation is {shown(correlation)}; it must be between 0 (independent) and 1 (shared)"
+        )
     if coupling != "pair" and correlation != 1.0:
         raise PackingError(f"a correlation of {correlation} needs coupling 'pair'; {coupling!r} has no partner draws")
     return float(correlation)

@@ -21,7 +21,7 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, calling
 from packing_jax.exact import row_sums
 from packing_jax.optimizers import maker_of
 from packing_jax.spheres import noise
@@ -84,7 +84,8 @@ class SGD(Rule):
 
     def init(self, system: System, coordinates: Array | Followed) -> optax.OptState:
         """The optimizer's own state."""
-        return self.optimizer().init(_parameters(system, coordinates))
+        with calling("the optimizer", "an optax transformation whose init takes parameters"):
+            return self.optimizer().init(_parameters(system, coordinates))
 
     def by_particle(self, state: optax.OptState) -> Any:
         """The leaves whose last axis is as long as that of the parameters: found by making the state of other lengths.
@@ -130,7 +131,13 @@ class SGD(Rule):
         own = coordinates
         if neighbors.own is not None and not isinstance(coordinates, Followed):
             own = jnp.stack([take(x, neighbors.own) for x in coordinates])
-        updates, state = self.optimizer().update(gradient, state, _parameters(system, own))
+        with calling("the optimizer", "an optax transformation whose update takes a gradient, a state and parameters"):
+            updates, state = self.optimizer().update(gradient, state, _parameters(system, own))
+        if jnp.shape(updates) != gradient.shape or not jnp.issubdtype(updates.dtype, jnp.floating):
+            raise PackingError(
+                f"the optimizer's update has the shape {jnp.shape(updates)} and the type {jnp.result_type(updates)}; "
+                f"it must have those of the gradient, {gradient.shape} and {gradient.dtype}"
+            )
         move = updates * system.unit / system.box
         failed = ~jnp.all(jnp.abs(move) < 0.5)  # true for NaN as well
         return as_move(move.astype(dtype), coordinates), state, Info(active, failed, gradient)
