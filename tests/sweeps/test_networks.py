@@ -306,3 +306,18 @@ def test_the_same_bytes_on_three_dask_workers_one_of_them_killed(tmp_path):
     assert seen
     assert (outcome.done, outcome.failed) == (12, 0)
     assert _arrays(tmp_path / "dask") == _arrays(tmp_path / "one")
+
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "own_task.py"
+
+
+def test_the_example(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(EXAMPLE.parents[2])}
+    done = subprocess.run(
+        [sys.executable, EXAMPLE], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [line.split() for line in done.stdout.splitlines()[1:9]]
+    assert [int(row[2]) for row in rows[:2]] == [16, 16]
+    assert [int(row[2]) for row in rows[-2:]] == [0, 0]
+    assert done.stdout.splitlines()[-1] == "{'slope': (16, 2, 16), 'sum': (16, 16)}"
