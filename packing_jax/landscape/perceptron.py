@@ -31,7 +31,7 @@ class JammedPerceptron:
     gaps: Array  #: (P - contacts,), h - kappa > 0
 
 
-def jam_perceptron(patterns: Array, weights: Array, kappa: float, overlap: float = 1e-9) -> JammedPerceptron:
+def jam_perceptron(patterns: Array, weights: Array, kappa: float, overlap: float = 1e-8) -> JammedPerceptron:
     """Minimise at kappa, then follow the minimum down in kappa to where its energy vanishes.
 
     A minimum of energy E and force sum F = dE/dkappa is 2E/F above kappa_J, up to the stiffening; each stage takes a
@@ -42,7 +42,7 @@ def jam_perceptron(patterns: Array, weights: Array, kappa: float, overlap: float
         patterns: xi, (P, N).
         weights: where the first minimisation starts, (N,).
         kappa: its margin, above kappa_J.
-        overlap: mean overlap of contacts at which the state counts as jammed.
+        overlap: mean overlap of contacts at which the state counts as jammed; below 1e-9 rounding loses weak contacts.
 
     Raises:
         PackingError: nothing is violated at the minimum of the first margin, or a minimisation that does not end.

@@ -27,7 +27,7 @@ def test_isostatic_and_in_balance(seed):
     assert len(jammed.forces) == 30
     h = x @ jammed.weights / np.sqrt(30)
     assert np.sum(jammed.weights**2) == pytest.approx(30)
-    assert jammed.jamming < jammed.kappa < jammed.jamming + 1e-7
+    assert jammed.jamming < jammed.kappa < jammed.jamming + 1e-6
     assert (jammed.forces > 0).all()
     assert (jammed.gaps > 1e-8).all()
     assert len(jammed.gaps) == 270
@@ -51,7 +51,7 @@ def exponent(values, largest):
 @pytest.mark.validation
 def test_exponents_of_gaps_and_forces():
     """24 instances of N = 150, alpha = 10; errors: jackknife over instances, and what half of the range changes."""
-    began, found = time.monotonic(), [jam_perceptron(*instance(150, seed), -0.5, 1e-10) for seed in range(24)]
+    began, found = time.monotonic(), [jam_perceptron(*instance(150, seed), -0.5) for seed in range(24)]
     assert all(len(one.forces) == 150 for one in found)
     row = {
         "N": 150,
