@@ -157,7 +157,7 @@ def overview() -> str:
         "TASK --help lists the task's options; without any, an example is run."
     )
     head = "Train networks: packing-jax train TASK, where TASK is one of"
-    return "\n".join([head, "", *lines, "", *textwrap.wrap(last, _WIDTH)])
+    return "\n".join([head, "", *lines, "", _item(last)])
 
 
 def train_command(words: Sequence[str]) -> TrainCommand:
@@ -207,12 +207,18 @@ def _of(task: str, rule: str | None) -> type[TrainCommand]:
 
 def _described(ready: Ready) -> str:
     """What a task is, and what it runs without options."""
+    claim = ready.claim if len(ready.claim) <= _WIDTH else _item(ready.claim)
     several = {name: values for name, values in ready.sweep.items() if isinstance(values, tuple) and len(values) > 1}
     if not several:
-        return "\n".join(textwrap.wrap(ready.claim, _WIDTH))
+        return claim
     shown = ", ".join(f"{name.replace('_', ' ')} {_shown(values)}" for name, values in several.items())
     more = f"Without a rule or numbers: {shown}; where some are given, each of the rest has one value."
-    return "\n".join([*textwrap.wrap(ready.claim, _WIDTH), "", *textwrap.wrap(more, _WIDTH)])
+    return f"{claim}\n\n{_item(more)}"
+
+
+def _item(text: str) -> str:
+    """A paragraph whose lines tyro leaves as they are."""
+    return "\n".join(textwrap.wrap(text, _WIDTH, initial_indent="- ", subsequent_indent="  "))
 
 
 def _shown(value: Any) -> str:

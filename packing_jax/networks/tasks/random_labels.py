@@ -25,7 +25,7 @@ def random_labels(
     exponent: int = 2,
     scale: float = 1.0,
 ) -> Task:
-    """Random labels: a network of ReLUs that has to store them with a margin, at rest where it can.
+    """Random labels: a network of ReLUs that has to store them with a margin.
 
     Args:
         inputs: numbers of a sample.

@@ -19,7 +19,7 @@ from packing_jax.networks.tasks.ready import Ready
 def regression(
     dimension: int = 20, samples: int = 200, decay: float = 1.0, noise: float = 0.5, scale: float = 1.0
 ) -> Task:
-    """Linear regression: inputs with a power-law spectrum, a teacher and noise on its targets.
+    """Linear regression on inputs with a power-law spectrum, with noisy targets.
 
     Args:
         dimension: d, of the inputs, which is the number of weights.

@@ -16,7 +16,7 @@ from packing_jax.networks.tasks.ready import Ready
 
 
 def teacher_student(dimension: int = 2, samples: int = 4096, noise: float = 0.1, scale: float = 0.1) -> Task:
-    """Teacher and student: a matrix that learns twice the unit matrix, with symmetric noise in its gradient.
+    """A matrix that learns twice the unit matrix, with noise in its gradient.
 
     Args:
         dimension: of the inputs and the outputs.
