@@ -64,7 +64,7 @@ def stored_arrays(layout: Layout, one: Finished) -> dict[str, np.ndarray]:
 
 def _fitted(name: str, values: np.ndarray, variable: Variable) -> np.ndarray:
     if values.shape == variable.shape:
-        return np.ascontiguousarray(values, variable.stored)
+        return np.ascontiguousarray(values, variable.stored).reshape(values.shape)  # one number stays one number
     if values.ndim != len(variable.shape) or any(
         n > room for n, room in zip(values.shape, variable.shape, strict=True)
     ):
