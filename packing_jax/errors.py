@@ -67,3 +67,11 @@ def calling(what: str, right: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise PackingError(f"{what} fails: {in_one_line(error)}; it must be {right}") from error
+
+
+def printable(text: str) -> str:
+    """A text in one line that no terminal obeys: escapes, control and half characters are shown as what they are.
+
+    A store may come from elsewhere, and its words are printed.
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)

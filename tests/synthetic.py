@@ -3,6 +3,11 @@
 import numpy as np
 import xarray as xr
 
+from packing_jax.sweeps.cells import Finished
+from packing_jax.sweeps.schema import MARKS, Cells, Layout, Table, Variable
+from packing_jax.sweeps.store import Store
+from packing_jax.versions import provenance
+
 AMPLITUDE, BETA = 4.0, 0.84
 
 
@@ -116,3 +121,35 @@ def scaled_activities(rng, phi, sizes, replicas, phi_c, nu=0.8, prefactor=0.8, n
         law = size**-prefactor * np.log1p(np.exp(0.8 * x))
         out.append(law[:, None] * np.exp(noise * rng.standard_normal((len(phi), replicas))))
     return out
+
+
+def store(directory, results):
+    """Write results as a sweep does, those of replicas that were run; returns the directory."""
+    axes = results.attrs.get("axes", ["phi", "kick", "batch_fraction"])
+    cells = Cells({name: results[name].values.tolist() for name in axes}, results.sizes["replica"])
+    records, finals, tables = {}, {}, {}
+    for name, one in results.data_vars.items():
+        if set(one.dims) >= {*cells.dims} and name not in MARKS:
+            own = one.transpose(*cells.dims, ...).isel(dict.fromkeys(cells.dims, 0))
+            held = records if "time" in own.dims else finals
+            dims = tuple(dim for dim in own.dims if dim != "time")
+            held[name] = Variable(dims, tuple(own.sizes[dim] for dim in dims), str(one.dtype))
+        elif name not in MARKS:
+            tables[name] = Table(one.dims, one.values)
+    attributes = {
+        **results.attrs, **cells.axes, "axes": axes, "replicas": len(results["replica"]), "configuration": "made up",
+        "steps": int(results["time"][-1]), "versions": provenance(),
+    }  # fmt: skip
+    layout = Layout(cells, results["time"].values.astype(np.int32), records, finals, tables, {}, attributes)
+    made = Store.create(directory, layout)
+    numbers = {name: one.transpose(*cells.dims, ...).values for name, one in results.items() if name not in tables}
+    finished = []
+    for place in np.ndindex(*cells.shape):
+        here = {name: values[place] for name, values in numbers.items()}
+        steps, gone = int(here["steps_done"]), int(here["absorbed_at"])
+        state = "diverged" if here.get("failed", 0) else "absorbed" if gone >= 0 else "active"
+        arrays = [{name: here[name] for name in held} for held in (records, finals)]
+        finished += [Finished(place, *arrays, state, steps, gone)] if steps else []
+    made.write(finished)
+    made.close()
+    return directory

@@ -16,8 +16,8 @@ from packing_jax.sweeps.field_types import Mixture
 from packing_jax.sweeps.model import CouplingName, RuleName
 
 if TYPE_CHECKING:  # what they import takes as long as the rest of the command line
+    from packing_jax.adaptive import SearchProgress
     from packing_jax.criticality.search import SearchResult
-    from packing_jax.sweeps.adaptive import SearchProgress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class CriticalCommand:
         """Search, and tell."""
         if not (math.isfinite(self.budget) and self.budget >= 1):
             raise PackingError(f"the budget is {self.budget:g} particle-steps; it must be a positive number")
-        from packing_jax.sweeps.adaptive import search
+        from packing_jax.adaptive import search
 
         bar = _Bar()
         try:

@@ -19,12 +19,9 @@ from packing_jax.commands.summary import strict
 from packing_jax.criticality.stationarity import final_activity
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.folder import Folder
-from packing_jax.sweeps.manifest import Manifest
-from packing_jax.sweeps.schema import description, stored_cells
-from packing_jax.untrusted import check_memory, check_metadata
+from packing_jax.sweeps.reader import Reader
 
 if TYPE_CHECKING:
-    import xarray as xr
     from matplotlib.figure import Figure
 
 _WIDTH = 80
@@ -48,9 +45,9 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
         PackingError: no store there, a damaged one, or a directory that cannot be written.
     """
     root = Path(directory)
-    attributes = description(root)
-    cells = stored_cells(attributes)
-    curves = _curves(root, cells.axes, attributes)
+    reader = Reader(root)
+    attributes, cells = reader.attributes, reader.cells
+    curves = _curves(reader)
     several = [name for name, values in cells.axes.items() if len(values) > 1 and name != "replica"]
     rows = [_row(curve, len(cells.axes["replica"]), cells.axes) for curve in curves]
     notes = []
@@ -80,17 +77,13 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
     return summary
 
 
-def _curves(root: Path, axes: dict[str, tuple[float | int, ...]], attributes: dict[str, Any]) -> list[Curve]:
+def _curves(reader: Reader) -> list[Curve]:
     """The replicas at each combination of the axes' values."""
-    results, entries = _opened(root), Manifest.read(root / "manifest.jsonl").entries
+    attributes, axes, entries = reader.attributes, reader.cells.axes, reader.manifest.entries
     names = [name for name in axes if name != "replica"]
-    times = results["time"].values.astype(float)
-    records = [
-        str(name)
-        for name, one in results.data_vars.items()
-        if "time" in one.dims and name != "snapshots" and one.ndim > 1
-    ]
-    check_memory(sum(results[name].nbytes for name in records))
+    times = reader.layout.times.astype(float)
+    records = [name for name in reader.layout.records if name != "snapshots"]
+    results = reader.results((*records, "samples_per_weight"))
     arrays = {name: results[name].transpose(*names, "replica", "time", ...).values.astype(float) for name in records}
     loads = results.get("samples_per_weight")
     found = []
@@ -123,19 +116,6 @@ def _curves(root: Path, axes: dict[str, tuple[float | int, ...]], attributes: di
 
 def _whole(entry: Any, attributes: dict[str, Any]) -> bool:
     return entry.state in ("active", "absorbed") and entry.covers >= int(attributes["steps"])
-
-
-def _opened(root: Path) -> xr.Dataset:
-    import xarray as xr
-
-    store = root / "results.zarr"
-    check_metadata(store)
-    try:
-        return xr.open_zarr(store, chunks=None, consolidated=False, decode_times=False, decode_timedelta=False)
-    except Exception as error:
-        raise PackingError(
-            f"{store} is damaged and cannot be read; run the sweep again into a new directory"
-        ) from error
 
 
 def _row(curve: Curve, replicas: int, axes: dict[str, Any]) -> dict[str, Any]:

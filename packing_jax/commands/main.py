@@ -28,7 +28,7 @@ from packing_jax.commands.run import RunCommand
 from packing_jax.commands.status import StatusCommand
 from packing_jax.commands.sweep import SweepCommand
 from packing_jax.commands.train import TrainCommand, train_command
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, printable
 
 #: Each is a dataclass of its options, with a method ``execute`` that returns the exit code.
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -60,7 +60,7 @@ def _parsed(words: list[str]) -> Any:
     return tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="packing-jax",
-        description="Phase diagrams of packed spheres and of networks under random organization and SGD.\n\n"
+        description="Packed spheres and networks under random organization and SGD.\n\n"
         "packing-jax --version says which version this is.",
         args=words,
     )
@@ -82,7 +82,10 @@ def main(args: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except PackingError as error:
-        print(f"packing-jax: {error}", file=sys.stderr)
+        print(f"packing-jax: {printable(str(error))}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("packing-jax: there is not enough memory for this", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader went away, as in `packing-jax report DIR | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

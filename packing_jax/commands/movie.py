@@ -1,5 +1,6 @@
 """Movies of trajectories: discs to scale, those that overlap coloured, as GIF or MP4."""
 
+import math
 import shutil
 import subprocess
 import tempfile
@@ -13,10 +14,12 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, printable
 from packing_jax.sweeps.folder import Folder
-from packing_jax.sweeps.schema import description, stored_cells
-from packing_jax.sweeps.trajectory import hoomd_schema, trajectory_file
+from packing_jax.sweeps.frames import opened
+from packing_jax.sweeps.manifest import Entry
+from packing_jax.sweeps.reader import Reader
+from packing_jax.sweeps.trajectory import frames_of, hoomd_schema, trajectory_name
 
 _PASSIVE, _ACTIVE, _EDGE = "#dfe3e8", "#d1495bb0", "#4a5058"  # red is half transparent: both discs of an overlap show
 _DPI = 120
@@ -42,48 +45,49 @@ class MovieCommand:
 
     def execute(self, command: str) -> int:
         """Draw and write."""
-        source = find_trajectory(self.directory, self.cell)
+        sweep = Reader(self.directory)
+        entry, name = find_trajectory(sweep, self.cell)
         out = self.out
         if out is None:
             kind = ".mp4" if shutil.which("ffmpeg") else ".gif"
-            out = self.directory / "movies" / f"{source.stem}{kind}"
+            out = self.directory / "movies" / f"{Path(name).stem}{kind}"
             try:
                 Folder(self.directory).make("movies")
             except OSError as error:
                 raise PackingError(f"cannot write {out}: {error.strerror or error}") from error
-        frames = write_movie(source, out, self.fps)
-        print(f"{out}: {frames} frames of {source.name}")
+        frames = write_movie(sweep, entry, out, self.fps)
+        print(printable(f"{out}: {frames} frames of {Path(name).name}"))
         return 0
 
 
-def find_trajectory(directory: Path, cell: int | None) -> Path:
-    """The trajectory of a cell by its number, or of the first that has one.
+def find_trajectory(sweep: Reader, cell: int | None) -> tuple[Entry, str]:
+    """What the manifest says of a cell by its number, or of the first that has a trajectory, and the name of this file.
 
     Raises:
         PackingError: no such cell, or no trajectory of it.
     """
-    cells = stored_cells(description(directory))
-    names = list(cells.places())
-    if cell is not None and not 0 <= cell < len(names):
-        raise PackingError(f"there is no cell {cell}; {directory} has cells 0 to {len(names) - 1}")
-    files = [
-        trajectory_file(directory, cells.dims, name) for name in (names if cell is None else names[cell : cell + 1])
-    ]
-    found = next((file for file in files if file.is_file()), None)
-    if found is None:
-        which = "no cell" if cell is None else f"no cell {cell}"
-        raise PackingError(
-            f"{directory} has {which} with a trajectory: cells get one as they finish, if run or sweep is given "
-            "--trajectory"
-        )
-    return found
+    count = math.prod(sweep.cells.shape)
+    if cell is not None and not 0 <= cell < count:
+        raise PackingError(f"there is no cell {cell}; {sweep.directory} has cells 0 to {count - 1}")
+    folder = Folder(sweep.directory)
+    places = sorted(sweep.entries) if cell is None else [tuple(map(int, np.unravel_index(cell, sweep.cells.shape)))]
+    for place in places:
+        entry, name = sweep.entries.get(place), trajectory_name(sweep.cells.dims, sweep.cells.name(place))
+        if entry is not None and folder.is_file(name):
+            return entry, name
+    which = "no cell" if cell is None else f"no cell {cell}"
+    raise PackingError(
+        f"{sweep.directory} has {which} with a trajectory: cells get one as they finish, if run or sweep is given "
+        "--trajectory"
+    )
 
 
-def write_movie(source: Path, out: Path, fps: int = 15) -> int:
-    """Draw every frame of a trajectory; the file appears when it is complete.
+def write_movie(sweep: Reader, entry: Entry, out: Path, fps: int = 15) -> int:
+    """Draw every frame of the trajectory of a finished cell; the file appears when it is complete.
 
     Args:
-        source: a file that packing_jax.sweeps.trajectory wrote.
+        sweep: to which it belongs.
+        entry: of the cell.
         out: ends in .gif or .mp4.
         fps: frames per second, 1 to 50.
 
@@ -103,22 +107,20 @@ def write_movie(source: Path, out: Path, fps: int = 15) -> int:
         raise PackingError(f"--out is {out}; it must end in .mp4 or .gif")
     if out.suffix == ".mp4" and not shutil.which("ffmpeg"):
         raise PackingError("MP4 needs the program ffmpeg, which is not on the PATH; install it, or write a .gif")
+    hoomd_schema()
+    where = frames_of(sweep.cells.dims, sweep.attributes, entry.cell)
     try:
-        with hoomd_schema().open(source, "r") as file:
-            canvas = FramePicture(file[0])
+        with opened(Folder(sweep.directory), *where, entry.trajectory) as found:
+            canvas = FramePicture(found.frame(0))
             out.parent.mkdir(parents=True, exist_ok=True)
-            frames = tqdm(file, desc=out.name, unit=" frames", leave=False, disable=None)
+            frames = tqdm(found, desc=out.name, unit=" frames", leave=False, disable=None)
             with Folder(out.parent).replacing(out.name, flushed=False) as draft:
                 writers[out.suffix](draft, canvas, frames, fps)
-            return len(file)
+            return len(found)
     except OSError as error:
-        raise PackingError(f"cannot write {out} from {source}: {error.strerror or error}") from error
+        raise PackingError(f"cannot write {out}: {error.strerror or error}") from error
     except subprocess.CalledProcessError as error:
         raise PackingError(f"ffmpeg could not write {out} (exit code {error.returncode}); write a .gif") from error
-    except PackingError:
-        raise
-    except (RuntimeError, ValueError, KeyError, IndexError) as error:
-        raise PackingError(f"{source} is damaged or no trajectory of packing_jax ({error})") from error
 
 
 class FramePicture:

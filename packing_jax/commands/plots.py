@@ -187,7 +187,7 @@ def phi_h_vs_size(result: SearchResult) -> Figure:
     round's bracket is wide, and some of its replicas lie outside the picture. The band is one standard error of phi_c.
 
     Args:
-        result: what `packing_jax.sweeps.adaptive.search` returns.
+        result: what `packing_jax.adaptive.search` returns.
     """
     figure, axes = new_figure(5.4, 4.1)
     sizes = np.array([one.particles for one in result.rounds], float)

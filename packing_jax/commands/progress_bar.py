@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from packing_jax.errors import printable
 from packing_jax.sweeps.progress import EveryTwoSeconds, SweepProgress
 from packing_jax.sweeps.run import Outcome
 from packing_jax.sweeps.spec import Spec
@@ -49,7 +50,7 @@ class ProgressReport:
         if self._form == "json":
             self._json("note", {"text": text})
         else:
-            tqdm.write(text, file=sys.stderr)
+            tqdm.write(printable(text), file=sys.stderr)
 
     def close(self) -> None:
         """End the bar."""
@@ -72,7 +73,7 @@ class ProgressReport:
             facts = outcome._asdict() | {"missing": missing, "directory": str(out), "text": line}
             self._json("end", facts)
         else:
-            print(line, file=sys.stderr)
+            print(printable(line), file=sys.stderr)
 
     def _json(self, event: str, facts: dict[str, Any]) -> None:
         print(json.dumps({"event": event, "time": time.time(), **facts}), file=sys.stderr, flush=True)

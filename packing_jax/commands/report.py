@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from packing_jax.errors import PackingError
 from packing_jax.sweeps.schema import description, stored_kind
 
 
@@ -13,7 +14,7 @@ from packing_jax.sweeps.schema import description, stored_kind
 class ReportCommand:
     """Make the report of a store: summary.json, figures and a table.
 
-    Of spheres it estimates phi_c; of networks it draws losses, activity and displacements.
+    Of spheres: phi_c. Of networks: losses, activity and displacements.
     """
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
@@ -21,7 +22,11 @@ class ReportCommand:
 
     def execute(self, command: str) -> int:
         """Make the report."""
-        if stored_kind(description(self.directory)) == "networks":
+        try:
+            kind = stored_kind(description(self.directory))
+        except PackingError:  # estimates of phi_c take older and foreign stores too, and say what is wrong with others
+            kind = "spheres"
+        if kind == "networks":
             from packing_jax.commands import learning_summary
 
             print(learning_summary.format_summary(learning_summary.report(self.directory)))

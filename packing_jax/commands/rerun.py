@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from packing_jax.commands.own import OwnOptions
+from packing_jax.errors import printable
 from packing_jax.sweeps.own import imported
 from packing_jax.sweeps.schema import description, stored_kind
 
@@ -40,5 +41,5 @@ class RerunCommand(OwnOptions):
             same, sentence = rerun(self.directory, self.cell, Training(task=task, **objects))
         else:
             same, sentence = rerun(self.directory, self.cell, Sweep(**objects))
-        print(sentence)
+        print(printable(sentence))
         return 0 if same else 1

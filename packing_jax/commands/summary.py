@@ -26,8 +26,7 @@ from packing_jax.criticality import (
     was_run,
     zero_kick_limit,
 )
-from packing_jax.criticality.results import first_line
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, printable
 from packing_jax.sweeps.folder import Folder
 
 if TYPE_CHECKING:
@@ -191,7 +190,7 @@ def format_summary(summary: dict[str, Any]) -> str:
         ]
     if summary["notes"]:
         lines.append("")
-    for note in summary["notes"]:
+    for note in map(printable, summary["notes"]):
         lines += textwrap.wrap(note, _WIDTH, initial_indent="- ", subsequent_indent="  ")
     return "\n".join(lines)
 
@@ -329,8 +328,8 @@ def _picture(results: xr.Dataset) -> Figure:
     try:
         positions = results["positions"].isel(at).transpose("particle", "axis").values
         diameters = results["diameters"].isel(phi=p).values
-    except Exception as error:  # as in open_results: one damaged chunk must not cost the numbers
-        raise PackingError(f"the positions cannot be read ({first_line(error)})") from error
+    except PackingError as error:  # one damaged chunk must not cost the numbers
+        raise PackingError(f"the positions cannot be read ({error})") from error
     phi = float(results["phi"].values[p])
     return plots.packing(positions, diameters, title=rf"$\phi = {phi:.4g}$")
 

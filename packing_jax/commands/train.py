@@ -1,6 +1,7 @@
 """The command `packing-jax train`, whose options are those of the task and of the rule that it is given as well."""
 
 import dataclasses
+import textwrap
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -28,6 +29,7 @@ from packing_jax.sweeps.schema import description
 from packing_jax.sweeps.spec import stored_spec
 
 _PROG = "packing-jax train"
+_WIDTH = 79  # of the help
 _Words = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
 _Whole = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 
@@ -146,17 +148,16 @@ class TrainCommand(RunOptions):
 def overview() -> str:
     """What `packing-jax train --help` says: the tasks."""
     width = max(map(len, TASKS))
-    lines = [f"  {name:<{width}}  {ready.claim}" for name, ready in TASKS.items()]
-    return "\n".join(
-        [
-            "Train networks: packing-jax train TASK, where TASK is one of",
-            "",
-            *lines,
-            "",
-            "or a function of your own that makes a task of numbers, as my_model:task in ./my_model.py. "
-            "packing-jax train TASK --help lists the task's options; without any it runs an example in under a minute.",
-        ]
+    lines = []
+    for name, ready in TASKS.items():
+        first = f"  {name:<{width}}  "
+        lines += textwrap.wrap(ready.claim, _WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
+    last = (
+        "or a function of your own that makes a task of numbers, as my_model:task in ./my_model.py. packing-jax train "
+        "TASK --help lists the task's options; without any, an example is run."
     )
+    head = "Train networks: packing-jax train TASK, where TASK is one of"
+    return "\n".join([head, "", *lines, "", *textwrap.wrap(last, _WIDTH)])
 
 
 def train_command(words: Sequence[str]) -> TrainCommand:
@@ -208,9 +209,10 @@ def _described(ready: Ready) -> str:
     """What a task is, and what it runs without options."""
     several = {name: values for name, values in ready.sweep.items() if isinstance(values, tuple) and len(values) > 1}
     if not several:
-        return ready.claim
+        return "\n".join(textwrap.wrap(ready.claim, _WIDTH))
     shown = ", ".join(f"{name.replace('_', ' ')} {_shown(values)}" for name, values in several.items())
-    return f"{ready.claim}\n\nWithout a rule or numbers: {shown}; where some are given, each of the rest has one value."
+    more = f"Without a rule or numbers: {shown}; where some are given, each of the rest has one value."
+    return "\n".join([*textwrap.wrap(ready.claim, _WIDTH), "", *textwrap.wrap(more, _WIDTH)])
 
 
 def _shown(value: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from packing_jax.criticality.stationarity import Drift, final_activity, final_drift
 from packing_jax.errors import PackingError
-from packing_jax.untrusted import check_memory, check_metadata
+from packing_jax.sweeps.reader import Reader
+from packing_jax.sweeps.schema import stored_kind
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -165,51 +166,43 @@ def _in_a_grid(results: xr.Dataset) -> xr.Dataset:
 
 
 def open_results(directory: str | os.PathLike[str]) -> xr.Dataset:
-    """The sweep in DIR/results.zarr; positions stay on disk until they are asked for.
+    """The sweep in DIR/results.zarr; all but the activity stays on the disk until it is asked for.
+
+    What is read is checked against the checksums in DIR/manifest.jsonl.
 
     A sweep over numbers of particles has these as a dimension; estimates are of one of them, ``.sel(particles=N)``.
 
     Raises:
-        PackingError: no such directory, no store in it, or a store that is damaged or not a sweep.
+        PackingError: no such directory, no store in it, or one that is damaged, of which it says what would mend it, or
+            no sweep of spheres.
     """
-    import xarray as xr
-
-    root = Path(directory)
-    store, kind = root / "results.zarr", "spheres"
+    sweep = Reader(Path(directory))
+    kind = stored_kind(sweep.attributes)
     try:
-        place, found = root.is_dir(), store.is_dir()
-    except OSError:  # a name that is too long
-        place = found = False
-    if not found:
-        what = "has no results.zarr" if place else "is not a directory"
-        raise PackingError(f"{root} {what}: give the directory that packing-jax run or sweep wrote")
-    try:
-        check_metadata(store)
-        results = xr.open_zarr(store, chunks=None, consolidated=False, decode_times=False, decode_timedelta=False)
-        kind = results.attrs.get("kind", "spheres")
+        _check_words(sweep.attributes)
+        results = sweep.results(load=("activity",))
         check_results(results)
-        needed = {"activity", "absorbed_at", "steps_done", "failed"} & set(results.data_vars)
-        check_memory(sum(results[name].nbytes for name in needed))
-        for name in needed:
-            results[name].load()
-        # a cell that an extension to more steps has not reached yet is not done
-        late = (results["steps_done"] > 0) & (results["steps_done"] < int(results["time"][-1]))
-        if "failed" in results:
-            late &= results["failed"] == 0
-        results["steps_done"] = results["steps_done"].where(~late, 0)
     except PackingError as error:
-        what = "is not a sweep" if kind == "spheres" else f"holds a sweep of {kind}, and phi_c is of spheres"
-        raise PackingError(f"{store} {what}: {error}") from error
-    except Exception as error:  # a damaged store makes zarr, its codecs and xarray raise anything
-        raise PackingError(
-            f"{store} is damaged and cannot be read ({first_line(error)}): run the sweep again into a new directory"
-        ) from error
+        if kind == "spheres":
+            raise
+        raise PackingError(f"{directory} holds a sweep of {kind}, and phi_c is of spheres: {error}") from error
+    # a cell that an extension to more steps has not reached yet is not done
+    late = (results["steps_done"] > 0) & (results["steps_done"] < sweep.last) & (results["failed"] == 0)
+    results["steps_done"] = results["steps_done"].where(~late, 0)
     return results
 
 
-def first_line(error: Exception) -> str:
-    """What an exception says, in short."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _check_words(attributes: Mapping[str, Any]) -> None:
+    """Refuse words of a store about its spheres that are none; what is left out is not known."""
+    particles = attributes.get("particles", 1)
+    many = particles if isinstance(particles, list) else [particles]
+    for name, known in (
+        ("dim", attributes.get("dim", 1) in range(1, 7)),
+        ("particles", all(type(one) is int and one > 0 for one in many)),
+        ("rule", isinstance(attributes.get("rule", ""), str)),
+    ):
+        if not known:
+            raise PackingError(f"the store says {name} = {str(attributes[name])[:80]}; that is no sweep of spheres")
 
 
 def was_run(results: xr.Dataset) -> xr.DataArray:

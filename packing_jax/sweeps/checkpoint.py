@@ -7,11 +7,12 @@ not of the size that the run expects.
 """
 
 import json
+import os
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import jax
 import numpy as np
@@ -154,15 +155,17 @@ def scan(paths: Iterable[Path], made_by: str) -> tuple[dict[Name, Found], list[s
                 if name not in best or found.step > best[name].step:
                     best[name] = found
         except PackingError as error:
-            notes.append(f"{path} {error}; its replicas start again")
+            notes.append(f"{error}; its replicas start again")
     return best, notes
 
 
 def _header(path: Path, made_by: str) -> dict[Name, Found]:
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             magic, size, checksum = file.readline(256).rsplit(b" ", 2)
             if magic != _MAGIC or not 0 < int(size) <= _LARGEST_HEADER:
+                raise ValueError
+            if int(size) > os.fstat(file.fileno()).st_size:
                 raise ValueError
             header = file.read(int(size))
             start = file.tell()
@@ -170,7 +173,7 @@ def _header(path: Path, made_by: str) -> dict[Name, Found]:
             raise ValueError
         value = json.loads(header)
         if value["made_by"] != made_by:
-            raise PackingError("was made by another version, on another device, or of another sweep")
+            raise PackingError(f"{path} was made by another version, on another device, or of another sweep")
         return {
             cell_name(one["cell"]): Found(
                 path, int(one["step"]), start + int(one["offset"]), int(one["size"]), str(one["checksum"]),
@@ -179,11 +182,16 @@ def _header(path: Path, made_by: str) -> dict[Name, Found]:
             for one in value["replicas"]
         }  # fmt: skip
     except OSError as error:
-        raise PackingError(f"cannot be read ({error.strerror or error})") from error
+        raise PackingError(f"{path} cannot be read ({error.strerror or error})") from error
     except PackingError:
         raise
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise PackingError("is damaged") from error
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise PackingError(f"{path} is damaged") from error
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file in DIR/checkpoints."""
+    return Folder(path.parents[1]).open(f"{path.parent.name}/{path.name}")
 
 
 def load(found: Found, like: Any) -> Any:
@@ -213,12 +221,12 @@ def load(found: Found, like: Any) -> Any:
         total += int(np.prod(shape, dtype=np.int64)) * leaf.dtype.itemsize
     memory = np.empty(total, np.uint8)
     try:
-        with found.path.open("rb") as file:
+        with _opened(found.path) as file:
             file.seek(found.offset)
-            blob = file.read(min(found.size, 2 * total + 1024))
+            blob = file.read(max(0, min(found.size, os.fstat(file.fileno()).st_size, 2 * total + 1024)))
         if digest(blob) != found.checksum or np.asarray(_CODEC.decode(blob, out=memory)).nbytes != total:
             raise ValueError
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, OverflowError) as error:
         raise PackingError(f"{found.path} is damaged") from error
     leaves, at = [], 0
     for (_, leaf), shape in zip(expected, shapes, strict=True):

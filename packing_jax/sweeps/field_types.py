@@ -23,7 +23,9 @@ def _fits(name: str, value: Any) -> bool:
         return False
     several = name in _SEVERAL or (name in ("particles", "sizes") and isinstance(value, tuple))
     types = _TYPES[_FIELDS.get(name, _WHOLE)]
-    right = all(type(one) in types for one in (value if several else (value,)))
+    right = all(
+        type(one) in types and (type(one) is not int or abs(one) < 1e300) for one in (value if several else (value,))
+    )
     return right and (name != "mixture" or value in get_args(Mixture))
 
 

@@ -114,7 +114,7 @@ class Folder:
         """
         with self.open(name) as file:
             size = os.fstat(file.fileno()).st_size
-            data = file.read(most + 1) if size <= most else b""
+            data = file.read(size + 1) if size <= most else b""  # memory is taken for what is asked for
         if size > most or len(data) > most:
             raise PackingError(f"{self.path / name} has {max(size, len(data))} bytes; at most {most} make sense")
         return data
@@ -152,7 +152,7 @@ class Folder:
             pass
 
     def write(self, files: Mapping[str, bytes], *, drafts: str = ".", flushed: bool = True) -> None:
-        """Replace each file in one move; on return all of them are on the disk.
+        """Replace each file in one move, and folders that have its name; on return all of them are on the disk.
 
         Args:
             files: name -> content; the folders exist.
@@ -173,8 +173,15 @@ class Folder:
             self.flush(folder)
 
     def _write(self, name: str, data: bytes, drafts: str, flushed: bool) -> None:
-        with self.replacing(name, drafts=drafts, flushed=flushed) as file:
-            file.write(data)
+        for last_try in (False, True):
+            try:
+                with self.replacing(name, drafts=drafts, flushed=flushed) as file:
+                    file.write(data)
+                return
+            except IsADirectoryError:
+                if last_try:
+                    raise
+                self.remove(name)
 
     @contextlib.contextmanager
     def replacing(self, name: str, *, drafts: str = ".", flushed: bool = True) -> Iterator[BinaryIO]:

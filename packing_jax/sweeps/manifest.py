@@ -10,13 +10,14 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
+
+import numpy as np
 
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.folder import Folder
@@ -29,6 +30,9 @@ CellState = Literal["active", "absorbed", "diverged", "failed", "damaged"]
 MANIFEST = "manifest.jsonl"
 
 _LONGEST_LINE = 2**16
+_ANY_SIZE = 2**24  # bytes: tens of thousands of sessions
+_SIZE_OF_A_CELL = 2**12  # bytes beyond: a few lines, where it was damaged or the sweep extended
+_LARGEST = 1e300  # what a float and a sum of them still hold; JSON has any whole number
 _LOCK_PATIENCE = 1.0  # seconds; `packing-jax status` holds the lock for an instant
 
 
@@ -46,10 +50,12 @@ class Entry:
     covers: int  #: last step of the schedule that the records of this cell fill
     steps: int  #: steps accounted for; fewer than ``covers`` where it failed
     absorbed_at: int
-    checksum: str  #: of the cell's arrays and the numbers above
+    #: of each of the cell's arrays, by its name; in stores of version 0.1.0 one of all arrays and the numbers above
+    checksum: str | dict[str, str]
     configuration: str  #: hash of the physics that made it
     versions: str  #: hash of the versions that made it
     reason: str = ""
+    trajectory: str = ""  #: checksum of its trajectory file; empty where it has none, or before version 0.2.0
 
     @property
     def complete(self) -> bool:
@@ -66,6 +72,29 @@ def digest(*parts: bytes) -> str:
     return total.hexdigest()
 
 
+class Digest:
+    """32 hexadecimal digits that change with any bit of numbers that come in parts, and with their type and shape."""
+
+    def __init__(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        self._stored = dtype.newbyteorder("<")
+        self._total = hashlib.blake2b(f"{self._stored.str} {shape} ".encode(), digest_size=16)
+
+    def update(self, values: np.ndarray) -> None:
+        """Add the next part."""
+        self._total.update(np.ascontiguousarray(values, self._stored))
+
+    def hexdigest(self) -> str:
+        """Of all parts."""
+        return self._total.hexdigest()
+
+
+def digest_of_array(values: np.ndarray) -> str:
+    """The same of an array."""
+    total = Digest(values.dtype, values.shape)
+    total.update(values)
+    return total.hexdigest()
+
+
 def digest_of(value: Any) -> str:
     """The digest of JSON-able data."""
     return digest(json.dumps(value, sort_keys=True, allow_nan=False).encode())
@@ -79,32 +108,41 @@ class Manifest:
         self.entries: dict[Name, Entry] = {}
         self.sessions: list[dict[str, Any]] = []
         self.damaged_lines = 0
+        self.cut_off = False  #: whether the last of them has no end, as while it is written
         self.new = False  #: whether :meth:`lock` made the file
         self._folder, self._handle = folder, handle
 
     @classmethod
-    def read(cls, path: Path) -> "Manifest":
+    def read(cls, folder: Folder, cells: int) -> "Manifest":
         """What the file says now; empty where there is none.
 
+        Args:
+            folder: of the sweep.
+            cells: of the sweep, by which the size of the file is bounded.
+
         Raises:
-            PackingError: it cannot be read.
+            PackingError: it cannot be read, or is far larger than that of any such sweep.
         """
-        manifest = cls(path)
+        manifest = cls(folder.path / MANIFEST)
         try:
-            with path.open("rb") as file:
-                manifest._take_lines(file)
+            with folder.open(MANIFEST) as file:
+                manifest._take_lines(file, cells)
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise PackingError(f"cannot read {path}: {error.strerror or error}") from error
+            raise PackingError(f"cannot read {manifest.path}: {error.strerror or error}") from error
         return manifest
 
     @classmethod
-    def lock(cls, folder: Folder) -> "Manifest":
+    def lock(cls, folder: Folder, cells: int) -> "Manifest":
         """That of a folder, made if absent, for the one process that appends to it.
 
+        Args:
+            folder: of the sweep.
+            cells: of the sweep, by which the size of the file is bounded.
+
         Raises:
-            PackingError: another process writes there, or the file is a link.
+            PackingError: another process writes there, or the file is a link or far too large.
             OSError: the disk says no.
         """
         deadline = time.monotonic() + _LOCK_PATIENCE
@@ -116,7 +154,7 @@ class Manifest:
                     manifest = cls(folder.path / MANIFEST, folder, handle)
                     manifest.new = new
                     with os.fdopen(os.dup(handle), "rb") as file:
-                        manifest._take_lines(file)
+                        manifest._take_lines(file, cells)
                     size = os.fstat(handle).st_size
                     if size and os.pread(handle, 1, size - 1) != b"\n":
                         os.write(handle, b"\n")  # the last line was cut off
@@ -145,8 +183,12 @@ class Manifest:
                 f"{done} cells were finished, and --resume computes again those that the file there does not list"
             )
 
-    def _take_lines(self, file: BinaryIO) -> None:
-        while line := file.readline(_LONGEST_LINE):
+    def _take_lines(self, file: BinaryIO, cells: int) -> None:
+        left, most = os.fstat(file.fileno()).st_size, _ANY_SIZE + _SIZE_OF_A_CELL * cells
+        if left > most:
+            raise PackingError(f"{self.path} has {left} bytes; at most {most} make sense for a sweep of {cells} cells")
+        while line := file.readline(min(_LONGEST_LINE, left)):  # and not what is added meanwhile
+            left -= len(line)
             self._take(line)
 
     def _take(self, line: bytes) -> None:
@@ -165,6 +207,7 @@ class Manifest:
                 self.sessions.append(value)
         except (ValueError, TypeError, KeyError, RecursionError):
             self.damaged_lines += 1
+            self.cut_off = not line.endswith(b"\n")
 
     def append(self, entries: Iterable[Entry]) -> None:
         """Add a line for each cell; on return they are on the disk.
@@ -210,18 +253,17 @@ class Manifest:
             self._handle = -1
 
 
-def is_locked(path: Path) -> bool:
+def is_locked(folder: Folder) -> bool:
     """Whether a process writes there at this moment."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        file = folder.open(MANIFEST)
     except OSError:
         return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
     return False
 
 
@@ -251,10 +293,12 @@ def _wait_for_lock(handle: int, folder: Folder, deadline: float) -> None:
 
 def _entry(value: dict[str, Any]) -> Entry:
     """An entry from JSON, or ValueError: nothing else may come out of a file from elsewhere."""
-    numbers = (value["covers"], value["steps"], value["absorbed_at"])
-    texts = (value["checksum"], value["configuration"], value["versions"], value["reason"])
+    value = {"trajectory": "", **value}
+    numbers, checksum = (value["covers"], value["steps"], value["absorbed_at"]), value["checksum"]
+    texts = (value["configuration"], value["versions"], value["reason"], value["trajectory"])
+    texts += tuple(checksum.values()) if isinstance(checksum, dict) else (checksum,)
     if (
-        len(value) != len(fields(Entry))
+        value.keys() != {field.name for field in fields(Entry)}
         or not all(type(number) is int and -1 <= number < 2**31 for number in numbers)
         or not all(isinstance(text, str) for text in texts)
         or value["state"] not in get_args(CellState)
@@ -272,7 +316,7 @@ def cell_name(value: Any) -> Name:
     if (
         not isinstance(value, list)
         or not value
-        or not all(type(one) in (int, float) and math.isfinite(one) for one in value)
+        or not all(type(one) in (int, float) and -_LARGEST < one < _LARGEST for one in value)
         or not (type(value[-1]) is int and 0 <= value[-1] < 2**31)
     ):
         raise ValueError("not a cell")

@@ -68,11 +68,13 @@ def find_transitions(
     order = np.argsort(values)
     gone, going = (np.moveaxis(flags, along, 0)[order].sum(axis=-1) for flags in (absorbed, active))
     found = []
-    for place in np.ndindex(*gone.shape[1:]):
-        here, there = gone[:, *place], going[:, *place]
-        known = np.flatnonzero(here + there > 0)
-        below = known[here[known] > there[known]]
-        above = known[known > below[-1]] if len(below) else []
+    shape = gone.shape[1:]
+    gone, going = gone.reshape(len(values), -1), going.reshape(len(values), -1)
+    for number in np.flatnonzero(gone.any(axis=0) & going.any(axis=0)):
+        here, there, place = gone[:, number], going[:, number], np.unravel_index(number, shape)
+        seen = np.flatnonzero(here + there > 0)
+        below = seen[here[seen] > there[seen]]
+        above = seen[seen > below[-1]] if len(below) else []
         if len(above):
             at = {name: numbers[i] for (name, numbers), i in zip(others.items(), place, strict=True)}
             low, high = (float(values[order][i]) for i in (below[-1], above[0]))
@@ -91,18 +93,21 @@ def write_progress(folder: Folder, progress: SweepProgress) -> None:
 def read_progress(directory: Path) -> dict[str, Any] | None:
     """What the last or present session left there, None if nothing."""
     try:
-        with (directory / "progress.json").open("rb") as file:
-            value = json.loads(file.read(2**24))
+        value = json.loads(Folder(directory).read("progress.json", 2**24))
         numbers = ("done", "total", "running", "share", "speed", "time")
-        if not all(isinstance(value[name], int | float) for name in numbers):
+        if not all(_is_finite(value[name]) for name in numbers):
             raise ValueError
         return {
             **{name: value[name] for name in numbers},
             "unit": str(value["unit"])[:40],
-            "seconds_left": value["seconds_left"] if isinstance(value["seconds_left"], int | float) else None,
+            "seconds_left": value["seconds_left"] if _is_finite(value["seconds_left"]) else None,
         }
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and -1e15 < value < 1e15
 
 
 class EveryTwoSeconds:

@@ -20,6 +20,7 @@ from jax import Array
 from packing_jax.drive import batch
 from packing_jax.drive.chunk import State
 from packing_jax.drive.run import Result
+from packing_jax.errors import PackingError
 from packing_jax.spheres import neighbors as nb
 from packing_jax.spheres.energy import pair_rows
 from packing_jax.spheres.system import System
@@ -78,6 +79,7 @@ class Recorder:
         """The state that a replica goes on from: what was found, if all frames before it are there; else None."""
         state = found(index)
         part = self._part(index)
+        self._make_way(part)
         kept = 0
         if state is not None:
             needed = self.times[self.times < state.step]
@@ -117,15 +119,25 @@ class Recorder:
             yield index, result
 
     def _finish(self, index: int) -> None:
-        part = self._part(index)
+        part, name = self._part(index), self._files.name(self._names[index])
+        self._make_way(name)
         with (
-            self._folder.replacing(self._files.name(self._names[index]), drafts=SCRATCH) as draft,
+            self._folder.replacing(name, drafts=SCRATCH) as draft,
             self._files.hoomd.open(f"/dev/fd/{draft.fileno()}", "w") as file,
         ):
             for frame in self._read(part):
                 file.append(self._snapshot(index, frame, first=len(file) == 0))
         self._folder.flush("trajectories")
         self._folder.remove(part)
+
+    def _make_way(self, name: str) -> None:
+        """Remove what cannot be the file of this name: a folder, a link and not what it leads to."""
+        try:
+            right = self._folder.is_file(name)
+        except PackingError:
+            right = False
+        if not right:
+            self._folder.remove(name)
 
     def _snapshot(self, index: int, frame: Frame, *, first: bool) -> Any:
         system = batch.pick(self._systems, index)
@@ -190,17 +202,15 @@ class Recorder:
 
     def _from_file(self, index: int, needed: np.ndarray) -> int:
         """Take the frames of a shorter run that ended back into a part."""
-        path = self._files.file(self._names[index])
         self._folder.remove(self._part(index))
         wanted = set(needed.tolist())
         try:
-            with self._files.hoomd.open(path, "r") as old, self._folder.open(self._part(index), "xb") as file:
-                for at in range(len(old)):
-                    frame = old[at]
-                    step, particles = int(frame.configuration.step), frame.particles
-                    if step in wanted and len(particles.position) == self._systems.particles:
+            with self._files.frames(self._names[index]) as old, self._folder.open(self._part(index), "xb") as file:
+                for number in range(len(old)):
+                    if (step := old.step(number)) in wanted:
+                        frame = old.frame(number)
                         active = frame.log["particles/active"].astype(np.uint8)
-                        file.write(_packed(Frame(step, particles.position[:, : self._systems.dim], active)))
-        except (FileNotFoundError, RuntimeError, ValueError, KeyError):
+                        file.write(_packed(Frame(step, frame.particles.position[:, : self._systems.dim], active)))
+        except PackingError:
             pass  # what is missing is found missing below
         return self._count(self._part(index), needed)

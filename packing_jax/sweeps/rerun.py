@@ -6,9 +6,10 @@ from packing_jax.errors import PackingError
 from packing_jax.sweeps.cells import Finished, read_cell, stored_arrays
 from packing_jax.sweeps.checkpoint import Checkpoints
 from packing_jax.sweeps.compute import finished_cell, run_cells
+from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.kinds import known_spec
 from packing_jax.sweeps.manifest import Manifest
-from packing_jax.sweeps.schema import Layout, description, stored_width
+from packing_jax.sweeps.schema import Layout, dataset_of, description, stored_width
 from packing_jax.sweeps.spec import Spec, check_settings, stored_spec
 
 
@@ -35,14 +36,14 @@ def rerun(directory: Path, number: int, spec: Spec | None = None) -> tuple[bool,
         raise PackingError(f"there is no cell {number}; {directory} has cells 0 to {len(places) - 1}")
     name, cell = list(places.items())[number]
     where = f"cell {number} ({layout.cells.described(name)})"
-    entry = Manifest.read(directory / "manifest.jsonl").entries.get(name)
+    entry = Manifest.read(Folder(directory), len(places)).entries.get(name)
     if entry is None or not entry.complete or entry.covers < layout.last:
         raise PackingError(f"{where} is not finished, so there is nothing to compare with")
     unused = Checkpoints(directory, "", float("inf"), look=False)
     ((_, result),) = run_cells(spec, [name], unused, stored_width(attributes), None, lambda *_: None, lambda _: None)
     again = finished_cell(layout, cell, result)
     try:
-        stored = read_cell(directory / "results.zarr", layout, cell, entry)
+        stored = read_cell(dataset_of(directory), layout, cell, entry)
     except PackingError as error:
         return False, f"{where} is damaged: {error}"
     different = _differences(layout, stored, again)

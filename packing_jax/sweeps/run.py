@@ -14,6 +14,7 @@ import numpy as np
 
 from packing_jax.drive.run import Progress, Result, Snapshot
 from packing_jax.errors import PackingError
+from packing_jax.sweeps.cells import Finished
 from packing_jax.sweeps.checkpoint import Checkpoints
 from packing_jax.sweeps.compute import Stopped, finished_cell, fixed_width, made_by, run_cells, state_to_keep
 from packing_jax.sweeps.kinds import known_spec
@@ -164,6 +165,8 @@ class _Session:
         self.store = store
         self.stop = stop
         self.trajectories = spec.trajectories(store.folder.path)
+        if self.trajectories is not None:
+            self.trajectories.entries = store.manifest.entries
         self.notes: list[str] = []
         self._on_progress = on_progress
         self._on_note = on_note
@@ -225,7 +228,7 @@ class _Session:
             if finished:
                 self.store.manifest.check()
                 checkpoints.save_final({names[i]: state_to_keep(result) for i, result in finished})
-                self.store.write([finished_cell(self.store.layout, todo[i], result) for i, result in finished])
+                self.store.write([self._ended(todo[i], result) for i, result in finished])
                 finished.clear()
             self.report([todo[i] for i in under_way], progress.share, progress.unit_steps, progress.total)
 
@@ -244,6 +247,12 @@ class _Session:
             self.spec, names, checkpoints, batch, chunk_steps, keep, look, self.trajectories
         ):
             finished.append((index, result))
+
+    def _ended(self, cell: Index, result: Result) -> Finished:
+        one = finished_cell(self.store.layout, cell, result)
+        if self.trajectories is None:
+            return one
+        return one._replace(trajectory=self.trajectories.checksum(self.store.layout.cells.name(cell)))
 
     def _check_trajectories(self) -> None:
         """Take back finished cells whose trajectory is missing or damaged."""

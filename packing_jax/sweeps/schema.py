@@ -6,6 +6,7 @@ JSON only; whatever is read may come from elsewhere, so nothing of it is execute
 memory is taken. Nothing here needs the driver, or jax.
 """
 
+import functools
 import json
 import math
 import re
@@ -28,7 +29,11 @@ Index = tuple[int, ...]
 CODEC = Zstd(level=1, checksum=True)
 
 MOST_CELLS = 10**6  # each is a file for every variable
+MOST_TIMES = 10**7  # to record at
 _LARGEST_DESCRIPTION = 2**26  # bytes; a million cells have far shorter ones
+_LARGEST_NUMBER = 1e300  # what a float and a sum of them still hold; JSON has any whole number
+_MOST_STEPS = 2**31
+_NAME = r"[A-Za-z]\w{0,99}"
 
 #: Names in the folder of a sweep: the dataset, and where files are written before they are moved to their place.
 RESULTS, SCRATCH = "results.zarr", ".tmp"
@@ -69,6 +74,17 @@ class Cells:
     def name(self, cell: Index) -> Name:
         """The values that a cell stands for, its replica number last."""
         return tuple(values[place] for values, place in zip(self.axes.values(), cell, strict=True))
+
+    def place(self, name: Name) -> Index | None:
+        """The place of a cell; None where there is none of this name."""
+        if len(name) != len(self.axes):
+            return None
+        found = [along.get(value) for along, value in zip(self._along, name, strict=True)]
+        return None if None in found else tuple(one for one in found if one is not None)
+
+    @functools.cached_property
+    def _along(self) -> list[dict[float | int, int]]:
+        return [{value: at for at, value in enumerate(values)} for values in self.axes.values()]
 
     def places(self) -> dict[Name, Index]:
         """The place of each cell, in order, the replica fastest."""
@@ -145,11 +161,11 @@ class Layout(NamedTuple):
             PackingError: a name that is taken or no file name, a value that is no number, too much for any disk.
         """
         cells = math.prod(self.cells.shape)
-        if cells > MOST_CELLS:  # before they are looked at one by one
-            raise PackingError(f"the sweep has {cells} cells; the limit is {MOST_CELLS}")
+        _refuse_more(MOST_CELLS, cells, "cells")  # before they are looked at one by one
+        _refuse_more(MOST_TIMES, len(self.times), "times to record at")
         taken = [*self.cells.dims, "time", *MARKS, *self.records, *self.finals, *self.tables]
         for name in taken:
-            if taken.count(name) > 1 or not re.fullmatch(r"[A-Za-z]\w{0,99}", name):
+            if taken.count(name) > 1 or not re.fullmatch(_NAME, name, re.ASCII):
                 raise PackingError(
                     f"{name!r} cannot name an axis or array of the store: a name is letters, digits and underscores, "
                     "and is used once"
@@ -181,8 +197,13 @@ class Layout(NamedTuple):
             )
 
 
+def _refuse_more(most: int, count: int, what: str) -> None:
+    if count > most:
+        raise PackingError(f"the sweep has {count} {what}; the limit is {most}")
+
+
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and -_LARGEST_NUMBER < value < _LARGEST_NUMBER
 
 
 # --- the description of a store -------------------------------------------------------------------------------
@@ -195,40 +216,65 @@ def sealed(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def description(directory: Path) -> dict[str, Any]:
-    """The attributes of a store, from whichever of their two copies is whole.
+    """The attributes of a store, from whichever of their two copies is whole. Nothing is changed.
 
     Raises:
         PackingError: no store there, none that can be gone on with, or both copies are damaged.
     """
-    path = directory / RESULTS
-    try:
-        path = directory / Folder(directory).found(RESULTS)
-        there = path.is_dir()
-    except OSError:  # a name that is too long
-        there = False
-    if not there:
-        raise PackingError(f"{directory} has no results.zarr: give the directory that packing-jax run or sweep wrote")
-    found = False
+    dataset = dataset_of(directory)
+    found, refused = False, None
     for name in (".zattrs", ".zmetadata"):
         try:
-            with (path / name).open("rb") as file:
-                value = json.loads(file.read(_LARGEST_DESCRIPTION))
-            value = value if name == ".zattrs" else value["metadata"][".zattrs"]
+            data = dataset.read(name, _LARGEST_DESCRIPTION)
             found = True
-            if sealed(value) == value:
-                return dict(value)
+            value = json.loads(data) if name == ".zattrs" else json.loads(data)["metadata"][".zattrs"]
+            if digest_of({name: one for name, one in value.items() if name != "seal"}) == value["seal"]:
+                return _checked(value)
+        except PackingError as error:
+            refused = error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
-    raise PackingError(
-        f"the description of the sweep in {path} is "
+    raise refused or PackingError(
+        f"the description of the sweep in {dataset.path} is "
         + ("damaged or from an earlier version" if found else "missing")
         + ", so it cannot be gone on with; run the sweep again into a new directory"
     )
 
 
+def dataset_of(directory: Path) -> Folder:
+    """The folder of the arrays, in a directory that a sweep wrote.
+
+    Raises:
+        PackingError: there is none.
+    """
+    what = "is not a directory"
+    try:
+        folder = Folder(directory)
+        what = "has no results.zarr"
+        return folder.folder(folder.found("results.zarr"))
+    except OSError as error:  # a name that is too long among them
+        raise PackingError(f"{directory} {what}: give the directory that packing-jax run or sweep wrote") from error
+
+
+def _checked(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Attributes that hold what every store says, and nothing that no sweep has."""
+    for name, kind in (("configuration", str), ("versions", dict)):
+        if not isinstance(attributes.get(name), kind):
+            raise _no_sweep(name, attributes.get(name))
+    for name, what in attributes["versions"].items():
+        if not isinstance(what, str):
+            raise _no_sweep(f"{name} of versions", what)
+    return attributes
+
+
 def stored_kind(attributes: Mapping[str, Any]) -> str:
     """What was swept, in a store's own word: ``spheres``."""
     return str(attributes.get("kind", _FIRST_KIND))[:80]
+
+
+def command_of(attributes: Mapping[str, Any]) -> str | None:
+    """The command that makes sweeps of a store's kind and goes on with them; None for a user's own kind."""
+    return {"spheres": "sweep", "networks": "train"}.get(stored_kind(attributes))
 
 
 def stored_control(attributes: Mapping[str, Any]) -> str | None:
@@ -244,7 +290,7 @@ def stored_steps(attributes: Mapping[str, Any]) -> int:
         PackingError: it says none.
     """
     steps = attributes.get("steps")
-    if type(steps) is not int or steps < 1:
+    if type(steps) is not int or not 1 <= steps < _MOST_STEPS:
         raise _no_sweep("steps", steps)
     return steps
 
@@ -268,7 +314,11 @@ def stored_cells(attributes: Mapping[str, Any]) -> Cells:
         PackingError: axes that are missing, no different numbers, or more than any sweep has.
     """
     names, replicas = attributes.get("axes", list(_FIRST_AXES)), attributes.get("replicas")
-    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+    if not (
+        isinstance(names, list)
+        and len({*map(str, names)}) == len(names)
+        and all(isinstance(name, str) and re.fullmatch(_NAME, name, re.ASCII) for name in names)
+    ):
         raise _no_sweep("axes", names)
     if type(replicas) is not int or not 1 <= replicas <= MOST_CELLS:
         raise _no_sweep("replicas", replicas)

@@ -45,7 +45,7 @@ from packing_jax.drive.chunk import Observable
 from packing_jax.drive.kind import Kind, Replicas
 from packing_jax.drive.run import state_like
 from packing_jax.errors import PackingError, calling, shown
-from packing_jax.sweeps.manifest import Name, digest_of
+from packing_jax.sweeps.manifest import Name, digest_of, digest_of_array
 from packing_jax.sweeps.schema import Cells, Layout, Table, Variable, stored_kind
 from packing_jax.sweeps.trajectory import Trajectories
 from packing_jax.versions import jax_settings, provenance
@@ -147,15 +147,16 @@ class Spec:
 
     def layout(self, command: str) -> Layout:
         """What is known of a store before the first step; ``command`` is recorded in it."""
-        names = list(self.cells.places())
+        names, times = list(self.cells.places()), self.times()
         kind, records = self._records(names[0])
         if any(one.shape for one in records.values()):  # of groups whose shapes differ, the largest
             for name in {self.group(name): name for name in names}.values():
                 _, others = self._records(name)
                 records = {key: one.widened(others[key]) for key, one in records.items()}
+        known = {"time": times.astype("<i4"), **{name: one.values for name, one in self.tables.items()}}
         return Layout(
             cells=self.cells,
-            times=self.times(),
+            times=times,
             records=records,
             finals=self.finals,
             tables=self.tables,
@@ -167,6 +168,7 @@ class Spec:
                 "control": self.control,
                 "command": command,
                 "configuration": digest_of(dict(self.fixed)),
+                "digests": {name: digest_of_array(values) for name, values in known.items()},
                 "versions": provenance(exact=kind.exact),
                 "jax_settings": jax_settings(),
             },

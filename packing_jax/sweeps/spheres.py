@@ -166,7 +166,7 @@ class Sweep(Spec):
         """GSD files, where they were asked for."""
         if self.trajectory is None:
             return None
-        return Trajectories(directory, self.trajectory, self.steps or 0, self.cells.dims)
+        return Trajectories(directory, self.trajectory, self.steps or 0, self.cells.dims, self.particles)
 
     def described(self) -> Mapping[str, Any]:
         """Every field, and what the model is beyond them."""

@@ -1,4 +1,4 @@
-"""Where a sweep stands, seen from outside, from its description and its manifest alone."""
+"""Where a sweep stands, seen from outside: from its description, its manifest and the names and sizes of its files."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -7,41 +7,46 @@ from typing import Any
 
 import numpy as np
 
-from packing_jax.sweeps.manifest import Manifest, is_locked
+from packing_jax.errors import printable
+from packing_jax.sweeps import checks
+from packing_jax.sweeps.folder import Folder
+from packing_jax.sweeps.manifest import is_locked
 from packing_jax.sweeps.progress import find_transitions, read_progress
-from packing_jax.sweeps.schema import description, stored_cells, stored_control, stored_kind, stored_steps
+from packing_jax.sweeps.reader import Reader
+from packing_jax.sweeps.schema import command_of, stored_control, stored_kind
 
-_COMMANDS = {"spheres": "sweep", "networks": "train"}  #: by the kinds that a command of its own runs
+_MOST_LINES = 20  # of one sort
 
 
-def status(directory: Path) -> dict[str, Any]:
-    """Where a running or stopped sweep stands; nothing is changed and no chunk is read.
+def status(directory: Path, *, verify: bool = False) -> dict[str, Any]:
+    """Where a running or stopped sweep stands; nothing is changed.
+
+    Args:
+        directory: of the sweep.
+        verify: read every array, and not only the names and sizes of the files.
 
     Returns:
         Plain JSON values: `running`, the numbers of `total`, `done`, `absorbed`, `active`, `failed` and `missing`
         cells, `under_way`, `speed` (moves of a `unit` per second) and `seconds_left` of a running sweep, the
-        `transitions` in sight from absorbed to active, `reasons` why cells failed, what of it is a user's `own`,
-        `kind`, `steps`, and the `sessions` that worked on it.
+        `transitions` in sight from absorbed to active, `reasons` why cells failed, a sentence of `damage` for
+        everything that is not as it was written, what of it is a user's `own`, `kind`, `steps`, and the `sessions`
+        that worked on it.
 
     Raises:
         PackingError: no sweep there.
     """
-    attributes = description(directory)
-    cells, last = stored_cells(attributes), stored_steps(attributes)
-    manifest = Manifest.read(directory / "manifest.jsonl")
+    sweep = Reader(directory)
+    attributes, cells, manifest = sweep.attributes, sweep.cells, sweep.manifest
+    running = is_locked(Folder(directory))
     absorbed, active, failed = (np.zeros(cells.shape, bool) for _ in range(3))
     reasons, diverged = [], 0
-    for name, cell in cells.places().items():
-        entry = manifest.entries.get(name)
-        if entry is None or entry.state == "damaged":
-            continue
+    for cell, entry in sweep.entries.items():
         if entry.state in ("diverged", "failed"):
             failed[cell] = True
             diverged += entry.state == "diverged"
             reasons.append(entry.reason)
-        elif entry.covers >= last:
+        elif entry.covers >= sweep.last:
             (absorbed if entry.state == "absorbed" else active)[cell] = True
-    running = is_locked(directory / "manifest.jsonl")
     now = read_progress(directory) if running else None
     done = int((absorbed | active | failed).sum())
     return {
@@ -61,15 +66,25 @@ def status(directory: Path) -> dict[str, Any]:
         else None,
         "transitions": [one._asdict() for one in find_transitions(cells, stored_control(attributes), absorbed, active)],
         "reasons": list(dict.fromkeys(reasons)),
+        "damage": [*_damaged_lines(sweep, running), *(checks.damaged if verify else checks.misplaced)(sweep)],
         "own": [*own] if isinstance(own := attributes.get("own"), Mapping) else [],
         "kind": stored_kind(attributes),
-        "steps": last,
+        "steps": sweep.last,
         "sessions": manifest.sessions,
     }
 
 
+def _damaged_lines(sweep: Reader, running: bool) -> list[str]:
+    count = sweep.manifest.damaged_lines
+    if running and sweep.manifest.cut_off:  # a line that is being written
+        count -= 1
+    if not count:
+        return []
+    return [f"{count} lines of {sweep.manifest.path} are cut off or changed; {sweep.mended} computes their cells again"]
+
+
 def format_status(directory: Path, facts: dict[str, Any]) -> str:
-    """The same for a person."""
+    """The same for a person, without control characters that a store's words may have."""
     state = "running" if facts["running"] else "stopped" if facts["missing"] else "complete"
     lines = [
         f"{directory}: {state}, {facts['done']} of {facts['total']} cells done "
@@ -79,13 +94,19 @@ def format_status(directory: Path, facts: dict[str, Any]) -> str:
     if facts["speed"] is not None:
         left = "" if facts["seconds_left"] is None else f", about {duration(facts['seconds_left'])} left"
         lines.append(f"{facts['under_way']} under way, {facts['speed'] / 1e6:.3g} M {facts['unit']}-steps/s{left}")
-    lines += [f"{one['axis']}_c so far: {format_transition(one)}" for one in facts["transitions"]]
-    lines += [f"{'' if reason.startswith('diverged') else 'failed: '}{reason}" for reason in facts["reasons"]]
+    lines += _at_most([f"{one['axis']}_c so far: {format_transition(one)}" for one in facts["transitions"]])
+    lines += _at_most([f"{'' if reason.startswith('diverged') else 'failed: '}{reason}" for reason in facts["reasons"]])
+    lines += _at_most(facts["damage"])
     if state == "stopped":
-        here = facts["kind"] in _COMMANDS
+        here = command_of(facts) is not None
         elsewhere = "run_sweep with its specification and resume=True goes on"
         lines.append(how_it_goes_on(directory, facts["own"], facts["kind"]) if here else elsewhere)
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
+
+
+def _at_most(lines: list[str]) -> list[str]:
+    beyond = len(lines) - _MOST_LINES
+    return lines if beyond <= 0 else [*lines[:_MOST_LINES], f"and {beyond} more like this"]
 
 
 def _failures(facts: Mapping[str, Any]) -> str:
@@ -96,7 +117,7 @@ def _failures(facts: Mapping[str, Any]) -> str:
 def how_it_goes_on(directory: Path, own: Iterable[str], kind: str) -> str:
     """The command for it; a user's own objects, by what they are of the sweep, have to be named again."""
     named = {one.split(" ")[0] for one in own}
-    command = _COMMANDS.get(kind, "sweep") + (" TASK" if "task" in named else "")
+    command = (command_of({"kind": kind}) or "sweep") + (" TASK" if "task" in named else "")
     options = [f"--{what}" for what in ("rule", "energy", "record") if what in named]
     again = f" with the same {', '.join(options)}" if options else ""
     return f"packing-jax {command} --resume {directory}{again} goes on"

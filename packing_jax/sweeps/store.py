@@ -17,6 +17,7 @@ store, and cleaning up where that fails, are done under it too.
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -99,7 +100,7 @@ class Store:
                     undo.callback(_remove_if_empty, place)
             folder = Folder(directory)
             _refuse_existing(folder)
-            manifest = Manifest.lock(folder)
+            manifest = Manifest.lock(folder, math.prod(layout.cells.shape))
             undo.callback(manifest.close)
             folder.recover(RESULTS)
             _refuse_existing(folder)  # another process may have begun and ended a sweep before this one had the lock
@@ -131,7 +132,7 @@ class Store:
         """
         try:
             folder = Folder(directory)
-            manifest = Manifest.lock(folder)
+            manifest = Manifest.lock(folder, math.prod(layout.cells.shape))
         except OSError as error:
             raise cannot_write(directory, error) from error
         store = cls(folder, layout, manifest)
@@ -171,7 +172,7 @@ class Store:
             )
         old_index, longer = self._index, len(layout.times) - times
         try:
-            draft = draft_of(self.folder, empty_store(layout))
+            draft, dataset = draft_of(self.folder, empty_store(layout)), self.folder.folder(RESULTS)
             for name, new in layout.cells.places().items():
                 old, entry = old_index.get(name), self.manifest.entries.get(name)
                 if old is None or entry is None or not entry.complete:
@@ -181,7 +182,7 @@ class Store:
                     target = f"{draft}/{layout.chunk_file(variable, new)}"
                     if variable in layout.records and longer:
                         values = np.full(layout.arrays[variable].shape, was.blank, was.stored)
-                        values[:times] = decoded(self.path / source, was.shape, was.dtype)
+                        values[:times] = decoded(dataset, source, was.shape, was.dtype)
                         self.folder.write({target: CODEC.encode(values)}, drafts=SCRATCH)
                     else:
                         self.folder.link(f"{RESULTS}/{source}", target)
@@ -276,7 +277,7 @@ class Store:
             PackingError: which file is missing, cut off or changed.
         """
         entry = self.manifest.entries[self.layout.cells.name(cell)]
-        return read_cell(self.path, self.layout, cell, entry)
+        return read_cell(self.folder.folder(RESULTS), self.layout, cell, entry)
 
     def distrust(self, cell: Index, reason: str) -> None:
         """Take a finished cell back: it has to be computed again."""
@@ -324,9 +325,7 @@ class Store:
             if entry.state == "damaged":
                 continue
             try:
-                if entry.configuration != self.layout.attributes["configuration"]:
-                    raise PackingError("it was made with another configuration")
-                read_cell(self.path, self.layout, cell, entry)
+                read_cell(self.folder.folder(RESULTS), self.layout, cell, entry)
             except PackingError as error:
                 where = self.layout.cells.described(entry.cell)
                 self.notes.append(f"the finished cell at {where} is damaged and is computed again: {error}")
@@ -358,11 +357,12 @@ class Store:
 
     def _repair_marks(self) -> None:
         wrong: dict[str, bytes] = {}
+        dataset = self.folder.folder(RESULTS)
         for name, values in self._marks.items():
             for place in np.ndindex(*values.shape[:-1]):
                 file = self.layout.chunk_file(name, (*place, 0))
                 try:
-                    right = np.array_equal(decoded(self.path / file, values.shape[-1:], np.int32), values[place])
+                    right = np.array_equal(decoded(dataset, file, values.shape[-1:], np.int32), values[place])
                 except PackingError:
                     right = False
                 if not right:

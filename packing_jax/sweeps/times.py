@@ -6,6 +6,7 @@ from packing_jax.drive.schedule import linear_times, log_times
 from packing_jax.errors import PackingError
 
 _MOST_RECORDS = 10**6
+_MOST_EXTENSIONS = 1000  # each makes the times longer
 
 
 def check_extended(steps: int | None, extended_from: tuple[int, ...]) -> None:
@@ -17,7 +18,11 @@ def check_extended(steps: int | None, extended_from: tuple[int, ...]) -> None:
     if type(steps) is not int or steps < 1:
         raise PackingError(f"{steps} steps; at least 1 is needed")
     if list(extended_from) != sorted(set(extended_from)) or any(not 1 <= before < steps for before in extended_from):
-        raise PackingError(f"a sweep of {steps} steps cannot have been extended from {extended_from}")
+        raise PackingError(f"a sweep of {steps} steps cannot have been extended from {extended_from[:6]}")
+    if len(extended_from) > _MOST_EXTENSIONS:
+        raise PackingError(
+            f"a sweep that has been extended {len(extended_from)} times; the limit is {_MOST_EXTENSIONS}"
+        )
 
 
 def extended_times(steps: int | None, extended_from: tuple[int, ...], record_every: int | None) -> np.ndarray:

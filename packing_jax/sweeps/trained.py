@@ -1,20 +1,16 @@
 """Weights that a sweep of networks ended with: what later runs start from, and what a user gets back as a pytree."""
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from packing_jax.errors import PackingError
-from packing_jax.sweeps.manifest import Entry, Manifest, Name, digest_of
+from packing_jax.sweeps.manifest import Entry, Name, digest_of
 from packing_jax.sweeps.network_parts import Tasks
-from packing_jax.sweeps.schema import description, stored_cells, stored_kind
-from packing_jax.untrusted import check_memory, check_metadata
-
-if TYPE_CHECKING:
-    import xarray as xr
+from packing_jax.sweeps.reader import Reader
+from packing_jax.sweeps.schema import stored_kind
 
 
 class Trained:
@@ -27,11 +23,11 @@ class Trained:
             PackingError: no store there, or one of something else.
         """
         self.directory = Path(directory)
-        self.attributes = description(self.directory)
+        self._reader = Reader(self.directory)
+        self.attributes, self.cells = self._reader.attributes, self._reader.cells
         if (kind := stored_kind(self.attributes)) != "networks":
             raise PackingError(f"{self.directory} holds a sweep of {kind}; only one of networks has weights")
-        self.cells = stored_cells(self.attributes)
-        self._entries = Manifest.read(self.directory / "manifest.jsonl").entries
+        self._entries = self._reader.manifest.entries
 
     @property
     def digest(self) -> str:
@@ -72,14 +68,6 @@ class Trained:
             )
         return entry
 
-    @functools.cached_property
-    def _data(self) -> "xr.Dataset":
-        import xarray as xr
-
-        path = self.directory / "results.zarr"
-        check_metadata(path)
-        return xr.open_zarr(path, chunks=None, consolidated=False, decode_times=False, decode_timedelta=False)
-
     def weights(self, values: Mapping[str, float | int], step: int | None = None) -> np.ndarray:
         """The weights (W,) of the cell of the same values, at its end or at a step that was recorded.
 
@@ -88,16 +76,21 @@ class Trained:
         """
         self.entry(values)
         place = self.cells.places()[self.name(values)]
-        array = self._data["weights"]
-        if step is not None:
-            if "snapshots" not in self._data:
+        if step is None:
+            row = self._reader.read("weights", place)
+        else:
+            times = self._reader.layout.times
+            if "snapshots" not in self._reader.arrays:
                 raise PackingError(f"{self.directory} has no weights of steps before the last: record snapshots")
-            if step not in (times := self._data["time"].values):
+            if step not in times:
                 near = times[np.argmin(np.abs(times - step))]
                 raise PackingError(f"{self.directory} has no record of step {step}; the nearest is of step {near}")
-            array = self._data["snapshots"].isel(time=int(np.searchsorted(times, step)))
-        row = np.asarray(array[place].values)
-        check_memory(row.nbytes)
+            rows = self._reader.read("snapshots", place)
+            row = None if rows is None else rows[int(np.searchsorted(times, step))]
+        if row is None:
+            raise PackingError(
+                f"the cell at {self.cells.described(self.name(values))} of {self.directory} has no arrays"
+            )
         return row[: len(row) - int(np.argmax(np.isfinite(row[::-1])))]  # blank beyond a smaller network
 
 

@@ -3,16 +3,18 @@
 When there are frames, where the files are, and whether they are whole; :mod:`packing_jax.sweeps.recorder` writes them.
 """
 
+import contextlib
 import functools
 import importlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from packing_jax.errors import PackingError
+from packing_jax.sweeps import frames
 from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.manifest import Entry, Name
 
@@ -85,13 +87,8 @@ PARTS = "trajectories/.parts"
 """Where the frames of cells under way are, in the folder of a sweep."""
 
 
-def trajectory_file(directory: Path, dims: Sequence[str], name: Name) -> Path:
-    """The file of a cell."""
-    return directory / trajectory_name(dims, name)
-
-
 def trajectory_name(dims: Sequence[str], name: Name) -> str:
-    """The same in the folder of a sweep: the axes, the replica last, and the cell's values of them."""
+    """The file of a cell in the folder of a sweep: the axes, the replica last, and the cell's values of them."""
     parts = [f"{_SHORT.get(dim, dim)}{value!r}" for dim, value in zip(dims, name, strict=True)]
     return f"trajectories/{'_'.join(parts)}.gsd"
 
@@ -99,37 +96,71 @@ def trajectory_name(dims: Sequence[str], name: Name) -> str:
 _SHORT = {"batch_fraction": "bf"}
 
 
+def frames_of(dims: Sequence[str], attributes: Mapping[str, Any], name: Name) -> tuple[str, int, int]:
+    """The file of a cell, its particles in each frame, and how many frames there can be.
+
+    Args:
+        dims: axes of the sweep, the replica last.
+        attributes: of the store: trajectory, steps and particles, of which several are the first axis.
+        name: of the cell.
+
+    Raises:
+        PackingError: the sweep writes no trajectories.
+    """
+    trajectory, particles = attributes.get("trajectory"), attributes.get("particles")
+    count = particles if type(particles) is int else name[0]
+    if not isinstance(trajectory, str) or type(count) is not int or count < 1:
+        raise PackingError("the sweep writes no trajectories")
+    most = len(frame_times(trajectory, attributes["steps"])) + 2  # the last step, and that of absorption
+    return trajectory_name(dims, name), count, most
+
+
 class Trajectories:
     """The trajectory files of a sweep."""
 
-    def __init__(self, directory: Path, frames: str, steps: int, dims: Sequence[str]) -> None:
+    def __init__(
+        self, directory: Path, trajectory: str, steps: int, dims: Sequence[str], particles: int | Sequence[int]
+    ) -> None:
         """Say where and when.
 
         Args:
             directory: of the sweep.
-            frames: every:K or log.
+            trajectory: every:K or log.
             steps: of each cell.
             dims: axes of the sweep, the replica last.
+            particles: of each cell; several are the first axis.
 
         Raises:
             PackingError: gsd is missing.
         """
         self.directory, self.dims = directory, dims
+        self._what = {"trajectory": trajectory, "steps": steps, "particles": particles}
         self.hoomd = hoomd_schema()
-        self.times = frame_times(frames, steps)  #: steps of the frames
-
-    def file(self, name: Name) -> Path:
-        """The file of a cell."""
-        return trajectory_file(self.directory, self.dims, name)
+        self.times = frame_times(trajectory, steps)  #: steps of the frames
+        self.entries: Mapping[Name, Entry] = {}  #: of the cells that ended, with the checksums of their files
 
     def name(self, name: Name) -> str:
-        """The same in the folder of the sweep."""
+        """The file of a cell in the folder of the sweep."""
         return trajectory_name(self.dims, name)
 
     @functools.cached_property
     def folder(self) -> Folder:
         """Of the sweep."""
         return Folder(self.directory)
+
+    def frames(self, name: Name) -> contextlib.AbstractContextManager[frames.Frames]:
+        """Those of a cell that ended, checked."""
+        entry = self.entries.get(name)
+        checksum = "" if entry is None else entry.trajectory
+        return frames.opened(self.folder, *frames_of(self.dims, self._what, name), checksum)
+
+    def checksum(self, name: Name) -> str:
+        """Of the file of a cell that has ended; empty where it has none."""
+        try:
+            with self.folder.open(self.name(name)) as file:
+                return frames.checksum_of(file)
+        except FileNotFoundError:
+            return ""
 
     def clear(self, names: Iterable[Name]) -> None:
         """Remove what an earlier sweep in this directory left of these cells.
@@ -142,17 +173,12 @@ class Trajectories:
                 self.folder.remove(name)
 
     def fault_of(self, entry: Entry) -> str:
-        """Why the file of a finished cell is not what it should be; empty where it is.
-
-        The frames are counted and their steps read; their content carries no checksum.
-        """
-        path = self.file(entry.cell)
+        """Why the file of a finished cell is not what it should be; empty where it is."""
+        path = self.directory / self.name(entry.cell)
         end = {"absorbed": entry.absorbed_at, "active": entry.covers}.get(entry.state, entry.steps)
         try:
-            with self.hoomd.open(path, "r") as file:
-                last = int(file[len(file) - 1].configuration.step) if len(file) else -1
-        except FileNotFoundError:
-            return f"{path} is missing"
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
-            return f"{path} is damaged ({error})"
+            with self.frames(entry.cell) as found:
+                last = found.step(len(found) - 1)
+        except PackingError as error:
+            return str(error)
         return "" if last == end else f"{path} ends at step {last} and not at {end}"

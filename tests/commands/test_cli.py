@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import xarray as xr
 from command_line import RUN, SGD, SWEEP, SYSTEM, child, files, one_sentence
+from synthetic import store as synthetic_store
 from synthetic import sweep as synthetic_sweep
 
 import packing_jax
@@ -75,7 +76,7 @@ BAD = [
     (RUN, ["--max-walltime=soon"], ["--max-walltime", "'soon'", "HH:MM:SS"]),
     (RUN, ["--max-walltime=-5"], ["--max-walltime"]),
     (RUN, ["--max-walltime=1-30"], ["--max-walltime"]),
-    (["sweep"], ["--resume=nowhere"], ["nowhere has no results.zarr"]),
+    (["sweep"], ["--resume=nowhere"], ["nowhere is not a directory"]),
     (RUN, ["--seed=-1"], ["seed is -1"]),
     (RUN, ["--seed=4294967296"], ["seed is 4294967296"]),
     *[(SWEEP, [f"--phi={text}"], ["--phi", repr(text)]) for text in NEITHER_LIST_NOR_RANGE],
@@ -213,14 +214,14 @@ def _foreign(directory):
 
 
 def _garbled_metadata(directory):
-    synthetic_sweep().to_zarr(directory / "results.zarr", zarr_format=2)
+    synthetic_store(directory, synthetic_sweep())
     for path in (directory / "results.zarr").rglob(".z*"):
         path.write_text('{"zarr_format": 2, "sha')
 
 
 def _garbled_chunks(directory):
-    synthetic_sweep().to_zarr(directory / "results.zarr", zarr_format=2)
-    for path in (directory / "results.zarr" / "steps_done").glob("[0-9]*"):
+    synthetic_store(directory, synthetic_sweep())
+    for path in (directory / "results.zarr" / "activity").glob("[0-9]*"):
         path.write_bytes(b"not what was written")
 
 
@@ -230,8 +231,8 @@ def _garbled_chunks(directory):
         (_nothing, "is not a directory"),
         (_file, "is not a directory"),
         (_empty, "has no results.zarr"),
-        (_empty_store, "damaged"),
-        (_foreign, "is not a sweep"),
+        (_empty_store, "is missing"),
+        (_foreign, "damaged or from an earlier version"),
         (_garbled_metadata, "damaged"),
         (_garbled_chunks, "damaged"),
     ],
@@ -249,7 +250,7 @@ def test_a_report_of_a_name_that_is_too_long(packing):
 
 @pytest.mark.parametrize("command", [["sweep", "--resume"], ["status"], ["rerun", "--cell=0"]], ids=" ".join)
 def test_going_on_with_nothing(packing, tmp_path, command):
-    one_sentence(packing(*command, "nowhere"), "nowhere has no results.zarr")
+    one_sentence(packing(*command, "nowhere"), "nowhere is not a directory")
     one_sentence(packing(*command, "a" * 260))
     assert not list(tmp_path.iterdir())
 
@@ -258,7 +259,7 @@ def test_a_report_of_a_sweep_that_was_absorbed_before_its_first_record(packing, 
     results = synthetic_sweep()
     results["activity"][..., 1:] = 0.0
     results["absorbed_at"][...] = 1
-    results.to_zarr(tmp_path / "there" / "results.zarr", zarr_format=2)
+    synthetic_store(tmp_path / "there", results)
     done = packing("report", "there")
     assert (done.code, done.err) == (0, "")
     assert "no estimate of phi_c" in done.out

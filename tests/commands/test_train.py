@@ -55,6 +55,8 @@ def test_help_lists_tasks_and_a_tasks_own_options(packing):
     assert "--kick" not in one.out
     assert "--kick" in packing("train", "random-labels", "--rule", "bro", "--help").out
     assert "train" in packing("--help").out
+    for text in (overview.out, one.out):
+        assert all(len(line) <= 80 for line in text.splitlines())
 
 
 def test_a_run_its_report_status_rerun_and_resume(packing, tmp_path):

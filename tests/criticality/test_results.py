@@ -1,13 +1,11 @@
 """Estimates read a trajectory, a dataset or a sweep's directory, and find in each what they find in its arrays."""
 
-import warnings
-
 import jax
 import numpy as np
 import optax
 import pytest
 import xarray as xr
-from synthetic import mean_field, sweep
+from synthetic import mean_field, store, sweep
 
 import packing_jax
 from packing_jax import System, bro, observables, sgd, simulate, stack
@@ -74,11 +72,7 @@ def results():
 
 @pytest.fixture(scope="module")
 def directory(results, tmp_path_factory):
-    place = tmp_path_factory.mktemp("sweep")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some zarr versions call their own format unstable
-        results.to_zarr(place / "results.zarr", consolidated=False)
-    return place
+    return store(tmp_path_factory.mktemp("sweep"), results)
 
 
 @pytest.mark.parametrize("estimate", ARRAYS, ids=lambda one: one.__name__)

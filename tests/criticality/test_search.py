@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from pretend import Pretend, settings
 
+from packing_jax import adaptive as critical
 from packing_jax.commands import critical as critical_command
 from packing_jax.commands.main import main
 from packing_jax.criticality.search import Answer, intercept, refine, size_exponents
 from packing_jax.errors import PackingError
-from packing_jax.sweeps import adaptive as critical
 
 COARSE = {"dim": 2, "rule": "ro", "kick": 1.0, "tolerance": 0.05, "budget": 10**8, "seed": 3}
 

@@ -9,7 +9,7 @@ from tiny_sweep import go, like, resume, tree
 from packing_jax.commands.main import main
 from packing_jax.commands.summary import report
 from packing_jax.errors import PackingError
-from packing_jax.sweeps.trajectory import trajectory_file
+from packing_jax.sweeps.trajectory import trajectory_name
 
 CELL = ("phi", "kick", "batch_fraction", "replica")
 
@@ -107,7 +107,7 @@ def test_the_directory_itself_may_be_a_link(tmp_path, whole):
 
 def test_frames_and_movies_stay_inside(tmp_path, outside, capsys):
     spec, new = like(phi=(0.9,), replicas=1, trajectory="every:150"), tmp_path / "new"
-    file = trajectory_file(new, CELL, (0.9, 0.3, 1.0, 0))
+    file = new / trajectory_name(CELL, (0.9, 0.3, 1.0, 0))
     file.parent.mkdir(parents=True)
     (file.parent / ".parts").symlink_to(outside / ".parts")
     with pytest.raises(PackingError, match=r"\.parts is a link"):

@@ -222,7 +222,7 @@ def test_a_worker_gets_the_fields_and_makes_the_rest():
         ({"task": lambda n: n}, "without a default"),
         ({"task": lambda n=1: n}, "must make a"),
         ({"task": lambda seed=1: seed}, "cannot be called seed"),
-        ({"start_from": "nowhere"}, "no results.zarr"),
+        ({"start_from": "nowhere"}, "nowhere is not a directory"),
         ({"start": np.zeros(3)}, "the start is"),
         ({"record": {"kappa": np.mean}}, "cannot be called 'kappa'"),
     ],

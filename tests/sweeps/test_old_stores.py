@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 
 from packing_jax.commands.summary import report
+from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.manifest import Manifest
 from packing_jax.sweeps.rerun import rerun
 from packing_jax.sweeps.run import run_sweep
@@ -106,5 +107,5 @@ def test_one_is_extended(completed, tmp_path):
     for name in ("activity", "energy", "msd"):
         np.testing.assert_array_equal(after[name].sel(old), before[name])
     assert np.all(after["steps_done"] == 500)
-    assert len(Manifest.read(completed / "manifest.jsonl").sessions) == 4
+    assert len(Manifest.read(Folder(completed), 18).sessions) == 4
     assert status(completed)["missing"] == 0

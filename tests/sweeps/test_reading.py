@@ -18,7 +18,7 @@ DRIVER, ALL = ("packing_jax.drive", "packing_jax.simulation"), ("packing_jax.dri
 READERS = {
     "status": "from packing_jax.sweeps.status import status; status(directory)",
     "report": "from packing_jax.commands.summary import report; report(directory)",
-    "movie": "from packing_jax.commands.movie import find_trajectory\ntry: find_trajectory(directory, None)\n"
+    "movie": "from packing_jax.commands.movie import MovieCommand\ntry: MovieCommand(directory=directory).execute('')\n"
     "except packing_jax.errors.PackingError: pass",
 }
 SCRIPT = """

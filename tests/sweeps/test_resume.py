@@ -50,7 +50,7 @@ def test_stopped_again_and_again(whole, tmp_path):
     assert max(moved) <= 3 * 50 * 64  # one chunk in each session
     assert tree(tmp_path / "a") == tree(whole)
     assert not list((tmp_path / "a" / "checkpoints").glob("running-*"))
-    assert len(Manifest.read(tmp_path / "a" / "manifest.jsonl").sessions) == sessions
+    assert len(Manifest.read(Folder(tmp_path / "a"), 6).sessions) == sessions
 
 
 def test_a_finished_sweep_has_nothing_left_to_do(copy, whole, monkeypatch):
@@ -93,7 +93,7 @@ def test_momentum_goes_on(tmp_path):
 
 
 def test_one_writer_at_a_time(copy):
-    with contextlib.closing(Manifest.lock(Folder(copy))):
+    with contextlib.closing(Manifest.lock(Folder(copy), 6)):
         assert status(copy)["running"]
         with pytest.raises(PackingError, match="another process is writing"):
             resume(copy)

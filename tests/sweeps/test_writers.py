@@ -123,12 +123,12 @@ def test_a_folder_that_disappears_ends_the_sweep(tmp_path, capsys, monkeypatch):
 def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path):
     """Whoever waited for it gets that of the file which is there."""
     folder = Folder(tmp_path)
-    first = Manifest.lock(folder)
+    first = Manifest.lock(folder, 6)
     said = []
 
     def wait():
         try:
-            Manifest.lock(folder)
+            Manifest.lock(folder, 6)
         except PackingError as error:
             said.append(str(error))
 
@@ -136,7 +136,7 @@ def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path):
     waiting.start()
     time.sleep(0.2)
     folder.remove("manifest.jsonl")
-    second = Manifest.lock(folder)
+    second = Manifest.lock(folder, 6)
     first.close()
     waiting.join()
     assert not first.is_held()

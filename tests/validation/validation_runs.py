@@ -19,8 +19,8 @@ import pytest
 import xarray as xr
 from results import FOLDER
 
+from packing_jax.adaptive import search
 from packing_jax.criticality import KickEstimate, SearchResult, estimate_phi_c
-from packing_jax.sweeps.adaptive import search
 from packing_jax.sweeps.run import run_sweep
 from packing_jax.sweeps.spheres import Sweep
 

@@ -32,6 +32,7 @@ BUDGET = 10**10
 _DENSEST = {1: 1.0, 2: 0.9, 3: 0.7, 4: 0.5, 5: 0.34, 6: 0.22}  # above random close packing, where nothing is absorbed
 _DILUTEST = 1 / 8  # of that, where a search begins: it goes lower if all is active there
 _SMALLEST, _SIDE = 256, 5  # particles, and mean diameters along a side, of the first round
+_LARGEST_FILE = 2**28  # bytes of critical.json
 _STEPS = 200.0  # kick times steps of the first round
 
 
@@ -192,10 +193,8 @@ def summary(result: SearchResult) -> dict[str, Any]:
 
 def _read(directory: Path, digest: str) -> dict[Ask, Answer]:
     path = directory / "critical.json"
-    if not path.exists():
-        return {}
     try:
-        facts = json.loads(path.read_bytes())
+        facts = json.loads(Folder(directory).read("critical.json", _LARGEST_FILE))
         same = facts["digest"] == digest
         batches = {
             Ask(
@@ -205,7 +204,11 @@ def _read(directory: Path, digest: str) -> dict[Ask, Answer]:
         }
         if not all(len(ask.replicas) == len(answer.absorbed_at) for ask, answer in batches.items()):
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except FileNotFoundError:
+        return {}
+    except PackingError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise PackingError(f"{path} is damaged or no search of packing_jax; give another --out") from error
     if not same:
         raise PackingError(
