@@ -1,4 +1,4 @@
-"""A task of your own, from its model to a sweep and its weights. Run it: python own_task.py, ten seconds on two cores."""
+"""A task of your own, from its model to a sweep and its weights. Run it: python own_task.py, half a minute."""
 
 from pathlib import Path
 
