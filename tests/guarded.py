@@ -40,7 +40,10 @@ class Guarded:
         """
         self._process.stdin.write(json.dumps([commands, memory, seconds]) + "\n")
         self._process.stdin.flush()
-        return [Ran(**one) for one in json.loads(self._process.stdout.readline())]
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the server of trials ended with {self._process.wait(30)}")
+        return [Ran(**one) for one in json.loads(answer)]
 
     def close(self):
         self._process.stdin.close()
