@@ -14,6 +14,7 @@ import numpy as np
 
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.progress import Stop, SweepProgress
+from packing_jax.sweeps.reader import Reader
 from packing_jax.sweeps.run import run_sweep
 from packing_jax.sweeps.spec import Spec
 
@@ -79,7 +80,6 @@ class Run:
         Raises:
             Interrupted: a signal asked for the end.
         """
-        import xarray as xr
 
         def told(now: SweepProgress) -> None:
             self.on_progress(begin + (end - begin) * now.share, f"{label}: {now.done}/{now.total} done")
@@ -90,7 +90,7 @@ class Run:
         )
         if outcome.stopped is not None:
             raise Interrupted(outcome.stopped)
-        return xr.open_zarr(store, chunks=None, consolidated=False, decode_times=False, decode_timedelta=False).load()
+        return Reader(store.parent).results().load()
 
 
 @dataclass(frozen=True, kw_only=True)

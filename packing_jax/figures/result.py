@@ -58,8 +58,9 @@ def read_result(path: Path) -> dict[str, Any]:
         PackingError: it is damaged, or no result of a figure.
     """
     try:
-        with path.open("rb") as file:
-            value = json.loads(file.read(_MOST))
+        value = json.loads(Folder(path.parent).read(path.name, _MOST))
+    except PackingError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise PackingError(f"{path} is damaged: remove it, and reproduce the figure again") from error
     return checked(value, str(path))

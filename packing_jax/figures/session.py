@@ -95,7 +95,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise PackingError(f"{path.parent} has no reproduce.json: there is nothing to resume, leave --resume away")
     try:
-        session = json.loads(path.read_bytes()[: 2**16])
+        session = json.loads(Folder(path.parent).read(path.name, 2**16))
         if not (
             isinstance(session["name"], str)
             and session["size"] in get_args(Size)
