@@ -104,7 +104,7 @@ class Figure:
     name: str  #: as `packing-jax reproduce` has it
     source: str  #: arXiv number, and which figure or claim of it
     claim: str  #: what it shows, in one sentence
-    minutes: Mapping[Size, float]  #: at quick and full, on two CPU cores
+    minutes: Mapping[Size, float | int]  #: at quick and full, on two CPU cores
     #: quantity -> the largest standard error at which agreement is decided, stated before anything is measured
     resolution: Mapping[str, float]
     measure: Callable[[Run], Measured]
