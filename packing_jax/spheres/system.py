@@ -83,9 +83,13 @@ class System:
                 f"sizes run from {np.min(relative):.3g} to {np.max(relative):.3g}: their volumes are beyond the range "
                 "of float64; relative diameters near 1 will do"
             )
-        return cls.from_diameters(
-            scale_to_phi(relative, phi, particles, dim, box), particles, dim, energy=energy, box=box, dtype=dtype
-        )
+        diameters = scale_to_phi(relative, phi, particles, dim, box)
+        if phi < 1 and not fits(diameters, dtype):
+            raise PackingError(
+                f"the packing fraction phi is {phi:g}, and diameters of {np.min(diameters):.3g} are beyond the range of "
+                f"{np.dtype(dtype).name}; give a larger phi"
+            )
+        return cls.from_diameters(diameters, particles, dim, energy=energy, box=box, dtype=dtype)
 
     @classmethod
     def from_diameters(
