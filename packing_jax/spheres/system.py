@@ -86,8 +86,8 @@ class System:
         diameters = scale_to_phi(relative, phi, particles, dim, box)
         if phi < 1 and not fits(diameters, dtype):
             raise PackingError(
-                f"the packing fraction phi is {phi:g}, and diameters of {np.min(diameters):.3g} are beyond the range of "
-                f"{np.dtype(dtype).name}; give a larger phi"
+                f"the packing fraction phi is {phi:g}, and diameters of {np.min(diameters):.3g} are beyond the range "
+                f"of {np.dtype(dtype).name}; give a larger phi"
             )
         return cls.from_diameters(diameters, particles, dim, energy=energy, box=box, dtype=dtype)
 
