@@ -84,7 +84,7 @@ class System:
                 "of float64; relative diameters near 1 will do"
             )
         diameters = scale_to_phi(relative, phi, particles, dim, box)
-        if phi < 1 and not fits(diameters, dtype):
+        if phi < 1 and not fits(diameters, dtype := _precision(dtype)):
             raise PackingError(
                 f"the packing fraction phi is {phi:g}, and diameters of {np.min(diameters):.3g} are beyond the range "
                 f"of {np.dtype(dtype).name}; give a larger phi"

@@ -293,7 +293,7 @@ def _check_numbers(spec: Sweep) -> None:
         check_particles(one)
     if not 1 <= (spec.replicas or 0) <= MOST_CELLS:
         raise PackingError(
-            f"{shown(spec.replicas)} replicas; at least 1 is needed, and {MOST_CELLS} cells are the limit"
+            f"{shown(spec.replicas)} replicas; at least 1 is needed; more than {MOST_CELLS} are refused: ask for fewer"
         )
     if not 0 <= spec.seed < 2**32:
         raise PackingError(f"the seed is {shown(spec.seed)}; it must be from 0 to {2**32 - 1}")

@@ -359,10 +359,10 @@ def check_kick(kick: Any, system: System) -> None:
         (sides < least, f"it must be at least {least:.2g}, well above the resolution of the coordinates"),
     ):
         if np.any(bad):
-            first = np.broadcast_to(np.asarray(kick), sides.shape)[bad].flat[0]
+            first, phi = (np.broadcast_to(one, sides.shape)[bad].flat[0] for one in (np.asarray(kick), system.phi))
             raise PackingError(
                 f"a kick of {first:g} diameters is {sides[bad].flat[0]:.3g} box sides for {system.particles} "
-                f"particles; {right}"
+                f"particles at phi = {phi:.3g}; {right}"
             )
 
 
