@@ -15,4 +15,4 @@ def check_memory(size: int) -> None:
         soft, _ = resource.getrlimit(limit)
         memory = memory if soft == resource.RLIM_INFINITY else min(memory, soft)
     if size > memory // 2:
-        raise PackingError(f"it would take {size / 2**30:.3g} GiB of memory, more than half of what there is")
+        raise PackingError(f"it would take {size / 2**30:.3g} GiB of memory, more than half of what this machine has")

@@ -293,7 +293,8 @@ def _check_numbers(spec: Sweep) -> None:
         check_particles(one)
     if not 1 <= (spec.replicas or 0) <= MOST_CELLS:
         raise PackingError(
-            f"{shown(spec.replicas)} replicas; at least 1 is needed; more than {MOST_CELLS} are refused: ask for fewer"
+            f"{shown(spec.replicas)} replicas; at least 1 is needed, and at most {MOST_CELLS} of all packing fractions "
+            "and numbers of particles together are possible: ask for fewer"
         )
     if not 0 <= spec.seed < 2**32:
         raise PackingError(f"the seed is {shown(spec.seed)}; it must be from 0 to {2**32 - 1}")

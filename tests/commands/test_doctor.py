@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from packing_jax import versions
+from packing_jax import random_words, versions
 from packing_jax.commands import doctor, machine
 from packing_jax.commands.doctor import Check
 from packing_jax.spheres import neighbors as nb
@@ -94,6 +94,7 @@ def test_precisions_that_draw_differently_are_noticed(monkeypatch: pytest.Monkey
         return 1.0 - right(words, dtype) if np.dtype(dtype) == np.float64 else right(words, dtype)
 
     monkeypatch.setattr(noise, "uniform", reflected_in_float64)
+    monkeypatch.setattr(random_words, "uniform", reflected_in_float64)  # what normal numbers are made of
     passed, detail = doctor._float32_against_float64(sample)
     assert not passed
     assert_one_sentence(detail)
@@ -129,7 +130,7 @@ def test_wrong_neighbour_rows_are_noticed(
 
 
 def test_wrong_random_words_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noise, "_ROTATIONS", ((13, 15, 26, 7), (17, 29, 16, 24)))
+    monkeypatch.setattr(random_words, "_ROTATIONS", ((13, 15, 26, 7), (17, 29, 16, 24)))
     passed, detail = doctor._random_words(100)
     assert not passed
     assert detail.startswith("Of 100 pairs of random words, 100 differ from those of jax.random.fold_in, and 0 of 3")

@@ -118,14 +118,14 @@ def test_a_task_of_ones_own(packing, tmp_path, own):
         (["random-labels", "--kappa=a"], ["--kappa is 'a'"]),
         (["random-labels", "--record=lost"], ["'lost'", "test_loss"]),
         (["random-labels", "--record=test_loss"], ["no test samples"]),
-        (["random-labels", "--from=nowhere"], ["nowhere has no results.zarr"]),
+        (["random-labels", "--from=nowhere"], ["nowhere is not a directory"]),
         (["regression", "--rule=bro"], ["no overlaps"]),
         (["parity", "--data=broken.npz"], ["broken.npz"]),
         (["parity", "--data=nowhere"], ["nowhere"]),
         (["my_lines:wrong"], ["outputs have shape (3,)", "one number for each"]),
         (["my_lines:infinite"], ["the loss is", "at the start"]),
         (["my_lines:lines"], ["there is no lines in my_lines"]),
-        (["--resume", "nowhere"], ["nowhere has no results.zarr"]),
+        (["--resume", "nowhere"], ["nowhere is not a directory"]),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(packing, nothing_runs, tmp_path, own, words, named):

@@ -11,7 +11,7 @@ import pytest
 from packing_jax import HARMONIC, LINEAR, PackingError, System, mixture_1_to_1_4, overlap
 from packing_jax.landscape.equilibrium import equilibrium
 from packing_jax.landscape.forces import contact_forces, deformed_energy, force_network, pressure
-from packing_jax.landscape.minima import Minimum, minimise
+from packing_jax.landscape.minima import Minimum, minimise, neighbour_rows
 
 N = 16
 
@@ -267,7 +267,9 @@ def test_a_minimum_of_loose_forces_and_a_saddle_are_refused(minimum):
         equilibrium(loose)
     grid = np.stack(np.meshgrid(*[np.arange(4) / 4 + 0.01] * system.dim), axis=-1).reshape(-1, system.dim)
     lattice = System.from_diameters(0.27, len(grid), system.dim, energy=HARMONIC, dtype=np.float64)
-    balanced = minimise(lattice, grid)
+    with pytest.raises(PackingError, match="a maximum or a saddle"):
+        minimise(lattice, grid)
+    balanced = Minimum(lattice, jnp.asarray(grid), neighbour_rows(lattice, grid), 0.0, 0.0, 0, 1e-12)
     assert balanced.converged
     with pytest.raises(PackingError, match="this is a saddle"):
         equilibrium(balanced)
