@@ -238,8 +238,12 @@ class Reader:
     def _part(self, name: str, place: Index) -> np.ndarray:
         """What a table holds at a place, or a coordinate as a whole."""
         one, file = self.arrays[name], f"{name}/{self.chunk(name, place)}"
-        if one.dtype.kind == "f" and self.dataset.stat(file) is None:
-            return np.full(one.chunk, np.nan, one.dtype)  # zarr writes no chunk that is blank all over
+        axis = self.cells.axes.get(name)
+        if self.dataset.stat(file) is None:  # zarr writes no chunk that is blank all over
+            if axis is not None and not any(axis):
+                return np.zeros(one.chunk, one.dtype)
+            if axis is None and one.dtype.kind == "f":
+                return np.full(one.chunk, np.nan, one.dtype)
         return decoded(self.dataset, file, one.chunk, one.dtype)
 
     def compare(self, name: str, see: Callable[[Index, np.ndarray], None]) -> None:
