@@ -31,7 +31,7 @@ class _Switched:
         return self.make(*args, **dict(self.switches), **keywords)
 
 
-def maker_of(optimizer: optax.GradientTransformation | jax.tree_util.Partial) -> Any:
+def maker_of(optimizer: Any) -> Any:
     """A pytree that makes the optimizer when it is called, and whose leaves are the optimizer's numbers.
 
     Args:
