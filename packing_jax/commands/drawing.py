@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from packing_jax.errors import PackingError
+from packing_jax.sweeps.folder import Folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,3 +62,17 @@ def legend(figure: Figure, axes: Axes) -> None:
     else:
         figure.set_figwidth(figure.get_figwidth() + 2.6)
         figure.legend(frameon=False, fontsize=7.5, loc="outside right upper")
+
+
+def write_figures(folder: Folder, place: str, jobs: Mapping[str, Callable[[], Figure]]) -> list[str]:
+    """Draw each figure into a folder in it, ``place/NAME.png``; a note for each that cannot be drawn."""
+    notes = []
+    for name, draw in jobs.items():
+        try:
+            figure = draw()
+        except PackingError as error:
+            notes.append(f"No figure {name}.png: {error}.")
+            continue
+        with folder.replacing(f"{place}/{name}.png", flushed=False) as file:
+            figure.savefig(file, format="png")
+    return notes

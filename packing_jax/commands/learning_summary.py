@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from packing_jax.commands import learning_plots as plots
+from packing_jax.commands.drawing import write_figures
 from packing_jax.commands.learning_plots import Curve
 from packing_jax.commands.summary import strict
 from packing_jax.criticality.stationarity import final_activity
@@ -158,16 +159,7 @@ def _draw(folder: Folder, curves: Sequence[Curve], attributes: dict[str, Any], s
     if "activity" in curves[0].records and along:
         jobs["activity_vs_load"] = partial(plots.against_load, curves, along[0])
     folder.make("figures")
-    notes = []
-    for name, draw in jobs.items():
-        try:
-            figure = draw()
-        except PackingError as error:
-            notes.append(f"No figure {name}.png: {error}.")
-            continue
-        with folder.replacing(f"figures/{name}.png", flushed=False) as file:
-            figure.savefig(file, format="png")
-    return notes
+    return write_figures(folder, "figures", jobs)
 
 
 def _loads_differ(curves: Sequence[Curve], axis: str) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from packing_jax.commands import plots
+from packing_jax.commands.drawing import write_figures
 from packing_jax.criticality import (
     KickEstimate,
     ZeroKickLimit,
@@ -297,16 +298,7 @@ def _draw(
     place = f"figures/{model}".rstrip("/")
     for name in dict.fromkeys(("figures", place)):
         folder.make(name)
-    notes = []
-    for name, draw in jobs.items():
-        try:
-            figure = draw()
-        except PackingError as error:
-            notes.append(f"No figure {name}.png: {error}.")
-            continue
-        with folder.replacing(f"{place}/{name}.png", flushed=False) as file:
-            figure.savefig(file, format="png")
-    return notes
+    return write_figures(folder, place, jobs)
 
 
 def _picture(results: xr.Dataset) -> Figure:

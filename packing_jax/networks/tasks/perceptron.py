@@ -23,7 +23,7 @@ from packing_jax.networks.tasks.ready import Ready
 def perceptron(dimension: int = 200, alpha: float = 0.5, kappa: float = 1.0, exponent: int = 1) -> Task:
     """A spherical perceptron that has to give random patterns a margin.
 
-    The patterns of a larger alpha hold those of a smaller one, so that what cannot be satisfied stays so.
+    Of one disorder key the patterns of a larger alpha hold those of a smaller one; in a sweep each alpha has its own.
 
     Args:
         dimension: N, of the patterns and so of the weights.
