@@ -3,7 +3,17 @@
 import difflib
 
 from packing_jax.errors import PackingError
-from packing_jax.figures import anomalous_diffusion, capacity, currents, equipartition, modified_loss, oscillations
+from packing_jax.figures import (
+    anomalous_diffusion,
+    capacity,
+    currents,
+    equipartition,
+    flat_minima,
+    hyperuniformity,
+    jamming,
+    modified_loss,
+    oscillations,
+)
 from packing_jax.figures.figure import Figure
 
 FIGURES: dict[str, Figure] = {
@@ -15,6 +25,9 @@ FIGURES: dict[str, Figure] = {
         modified_loss.FIGURE,
         anomalous_diffusion.FIGURE,
         capacity.FIGURE,
+        hyperuniformity.FIGURE,
+        flat_minima.FIGURE,
+        jamming.FIGURE,
     )
 }
 

@@ -67,6 +67,8 @@ _NUMBERS = (
     Published("hyperuniformity exponent at phi_c, 3D", 0.25, 0.08, "published", f"{_BRO}; {_ABSORBING}"),
     Published("phi_J, 2D", 0.842, 0.003, "published", _JAMMING),
     Published("phi_J, 3D", 0.639, 0.004, "published", _JAMMING),
+    # "the smaller, the flatter", of all of them
+    Published("share of runs in which the smaller batch ends flatter", 1.0, 0.0, "published", "arXiv:2411.11834"),
     # E ~ dphi^a and p ~ dphi^(a-1), of the exponent a = 2 of the harmonic energy
     Published("exponent of the energy above phi_J, harmonic", 2.0, 0.0, "derived", _JAMMING),
     Published("exponent of the pressure above phi_J, harmonic", 1.0, 0.0, "derived", _JAMMING),
