@@ -45,7 +45,7 @@ Measured in 3D BRO at kick 0.05: half of the replicas of N = 256, 512 and 1000 a
 """
 
 _IN_TIME, _IN_SIZE = (0.5, 1.25), (0.75, 1.25)  # factors on the exponents
-_WALKERS, _STEPS, _FORGOTTEN = 64, 600, 240
+_WALKERS, _STEPS, _FORGOTTEN = 256, 400, 160
 _TRIED = 4000  # random places, the best of which the walkers start from
 _LEAST = 1e-12  # probability: an outlier costs 28 in ln P, and no more
 _CENTRAL = [0.025, 0.975]

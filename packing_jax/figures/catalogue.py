@@ -1,7 +1,17 @@
 """The figures there are, by name."""
 
 from packing_jax.errors import PackingError, did_you_mean
-from packing_jax.figures import anomalous_diffusion, capacity, currents, equipartition, modified_loss, oscillations
+from packing_jax.figures import (
+    anomalous_diffusion,
+    capacity,
+    currents,
+    equipartition,
+    flat_minima,
+    hyperuniformity,
+    jamming,
+    modified_loss,
+    oscillations,
+)
 from packing_jax.figures.figure import Figure
 
 FIGURES: dict[str, Figure] = {
@@ -13,6 +23,9 @@ FIGURES: dict[str, Figure] = {
         modified_loss.FIGURE,
         anomalous_diffusion.FIGURE,
         capacity.FIGURE,
+        hyperuniformity.FIGURE,
+        flat_minima.FIGURE,
+        jamming.FIGURE,
     )
 }
 
