@@ -3,12 +3,27 @@
 import difflib
 
 from packing_jax.errors import PackingError
-from packing_jax.figures import anomalous_diffusion, capacity, currents, equipartition, modified_loss, oscillations
+from packing_jax.figures import (
+    anomalous_diffusion,
+    bro_is_sgd,
+    capacity,
+    correlated_noise,
+    currents,
+    equipartition,
+    modified_loss,
+    oscillations,
+    phi_c,
+    universality,
+)
 from packing_jax.figures.figure import Figure
 
 FIGURES: dict[str, Figure] = {
     figure.name: figure
     for figure in (
+        phi_c.FIGURE,
+        bro_is_sgd.FIGURE,
+        universality.FIGURE,
+        correlated_noise.FIGURE,
         oscillations.FIGURE,
         equipartition.FIGURE,
         currents.FIGURE,
