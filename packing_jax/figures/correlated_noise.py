@@ -13,7 +13,7 @@ import numpy as np
 
 from packing_jax.criticality.fits import Line, misfit, straight_line
 from packing_jax.figures.axes import MARKERS, POINTS, legend, panels, shades
-from packing_jax.figures.figure import Figure, Measured, Run
+from packing_jax.figures.figure import Figure, Measured, Run, Size
 from packing_jax.figures.published import published
 from packing_jax.observables import (
     fit_zero_limit,
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 
 PHI, KICK = 0.8, 1.0
 CORRELATIONS = (0.0, 0.3, 0.6, 0.9, 1.0)
+#: Particles, replicas and steps.
+SIZES: Mapping[Size, tuple[int, int, int]] = {
+    "smoke": (128, 2, 40),
+    "quick": (2048, 12, 1200),
+    "full": (8192, 6, 6000),
+}
 WINDOW = 0.07, 0.5  #: q sigma where the published law S = A (q sigma)^2 was fitted
 LAW = "S(q) / (q sigma)^2, 2D BRO phi = 0.8, kick 1, reciprocal"
 PLATEAU = "S(q -> 0), 2D BRO phi = 0.8, kick 1, independent"
@@ -97,7 +103,7 @@ def line_of(found: Mapping[float, Spectrum]) -> Line:
 
 def _measure(run: Run) -> Measured:
     correlations = run.pick((0.0, 1.0), CORRELATIONS, CORRELATIONS)
-    particles, replicas, steps = run.pick((128, 2, 40), (2048, 12, 1200), (8192, 6, 6000))
+    particles, replicas, steps = SIZES[run.size]
     specs = {f"correlation-{p:g}": spec(p, particles, replicas, steps, run.seed) for p in correlations}
     results = run.sweeps(specs)
     found = {p: spectrum(one, p) for p, one in zip(correlations, results.values(), strict=True)}
