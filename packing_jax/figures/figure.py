@@ -8,6 +8,7 @@ another number of the same run (consistency).
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -93,6 +94,18 @@ class Run:
         if outcome.stopped is not None:
             raise Interrupted(outcome.stopped)
         return Reader(store.parent).results().load()
+
+    def sweeps(self, specs: Mapping[str, Spec], begin: float = 0.0, end: float = 1.0) -> "dict[str, xr.Dataset]":
+        """The results of several sweeps by their labels, one after the other, of equal shares of the work.
+
+        Raises:
+            Interrupted: a signal asked for the end.
+        """
+        edges = np.linspace(begin, end, len(specs) + 1).tolist()
+        return {
+            label: self.sweep(spec, label, *between)
+            for (label, spec), between in zip(specs.items(), pairwise(edges), strict=True)
+        }
 
     def kept(self, label: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """Numbers that are computed once and lie in ``label``.json: a part of a figure that is no sweep.

@@ -2,7 +2,7 @@
 
 Figures and the validation suite both take them from here, by their quantity. An error is one standard deviation where
 the source gives one; otherwise the half-width of what the source leaves open, and where it says nothing of errors, of
-what is accepted here. Exponents of the Manna class are those of :mod:`packing_jax.criticality.universality`.
+what is accepted here. Exponents of universality classes are those of :mod:`packing_jax.criticality.universality`.
 """
 
 from typing import NamedTuple
@@ -16,6 +16,7 @@ _HIGHER = "Wilken et al., Phys. Rev. Lett. 131, 238202 (2023)"
 _JAMMING = "O'Hern et al., Phys. Rev. E 68, 011306 (2003), arXiv:cond-mat/0304421"
 _CORRELATED = "arXiv:2505.22933, its data"
 _ABSORBING = "Hexner and Levine, Phys. Rev. Lett. 114, 110602 (2015), arXiv:1407.0146"
+_DIRECTED = "as collected by Hinrichsen, Adv. Phys. 49, 815 (2000), arXiv:cond-mat/0001070"
 _MANNA = "Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004), arXiv:cond-mat/0501259"
 
 
@@ -75,15 +76,24 @@ _NUMBERS = (
     Published("exponent of the excess contacts above phi_J, harmonic", 0.50, 0.05, "published", _JAMMING),
 )
 
-#: Exponents of the Manna class, (exponent, dimension) -> the number.
-MANNA: dict[tuple[str, int], Published] = {
-    (name, dim): Published(f"{name}, Manna class, {dim}D", value, error, "published", _MANNA)
-    for dim in (1, 2, 3)
-    for name, (value, error) in classes_in(dim)[0].exponents.items()
-    if name != "hyperuniformity"  # whose errors are not published: above
-}
 
-PUBLISHED: dict[str, Published] = {one.quantity: one for one in (*_NUMBERS, *MANNA.values())}
+def _of_class(which: int, source: str) -> dict[tuple[str, int], Published]:
+    return {
+        (name, dim): Published(f"{name}, {one.name} class, {dim}D", value, error, "published", source)
+        for dim in (1, 2, 3)
+        for one in classes_in(dim)[which : which + 1]
+        for name, (value, error) in one.exponents.items()
+        if name != "hyperuniformity"  # whose errors are not published: above
+    }
+
+
+#: Exponents of the Manna class, and of directed percolation for contrast, (exponent, dimension) -> the number.
+MANNA = _of_class(0, _MANNA)
+DIRECTED_PERCOLATION = _of_class(1, _DIRECTED)
+
+PUBLISHED: dict[str, Published] = {
+    one.quantity: one for one in (*_NUMBERS, *MANNA.values(), *DIRECTED_PERCOLATION.values())
+}
 
 
 def published(quantity: str) -> Published:

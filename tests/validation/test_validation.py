@@ -6,6 +6,7 @@ from results import judged, keep
 from validation_runs import spent, swept
 
 from packing_jax.criticality import estimate_phi_c, zero_kick_limit
+from packing_jax.figures import bro_is_sgd
 from packing_jax.figures.published import published
 from packing_jax.sweeps.spheres import Sweep
 
@@ -73,23 +74,21 @@ def test_bro_sgd_and_langevin_give_the_same_curves():
     correlated in time. The root mean square of z over everything must be below 2, and that of each of the 12 curves
     below 3 (a single t exceeds 3 once in 75 draws): a false alarm in about one run of ten.
     """
-    kick, phis, replicas, steps = 0.01, (0.63, 0.65), 6, 3000
-    rules = {"bro": kick, "sgd": 4 * kick / 3, "langevin": kick}
-    data = {}
-    for rule, size in rules.items():
-        spec = Sweep(rule=rule, particles=4000, phi=phis, kick=(size,), replicas=replicas, steps=steps, seed=2)
-        data[rule] = swept(f"curves-3d-{rule}", spec)
-    results, data = list(data.values()), {rule: one.squeeze() for rule, one in data.items()}
-    wanted = np.unique(np.rint(np.geomspace(10, steps, 25)))
+    kick, replicas, steps = 0.01, 6, 3000
+    phis = bro_is_sgd.CASES[kick][0]
+    data = {
+        rule: swept(f"curves-3d-{rule}", bro_is_sgd.spec(rule, kick, phis, 4000, replicas, steps, 2))
+        for rule in bro_is_sgd.RULES
+    }
+    results = list(data.values())
     rows, worst = [], 0.0
     for name in ("activity", "msd"):
         for phi in phis:
             for a, b in (("bro", "sgd"), ("bro", "langevin"), ("sgd", "langevin")):
-                one, two = (data[r][name].sel(phi=phi).interp(time=wanted).values for r in (a, b))
-                error = np.sqrt((one.var(axis=0, ddof=1) + two.var(axis=0, ddof=1)) / replicas)
-                z = (one.mean(axis=0) - two.mean(axis=0)) / error
-                last = [float(one[:, -1].mean()), float(two[:, -1].mean()), float(error[-1])]
-                rms = float(np.sqrt(np.mean(z**2)))
+                one, two = (bro_is_sgd.curves_of(data[rule], name, phi).values for rule in (a, b))
+                z = bro_is_sgd.differences(one, two)
+                last = [float(one[:, -1].mean()), float(two[:, -1].mean())]
+                rms = bro_is_sgd.rms(z)
                 worst = max(worst, rms)
                 rows.append({"observable": name, "phi": phi, "pair": [a, b], "rms_z": rms, "last": last})
     pooled = float(np.sqrt(np.mean([row["rms_z"] ** 2 for row in rows])))

@@ -15,15 +15,13 @@ from scipy.spatial import cKDTree
 from validation_runs import SEED, Case, coarse, fine, spent, swept
 
 from packing_jax import random_organization, simulate, stack
-from packing_jax.criticality import estimate_phi_c, finite_size_collapse, time_collapse, verdict
+from packing_jax.criticality import estimate_phi_c, finite_size_collapse, verdict
+from packing_jax.figures import universality
 from packing_jax.figures.published import MANNA
 from packing_jax.spheres.system import System
 from packing_jax.sweeps.spheres import Sweep
 
 pytestmark = pytest.mark.validation
-
-DELTAS = np.geomspace(0.004, 0.12, 10)  # (phi - phi_c)/phi_c of the large sweep
-BELOW = (-0.02, -0.01)  # where it must be absorbed
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,10 @@ def critical(name):
 def large(name):
     """The sweep of large systems just above phi_c."""
     phi_c, results = critical(name)
-    case, phis = CASES[name].case, tuple(np.round(phi_c * (1.0 + np.concatenate([BELOW, DELTAS])), 5))
+    case, phis = (
+        CASES[name].case,
+        tuple(np.round(phi_c * (1.0 + np.concatenate([universality.BELOW, universality.DELTAS])), 5)),
+    )
     spec = replace(
         case.what,
         particles=CASES[name].particles,
@@ -206,25 +207,12 @@ def test_dynamic_exponent_of_2d_random_organization():
 
 def decays(phi):
     """The collapse of activity against time of three sizes of 2D random organization at one phi, and the facts."""
-    case, results, steps, first = CASES["2D RO, kick 1"].case, [], 3000, 10
-    sizes = {256: 64, 1024: 32, 4096: 12}
-    for particles, replicas in sizes.items():
-        spec = replace(
-            case.what,
-            particles=particles,
-            phi=(round(phi, 5),),
-            kick=case.kicks,
-            replicas=replicas,
-            steps=steps,
-            seed=SEED,
-        )
-        results.append(swept(f"{case.name}-decay-{particles}", spec))
-    late = [one.isel(time=one.time >= first) for one in results]
-    found = time_collapse(
-        [n**0.5 for n in sizes],
-        [one.time.values for one in late],
-        [one.activity.squeeze().transpose("replica", "time").values for one in late],
-    )
+    name, steps, sizes = CASES["2D RO, kick 1"].case.name, 3000, {256: 64, 1024: 32, 4096: 12}
+    results = [
+        swept(f"{name}-decay-{particles}", universality.decay_spec(phi, particles, replicas, steps, SEED))
+        for particles, replicas in sizes.items()
+    ]
+    found = universality.collapsed([universality.decay_of(one) for one in results])
     return found, {
         "particles": list(sizes),
         "replicas": list(sizes.values()),

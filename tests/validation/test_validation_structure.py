@@ -11,15 +11,11 @@ from validation_runs import SEED, spent, swept
 
 from packing_jax.criticality import zero_kick_limit
 from packing_jax.criticality.fits import averaged, misfit, straight_line
-from packing_jax.figures import hyperuniformity
+from packing_jax.figures import correlated_noise, hyperuniformity
 from packing_jax.figures.published import published
 from packing_jax.observables import (
     find_contacts,
-    fit_zero_limit,
     hexatic_order,
-    isotropic_average,
-    structure_factor,
-    wave_vectors,
 )
 from packing_jax.spheres.potential import LINEAR
 from packing_jax.spheres.system import System
@@ -27,106 +23,75 @@ from packing_jax.sweeps.spheres import Sweep
 
 pytestmark = pytest.mark.validation
 
-PHI, KICK, PARTICLES, REPLICAS, STEPS = 0.8, 1.0, 8192, 6, 6000
-RECIPROCAL = published("S(q) / (q sigma)^2, 2D BRO phi = 0.8, kick 1, reciprocal")
-INDEPENDENT = published("S(q -> 0), 2D BRO phi = 0.8, kick 1, independent")
-CORRELATIONS = (0.0, 0.3, 0.6, 0.9, 1.0)
-
 
 def test_structure_factor_of_correlated_kicks():
     """Targets: the published S(q)/(q sigma)^2 of correlation 1 and S(q -> 0) of correlation 0.
 
     In between the share of the noise that moves the centre of mass falls as 1 - p, and S(q -> 0) with it (derived: the
-    kicks of a pair add up to u - u', of variance 2 (1 - p) Var u).
+    kicks of a pair add up to u - u', of variance 2 (1 - p) Var u). Spectra and fits are those of the figure
+    `correlated-noise`, at its full size.
     """
-    rows, results = [], []
-    for p in CORRELATIONS:
-        spec = Sweep(
-            dim=2,
-            particles=PARTICLES,
-            phi=(PHI,),
-            kick=(KICK,),
-            correlation=p,
-            replicas=REPLICAS,
-            steps=STEPS,
-            seed=SEED,
-        )
-        data = swept(f"structure-2d-{p:g}", spec)
-        results.append(data)
-        x = data.positions.squeeze().transpose("replica", "particle", "axis").values
-        side = 1.0 / float(System.create(PHI, PARTICLES, 2).unit)
-        modes = wave_vectors(2, 0.5 * side / (2 * np.pi))
-        spectrum = isotropic_average(modes, structure_factor(x, modes, 1.0), side, width=1.0)
-        fit = fit_zero_limit(spectrum, 0.5, 0.07 if p == 1 else 0.0)
-        rows.append(
-            {
-                "correlation": p,
-                "zero": [fit.value, fit.value_stderr],
-                "slope": [fit.slope, fit.slope_stderr],
-                "p_value": fit.p_value,
-                "spectrum": [spectrum.q.tolist(), spectrum.value.tolist(), spectrum.stderr.tolist()],
-            }
-        )
-    facts = {"particles": PARTICLES, "replicas": REPLICAS, "steps": STEPS, "seed": SEED}
-    first = rows[0]
-    slope, error = parabola(spectrum)
-    zero, zero_error = first["zero"]
+    particles, replicas, steps = correlated_noise.SIZES["full"]
+    results = {
+        p: swept(f"structure-2d-{p:g}", correlated_noise.spec(p, particles, replicas, steps, SEED))
+        for p in correlated_noise.CORRELATIONS
+    }
+    spectra = {p: correlated_noise.spectrum(data, p) for p, data in results.items()}
+    kept_rows = {
+        p: {
+            "correlation": p,
+            "zero": [one.zero.value, one.zero.value_stderr],
+            "slope": [one.zero.slope, one.zero.slope_stderr],
+            "p_value": one.zero.p_value,
+            "spectrum": [one.shells.q.tolist(), one.shells.value.tolist(), one.shells.stderr.tolist()],
+        }
+        for p, one in spectra.items()
+    }
+    facts = {"particles": particles, "replicas": replicas, "steps": steps, "seed": SEED}
+    slope, error = correlated_noise.parabola(spectra[1.0].shells)
+    zero, zero_error = kept_rows[0.0]["zero"]
+    law, plateau = published(correlated_noise.LAW), published(correlated_noise.PLATEAU)
     keep(
         "results.json",
-        "S(q) / (q sigma)^2, 2D BRO phi = 0.8, kick 1, reciprocal",
+        correlated_noise.LAW,
         {
-            **judged(slope, error, RECIPROCAL),  # the assertion below allows for its error
+            **judged(slope, error, law),  # the assertion below allows for its error
             "note": (
                 "of the law without a constant, as that of the target; with one, {:.4f} +- {:.4f}, it is {:.3f} +- "
-                "{:.3f}".format(*rows[-1]["zero"], *rows[-1]["slope"])
+                "{:.3f}".format(*kept_rows[1.0]["zero"], *kept_rows[1.0]["slope"])
             ),
-            "rows": rows[-1:],
+            "rows": [kept_rows[1.0]],
             **facts,
-            **spent(results[-1:]),
+            **spent([results[1.0]]),
         },
     )
     keep(
         "results.json",
-        "S(q -> 0), 2D BRO phi = 0.8, kick 1, independent",
-        {
-            **judged(zero, zero_error, INDEPENDENT),
-            "rows": rows[:1],
-            **facts,
-            **spent(results[:1]),
-        },
+        correlated_noise.PLATEAU,
+        {**judged(zero, zero_error, plateau), "rows": [kept_rows[0.0]], **facts, **spent([results[0.0]])},
     )
-    share = np.array([1.0 - p for p in CORRELATIONS])
-    zeros, errors = np.array([row["zero"] for row in rows]).T
-    line = straight_line(share, zeros, errors)
+    line = correlated_noise.line_of(spectra)
     keep(
         "results.json",
-        "S(q -> 0) against 1 - p, 2D BRO phi = 0.8, kick 1: intercept of a line",
+        correlated_noise.LINE,
         {
             "target": "0",
             "value": line.intercept,
             "stderr": line.intercept_stderr,
             "deviation": line.intercept / line.intercept_stderr,
             "met": abs(line.intercept) <= 3 * line.intercept_stderr,
-            "note": f"the line through five correlations has chi2 {line.chi2:.1f} for {len(share) - 2}",
+            "note": f"the line through five correlations has chi2 {line.chi2:.1f} for {len(spectra) - 2}",
             "slope": [line.slope, line.slope_stderr],
             "chi2": line.chi2,
-            "dof": len(share) - 2,
-            "rows": rows,
+            "dof": len(spectra) - 2,
+            "rows": [*kept_rows.values()],
             **facts,
-            **spent(results),
+            **spent([*results.values()]),
         },
     )
-    assert abs(slope - RECIPROCAL.value) <= RECIPROCAL.error + 2 * error
-    assert abs(zero - INDEPENDENT.value) <= INDEPENDENT.error
+    assert abs(slope - law.value) <= law.error + 2 * error
+    assert abs(zero - plateau.value) <= plateau.error
     assert abs(line.intercept) <= 3 * line.intercept_stderr
-
-
-def parabola(spectrum):
-    """A of S = A q^2 and its error by Whittle's likelihood, from shells with 0.07 <= q <= 0.5: sum n S/q^2 / sum n."""
-    inside = (spectrum.q >= 0.07) & (spectrum.q <= 0.5)
-    count = spectrum.waves[inside]
-    value = float(count @ (spectrum.value / spectrum.q**2)[inside] / count.sum())
-    return value, value / float(count.sum()) ** 0.5
 
 
 def test_equal_discs_order_where_they_come_to_rest():
