@@ -177,7 +177,7 @@ def _help(*words: str) -> str:
             main([*words, "--help"])
     finally:
         os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
-    return re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue()).strip()
+    return re.sub(r"\x1b\[[0-9;]*m| +$", "", said.getvalue(), flags=re.MULTILINE).strip()
 
 
 def _modules() -> Iterator[tuple[str, str]]:
