@@ -14,7 +14,8 @@ from packing_jax.sweeps.schema import description, stored_kind
 class ReportCommand:
     """Make the report of a store: summary.json, figures and a table.
 
-    Of spheres: phi_c. Of networks: losses, activity and displacements.
+    Of a sweep of spheres: phi_c. Of a run: what came out of each replica. Of
+    networks: losses, activity and displacements.
     """
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
@@ -31,8 +32,10 @@ class ReportCommand:
 
             print(learning_summary.format_summary(learning_summary.report(self.directory)))
         else:
+            from packing_jax.commands.run_report import run_report
             from packing_jax.commands.summary import format_summary, report
 
-            print(format_summary(report(self.directory)))
+            summary = report(self.directory)
+            print(run_report(self.directory) or format_summary(summary))
         print(f"\nfigures: {self.directory / 'figures'}\nsummary: {self.directory / 'summary.json'}")
         return 0
