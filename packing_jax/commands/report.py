@@ -8,6 +8,7 @@ import tyro
 
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.schema import description, stored_kind
+from packing_jax.sweeps.status import how_it_goes_on, status
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class ReportCommand:
 
     Of a sweep of spheres: phi_c. Of a run: what came out of each replica. Of
     networks: losses, activity and displacements.
+
+    Exit code 0; 2 if there is no sweep, or none of its cells is finished.
     """
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
@@ -27,6 +30,8 @@ class ReportCommand:
             kind = stored_kind(description(self.directory))
         except PackingError:  # estimates of phi_c take older and foreign stores too, and say what is wrong with others
             kind = "spheres"
+        else:
+            _refuse_unfinished(self.directory)
         if kind == "networks":
             from packing_jax.commands import learning_summary
 
@@ -39,3 +44,19 @@ class ReportCommand:
             print(run_report(self.directory) or format_summary(summary))
         print(f"\nfigures: {self.directory / 'figures'}\nsummary: {self.directory / 'summary.json'}")
         return 0
+
+
+def _refuse_unfinished(directory: Path) -> None:
+    """Refuse a sweep of which there is nothing to report.
+
+    Raises:
+        PackingError: no cell is finished; the command that goes on.
+    """
+    facts = status(directory)
+    results = facts["absorbed"] + facts["active"] + (facts["diverged"] if facts["kind"] == "networks" else 0)
+    if not results:
+        failed = f", {facts['failed']} failed ({facts['reasons'][0]})" if facts["failed"] else ""
+        raise PackingError(
+            f"there is nothing to report: none of the {facts['total']} cells of {directory} is finished{failed}; "
+            f"{how_it_goes_on(directory, facts['own'], facts['kind'])}"
+        )
