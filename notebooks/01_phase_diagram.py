@@ -38,7 +38,7 @@ import numpy as np
 from matplotlib.collections import EllipseCollection
 
 from packing_jax import PairEnergy, System, bro, observables, simulate, stack
-from packing_jax.commands import plots
+from packing_jax.commands import phi_c_plots, plots
 from packing_jax.commands.summary import format_summary, report
 from packing_jax.criticality import estimate_phi_c, open_results
 from packing_jax.criticality.stationarity import final_activity
@@ -194,7 +194,7 @@ edges = np.append(np.array(PHI) - step / 2, PHI[-1] + step / 2)
 picture = axis.pcolormesh(edges, np.append(rows - 0.5, rows[-1] + 0.5), final.T, cmap="viridis", vmin=0, vmax=1)
 figure.colorbar(picture, label="activity at the end $f_a$", pad=0.02)
 resting = [max([i for i in range(len(PHI)) if final[i, row] < 0.1], default=0) for row in rows]
-axis.step(edges[np.array([resting[0], *resting]) + 1], np.append(-0.5, rows + 0.5), where="pre", color="white", lw=2)
+axis.step(edges[np.array([resting[0], *resting]) + 1], np.append(-0.5, rows + 0.5), where="post", color="white", lw=2)
 axis.set(yticks=rows, yticklabels=[f"{one:g}" for one in KICKS])
 axis.set(xlabel=r"packing fraction $\phi$", ylabel=r"largest kick $\epsilon/\bar\sigma$")
 axis.text(0.04, 0.5, "absorbing\n(all come to rest)", transform=axis.transAxes, color="white", va="center")
@@ -222,7 +222,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 # %%
 (of_bro,) = estimate_phi_c(by_bro)
-figure = plots.activity_vs_phi(by_bro, [of_bro])
+figure = phi_c_plots.activity_vs_phi(by_bro, [of_bro])
 figure.set_dpi(110)
 figure
 
