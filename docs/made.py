@@ -26,7 +26,7 @@ ELSEWHERE = [
         r"py:.*",
         r"(Array|ArrayLike|ArrayTree|Axes|NDArray|ndarray|Path|Any|Callable|Mapping|Sequence|Iterator|Iterable)",
     ),
-    (r"py:.*", r"(packing_jax\..*\.)?(_\w+|T)|os"),
+    (r"py:.*", r"(packing_jax\..*\.)?(_\w+|S|T)|os"),
 ]
 
 _ROOT = Path(__file__).parents[1]
@@ -253,7 +253,7 @@ def as_rst(app: Any, what: str, name: str, value: object, options: object, lines
     if what in {"attribute", "data", "property"}:  # a sentence with a colon is no type
         lines[:] = _typeset(lines)
     else:
-        lines[:] = GoogleDocstring(_typeset(lines), Config(), app, what, name, value, options).lines()
+        lines[:] = GoogleDocstring(_typeset(lines), Config(napoleon_use_rtype=False), app, what, name, value, options).lines()
 
 
 def resolved(app: Any, env: Any, node: Any, content: Any) -> Any:
