@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tqdm import tqdm
 
+from packing_jax.commands.options import OptionalCoupling
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.field_types import Mixture
-from packing_jax.sweeps.model import CouplingName, RuleName
+from packing_jax.sweeps.model import RuleName
 
 if TYPE_CHECKING:  # what they import takes as long as the rest of the command line
     from packing_jax.adaptive import SearchProgress
@@ -40,9 +41,9 @@ class CriticalCommand:
     """Kick size eps for bro, ro and langevin, learning rate for sgd, in mean diameters."""
     tolerance: float = 0.003
     """Standard error of phi_c to reach."""
-    budget: float = 1e10
+    budget: Annotated[float, tyro.conf.arg(help_behavior_hint="(default: 1e10)")] = 1e10
     """Particle-steps to spend at most."""
-    coupling: Annotated[CouplingName | None, tyro.conf.arg(help_behavior_hint="")] = None
+    coupling: OptionalCoupling = None
     """Who shares a random draw, as for sweep. Default: pair; particle for ro."""
     batch_fraction: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
     """Batch fraction b_f of sgd, above 0 and at most 1. Default: 0.75."""
