@@ -47,6 +47,7 @@ _OTHERS = [
     for name in (
         "simulation",
         "adaptive",
+        "phi_range",
         "errors",
         "estimate",
         "exact",
@@ -56,6 +57,7 @@ _OTHERS = [
         "versions",
         "devices",
         "commands.plots",
+        "commands.phi_c_plots",
         "commands.summary",
         "commands.learning_plots",
         "commands.learning_summary",
@@ -157,7 +159,7 @@ def _rows(result: Path) -> str:
 def _options() -> str:
     """What --help says of each command and task."""
     text = "# Options of every command\n\nThis is what `packing-jax COMMAND --help` prints.\n\n"
-    from packing_jax.commands.main import COMMANDS
+    from packing_jax.commands.parser import COMMANDS
     from packing_jax.networks.tasks import TASKS
 
     for words in [*((name,) for name in COMMANDS), *(("train", name) for name in TASKS)]:
