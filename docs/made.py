@@ -255,7 +255,9 @@ def as_rst(app: Any, what: str, name: str, value: object, options: object, lines
     if what in {"attribute", "data", "property"}:  # a sentence with a colon is no type
         lines[:] = _typeset(lines)
     else:
-        lines[:] = GoogleDocstring(_typeset(lines), Config(napoleon_use_rtype=False), app, what, name, value, options).lines()
+        lines[:] = GoogleDocstring(
+            _typeset(lines), Config(napoleon_use_rtype=False), app, what, name, value, options
+        ).lines()
 
 
 def resolved(app: Any, env: Any, node: Any, content: Any) -> Any:
