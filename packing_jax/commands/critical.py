@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from packing_jax.commands.options import _BEGAN, OptionalDir, OptionalFloat, RunOptions, free_directory
+from packing_jax.commands import interrupts
+from packing_jax.commands.options import (
+    MixtureWord,
+    OptionalCoupling,
+    OptionalDir,
+    OptionalFloat,
+    RunOptions,
+    free_directory,
+)
 from packing_jax.commands.search_report import SearchReport, format_result, write_figure
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.compute import Stopped
-from packing_jax.sweeps.field_types import Mixture
-from packing_jax.sweeps.model import CouplingName, RuleName
+from packing_jax.sweeps.model import RuleName
 from packing_jax.sweeps.progress import Stop, seconds, stopping
 
 if TYPE_CHECKING:  # what it imports takes as long as the rest of the command line
@@ -48,13 +55,13 @@ class CriticalCommand(RunOptions):
     """Kick size eps for bro, ro and langevin, learning rate for sgd, in mean diameters."""
     tolerance: float = 0.003
     """Standard error of phi_c to reach."""
-    budget: float = 1e10
+    budget: Annotated[float, tyro.conf.arg(help_behavior_hint="(default: 1e10)")] = 1e10
     """Particle-steps to spend at most."""
-    coupling: Annotated[CouplingName | None, tyro.conf.arg(help_behavior_hint="")] = None
+    coupling: OptionalCoupling = None
     """Who shares a random draw, as for sweep. Default: pair; particle for ro."""
     batch_fraction: OptionalFloat = None
     """Batch fraction b_f of sgd, above 0 and at most 1. Default: 0.75."""
-    mixture: Mixture = "mono"
+    mixture: MixtureWord = "mono"
     """Equal spheres, or half of diameter 1 and half of 1.4."""
     seed: int = 0
     """Seed of everything random; the same seed gives the same numbers."""
@@ -78,7 +85,7 @@ class CriticalCommand(RunOptions):
             asked, bracket = _beginning(self.start_from, command, self)
         if not (math.isfinite(asked.budget) and asked.budget >= 1):
             raise PackingError(f"the budget is {asked.budget:g} particle-steps; it must be a positive number")
-        stop = Stop(None if asked.max_walltime is None else seconds(asked.max_walltime), _BEGAN)
+        stop = Stop(None if asked.max_walltime is None else seconds(asked.max_walltime), interrupts.BEGAN)
         told = SearchReport(asked.log, asked.tolerance)
 
         def progress(now: SearchProgress) -> None:
@@ -87,7 +94,7 @@ class CriticalCommand(RunOptions):
                 raise Stopped(reason)
 
         try:
-            with stopping(stop):
+            with interrupts.stopped_by_flag(stop, lambda why: told.last_words(out, why)), stopping(stop):
                 result = search(
                     dim=asked.dim,
                     rule=asked.rule,
@@ -104,7 +111,8 @@ class CriticalCommand(RunOptions):
                     on_progress=progress,
                 )
         except Stopped as why:
-            told.stopped(out, str(why))
+            told.close()
+            print(told.last_words(out, str(why)), file=sys.stderr)
             return {"SIGINT": 130, "SIGTERM": 143}.get(str(why), 3)
         finally:
             told.close()

@@ -9,13 +9,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-from packing_jax.commands.progress_bar import Log
+from packing_jax.commands.lines import wrapped
+from packing_jax.commands.progress_bar import Bar, Log
 from packing_jax.errors import PackingError, printable
 from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.progress import EveryTwoSeconds
-from packing_jax.sweeps.status import duration
 
 if TYPE_CHECKING:  # what they import takes as long as the rest of the command line
     from packing_jax.adaptive import SearchProgress
@@ -31,58 +29,51 @@ class SearchReport:
     def __init__(self, form: Log | None, tolerance: float) -> None:
         self._form = form or ("bar" if sys.stderr.isatty() else "quiet")
         self._tolerance = tolerance
-        self._bar: Any = None
+        self._bar, self._share = Bar(), 0.0
         self._clock = EveryTwoSeconds()
         self._first: tuple[float, int] | None = None
 
     def progress(self, now: SearchProgress) -> None:
         """Where the search stands, after a chunk: the share of the particle-steps that it takes, by what is known."""
         if self._form == "json" and self._clock.due():
-            self._json("progress", {**_numbers(now), "rounds": len(now.rounds), "particles": now.particles})
+            facts = {**_numbers(now), "rounds": len(now.rounds), "particles": now.particles}
+            print(self._json("progress", facts), file=sys.stderr, flush=True)
         if self._form != "bar":
             return
         clock = time.monotonic()
-        if self._bar is None:
-            form = "{percentage:3.0f}%|{bar}| {elapsed}{postfix}"
-            self._bar = tqdm(total=1.0, bar_format=form, file=sys.stderr, dynamic_ncols=True)
         if self._first is None and now.particle_steps:
             self._first = clock, now.particle_steps
         share = now.particle_steps / max(now.particle_steps + now.left, 1.0)
-        self._bar.n = max(self._bar.n, min(share, 0.99))  # a forecast may grow; what is done stays done
-        words = [f"N = {now.particles}"]
-        words += [f"error {now.stderr:.2g}/{self._tolerance:g}"] if math.isfinite(now.stderr) else []
+        self._share = max(self._share, min(share, 0.99))  # a forecast may grow; what is done stays done
+        left = None
         if self._first is not None and (made := now.particle_steps - self._first[1]) > 0:
-            words.append(f"{duration((clock - self._first[0]) / made * now.left)} left")
-        self._bar.set_postfix_str(", ".join(words))
+            left = (clock - self._first[0]) / made * now.left
+        words = [f"error {now.stderr:.2g} of {self._tolerance:g}"] if math.isfinite(now.stderr) else []
+        words += [f"N = {now.particles}", *(f"half absorbed at {one.phi_h:.5f}" for one in now.rounds[-1:])]
+        self._bar.show(self._share, left, [*words, f"{now.particle_steps:.2g} particle-steps"])
 
     def close(self) -> None:
         """End the bar."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self._bar.close()
 
-    def stopped(self, out: Path, why: str) -> None:
+    def last_words(self, out: Path, why: str) -> str:
         """The last line of a search that was stopped."""
-        self.close()
-        self._last(f"stopped by {why}; packing-jax critical --out {out} goes on", {"stopped": why, "reached": False})
+        text = f"stopped by {why}; packing-jax critical --out {out} goes on"
+        return self._line(text, {"stopped": why, "reached": False})
 
     def end(self, out: Path, result: SearchResult) -> None:
         """The last line."""
         self.close()
-        self._last(
-            f"{out}: phi_c is {'' if result.reached else 'not '}known to the tolerance {result.tolerance:g}"
-            + ("" if result.reached else f"; packing-jax critical --out {out} with a larger --budget goes on"),
-            {"stopped": None, "reached": result.reached},
-        )
+        known = "known to" if result.reached else "not known to"
+        text = f"{out}: phi_c is {known} the tolerance {result.tolerance:g}"
+        text += "" if result.reached else f"; packing-jax critical --out {out} with a larger --budget goes on"
+        print(self._line(text, {"stopped": None, "reached": result.reached}), file=sys.stderr)
 
-    def _last(self, text: str, facts: dict[str, Any]) -> None:
-        if self._form == "json":
-            self._json("end", {**facts, "text": text})
-        else:
-            print(printable(text), file=sys.stderr)
+    def _line(self, text: str, facts: dict[str, Any]) -> str:
+        return self._json("end", {**facts, "text": text}) if self._form == "json" else wrapped(text, sys.stderr)
 
-    def _json(self, event: str, facts: dict[str, Any]) -> None:
-        print(json.dumps({"event": event, "time": time.time(), **facts}), file=sys.stderr, flush=True)
+    def _json(self, event: str, facts: dict[str, Any]) -> str:
+        return json.dumps({"event": event, "time": time.time(), **facts})
 
 
 def _numbers(now: SearchProgress | Standing) -> dict[str, Any]:

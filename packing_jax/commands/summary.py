@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from packing_jax.commands import plots
+from packing_jax.commands import phi_c_plots, plots
 from packing_jax.commands.drawing import write_figures
 from packing_jax.criticality import (
     KickEstimate,
@@ -255,7 +255,7 @@ def _zero_kick_limits(estimates: Sequence[KickEstimate]) -> tuple[Limits, list[s
             totals = [(e, dict(e.errors)[method].total) for e in cells if getattr(e, method)]
             found = [(e.kick, getattr(e, method).value, total) for e, total in totals if total is not None]
             try:
-                kicks, values, stderrs = zip(*found, strict=True) if found else ((), (), ())
+                kicks, values, stderrs = np.array(found).reshape(-1, 3).T
                 limit = zero_kick_limit(kicks, values, stderrs)
             except PackingError as error:
                 notes.append(f"Batch fraction {fraction:g}, {_words(method)}: {error}.")
@@ -333,7 +333,7 @@ def _draw(
     """Draw every figure the results allow; returns a note for each that they do not."""
     rule = results.attrs.get("rule", "bro")
     jobs: dict[str, Callable[[], Figure]] = {
-        "activity_vs_phi": partial(plots.activity_vs_phi, results, estimates),
+        "activity_vs_phi": partial(phi_c_plots.activity_vs_phi, results, estimates),
         "packing": partial(_picture, results),
     }
     ran = [e for e in estimates if e.missing < e.runs]
@@ -344,7 +344,7 @@ def _draw(
         name += f"_batch_{e.batch_fraction:g}" if len(fractions) > 1 else ""
         jobs[name] = partial(plots.activity_vs_time, results, e.kick, e.batch_fraction)
     if len({e.kick for e in estimates if e.threshold or e.power_law}) > 1:
-        jobs["phi_c_vs_kick"] = partial(plots.phi_c_vs_kick, estimates, limits, rule)
+        jobs["phi_c_vs_kick"] = partial(phi_c_plots.phi_c_vs_kick, estimates, limits, rule)
 
     place = f"figures/{model}".rstrip("/")
     for name in dict.fromkeys(("figures", place)):

@@ -159,10 +159,10 @@ def finite_size_collapse(results: Sequence[Results], *, draws: int = DRAWS, seed
         if one.sizes["kick"] != 1 or one.sizes["batch_fraction"] != 1 or not particles or not dim:
             raise PackingError("each sweep needs one kick, one batch fraction, and the attributes particles and dim")
         cell = scan_of(one, 0, 0)
-        stationary = _stationary(cell)
+        still = stationary(cell)
         scales.append(float(particles) ** (1.0 / float(dim)))
-        phis.append(cell.phi[stationary])
-        values.append(cell.final[stationary])
+        phis.append(cell.phi[still])
+        values.append(cell.final[still])
     return collapse(scales, phis, values, draws=draws, seed=seed)
 
 
@@ -170,7 +170,7 @@ def _lowest(law: PowerLaw) -> float:
     return float(law.activity([law.window[0]])[0])
 
 
-def _stationary(cell: Scan) -> list[int]:
+def stationary(cell: Scan) -> list[int]:
     """Indices of the phi whose active replicas do not drift."""
     order = scan_order(cell.phi, cell.final)
     moves = drifting(replicas_run(cell.final, order), cell.drift, order)
@@ -209,7 +209,7 @@ def _estimate(cell: Scan, kick: float, batch_fraction: float, draws: int, seed: 
         if power_law is None or cell.particles is None:
             raise PackingError("fluctuations need the phi_c of a power law and the number of particles")
         active = np.where((gone < 0)[..., None], f_a, np.nan)
-        inside = [i for i in _stationary(cell) if phi[i] <= power_law.window[1]]
+        inside = [i for i in stationary(cell) if phi[i] <= power_law.window[1]]
         spread = fluctuations(cell.time, active[inside], cell.particles)
         return exponent(phi[inside], spread, power_law.value, power_law.stderr, **how)
 

@@ -142,7 +142,7 @@ def _of_all(cells: list[Scan], seed: int) -> AbsorptionTimes:
             raise PackingError("the number of particles is not known: give the results an attribute 'particles'")
         run = np.isfinite(cell.absorption)
         phi = np.broadcast_to(cell.phi[:, None], run.shape)[run]
-        size, steps = np.full(len(phi), cell.particles), np.full(len(phi), cell.steps)
+        size, steps = np.full(len(phi), float(cell.particles)), np.full(len(phi), float(cell.steps))
         for column, values in zip(columns, (phi, size, steps, cell.absorption[run]), strict=True):
             column.append(values)
     return fit(outcomes_of(*map(np.concatenate, columns)), _scaling(cells[0]), seed=seed)

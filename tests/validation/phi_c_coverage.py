@@ -92,4 +92,3 @@ if __name__ == "__main__":
         if name not in rows["sweeps"]:
             rows["sweeps"][name] = row(name, spec)
             ROWS.write_text(json.dumps(rows, indent=1) + "\n")
-            print(name, rows["sweeps"][name], flush=True)
