@@ -169,7 +169,7 @@ class FramePicture:
         if not even:
             below.set_xscale("symlog", linthresh=1)
             below.set_xlim(0, max(last, 1) * 1.05)
-        self._past: tuple[list[int], list[float]] = ([], [])
+        self._past: tuple[list[float], list[float]] = ([], [])
         (self._curve,) = below.plot([], [], color=_ACTIVE[:7], lw=1.5, marker="o", ms=4, markevery=[-1], clip_on=False)
 
     def show(self, frame: Any) -> None:
@@ -192,8 +192,8 @@ class FramePicture:
         )
         self._axes.add_collection(self._discs)
         step, activity = int(frame.configuration.step), float(frame.log["activity"][0])
-        for past, now in zip(self._past, (step, activity), strict=True):
-            past.append(now)
+        self._past[0].append(step)
+        self._past[1].append(activity)
         self._curve.set_data(*self._past)
         ended = self._absorbed_at is not None and step >= self._absorbed_at
         title = rf"step {step:,}    $\phi$ = {float(frame.log['phi'][0]):g}    "

@@ -132,7 +132,7 @@ def check_settings(settings: SearchSettings) -> None:
     """
     if not (math.isfinite(settings.tolerance) and settings.tolerance > 0):
         raise PackingError(f"the tolerance is {settings.tolerance:g}; it must be a positive number, such as 0.003")
-    least = _cost(settings.particles, settings.steps, 4)
+    least = cost_of(settings.particles, settings.steps, 4)
     if settings.budget < least:
         raise PackingError(
             f"the budget is {settings.budget:g} particle-steps; finding a first bracket with {settings.particles} "
@@ -140,20 +140,22 @@ def check_settings(settings: SearchSettings) -> None:
         )
 
 
-def _cost(particles: int, steps: int, batches: int) -> int:
+def cost_of(particles: int, steps: int, batches: int) -> int:
     """Particle-steps of some batches, none absorbed."""
     return particles * steps * _PHIS * _REPLICAS * batches
 
 
 def refine(
-    settings: SearchSettings, simulate: Simulator, on_round: Callable[[tuple[Round, ...]], None]
+    settings: SearchSettings,
+    simulate: Simulator,
+    on_round: Callable[[tuple[Round, ...], AbsorptionTimes | None], None],
 ) -> SearchResult:
     """phi_c to a tolerance, within a budget; see the module.
 
     Args:
         settings: bracket, first size, tolerance, budget.
         simulate: runs the replicas it is asked for; the same replica must give the same answer.
-        on_round: called after every round with all so far.
+        on_round: called after every round with all so far, and their phi_c; None where it is not known yet.
 
     Raises:
         PackingError: what `check_settings` refuses, phi_h above the bracket or nowhere below it, or a budget that ends
@@ -166,7 +168,7 @@ def refine(
     law: AbsorptionTimes | None = None
     while law is None or law.stderr > settings.tolerance:
         particles, steps = settings.size(rounds, law)
-        if left < _cost(particles, steps, 2 if rounds else 1):
+        if left < cost_of(particles, steps, 2 if rounds else 1):
             break
         found, ran, spent = _round(settings, (particles, steps), rounds, left, simulate)
         left -= spent
@@ -174,8 +176,8 @@ def refine(
             break
         rounds.append(found)
         outcomes += ran
-        on_round(tuple(rounds))
         law = _fit(outcomes, settings.dim)
+        on_round(tuple(rounds), law)
     if not rounds:
         raise PackingError(
             f"the budget of {settings.budget:g} particle-steps ended before the first round: allow more, or a larger "

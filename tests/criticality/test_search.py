@@ -17,7 +17,7 @@ from packing_jax.errors import PackingError
 COARSE = {"dim": 2, "rule": "ro", "kick": 1.0, "tolerance": 0.05, "budget": 10**8, "seed": 3}
 
 
-def quietly(_):
+def quietly(*_):
     pass
 
 

@@ -2,8 +2,8 @@
 
 `python tests/validation/phi_c_coverage.py` runs those that are missing, 10,000 steps and then on to 100,000, and writes
 phi_c_coverage.json: the recommended phi_c of each at both lengths. The list was committed before any of them was run;
-what the estimate was made with are sweeps of other seeds. After the first five were run, those in 3D that were not begun
-gave way to smaller ones in 2D, since they took three times as long as foreseen.
+what the estimate was made with are sweeps of other seeds. After the first five were run, those in 3D that were not
+begun gave way to smaller ones in 2D, since they took three times as long as foreseen.
 """
 
 from __future__ import annotations
