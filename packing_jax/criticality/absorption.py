@@ -120,8 +120,7 @@ class AbsorptionTimes:
     def half_absorbed(self, size: Array | float, time: Array | float) -> Array:
         """phi_h of the fit where N is `size` times the smallest and t `time` times the longest run; any shapes."""
         n, t = np.asarray(size, float) ** -self.scaling.omega, np.asarray(time, float) ** -self.scaling.decay
-        half: Array = self.value + self.amplitude * n - self.remaining * t
-        return half
+        return np.asarray(self.value + self.amplitude * n - self.remaining * t)
 
 
 @or_results("phi", "absorption", "steps", "particles", "dim")
