@@ -14,9 +14,13 @@ _USUAL, _WIDEST = 80, 100
 class Stream(Protocol):
     """What can be asked whether it is a terminal."""
 
-    def isatty(self) -> bool: ...
+    def isatty(self) -> bool:
+        """Whether it is one."""
+        ...
 
-    def fileno(self) -> int: ...
+    def fileno(self) -> int:
+        """The number under which the system knows it."""
+        ...
 
 
 def wrapped(text: str, stream: Stream, indent: str = "") -> str:
