@@ -66,7 +66,7 @@ def _prepare():
     warnings.filterwarnings("ignore", "os.fork")
     import xarray  # noqa: F401
 
-    from packing_jax.commands import main, movie, plots, summary
+    from packing_jax.commands import main, movie, phi_c_plots, plots, summary
     from packing_jax.sweeps import kinds, lazy, rerun, run  # noqa: F401
 
     class Undrawn:
@@ -76,8 +76,7 @@ def _prepare():
         def savefig(self, file, **_):
             file.write(b"a figure")
 
-    for name in ("activity_vs_phi", "activity_vs_time", "phi_c_vs_kick"):
-        setattr(plots, name, Undrawn)
+    plots.activity_vs_time = phi_c_plots.activity_vs_phi = phi_c_plots.phi_c_vs_kick = Undrawn
 
     def packing(positions, diameters, title=""):
         plots._configuration(positions, diameters)
