@@ -1,6 +1,7 @@
 """The one exception a user meets, a sentence that says what was wrong and what would be right; and its parts."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,6 +47,12 @@ def fits(values: Any, dtype: Any) -> bool:
     """Whether positive numbers stay finite and positive in a precision, in which devices take the smallest for 0."""
     limits = np.finfo(dtype)
     return bool(np.all((np.asarray(values) >= limits.tiny) & (np.asarray(values) <= limits.max)))
+
+
+def did_you_mean(word: str, known: Iterable[str], before: str = "") -> str:
+    """The end of a sentence about a misspelt name, ``did you mean ...?``; empty where no known name is near."""
+    near = difflib.get_close_matches(word, [*known], 1)
+    return f"did you mean {before}{near[0]}?" if near else ""
 
 
 def in_one_line(error: BaseException) -> str:

@@ -17,11 +17,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import tyro
 from jax import Array
 
 from packing_jax.devices import on_cpu
@@ -315,9 +317,9 @@ class BenchCommand:
       seconds for each rule and size, most of them the compiler's.
     """
 
-    particles: tuple[int, ...] = (1000, 10_000, 100_000)
+    particles: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...")] = (1000, 10_000, 100_000)
     """System sizes N."""
-    out: Path | None = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Where to write the rows as JSON. Default: nowhere."""
 
     def execute(self, command: str) -> int:

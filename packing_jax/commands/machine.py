@@ -1,5 +1,6 @@
-"""Where a program runs: versions, devices, memory."""
+"""Where a program runs: versions, devices, memory, and where compiled programs are kept."""
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,29 @@ def environment() -> list[tuple[str, str]]:
         ("known wrong results", wrong or "none in this release"),
         *(("device", line) for line in _devices()),
         ("free memory", _free_memory()),
+        ("compiled programs", _kept()),
         ("float64", "on (jax_enable_x64)" if jax.config.read("jax_enable_x64") else "off (jax_enable_x64)"),
     ]
+
+
+def keep_compiled() -> None:
+    """Keep compiled programs for the next process in the user's cache directory, unless jax was told of another."""
+    # jax before 0.12 prints lines of errors from C++ whenever it reads what it kept for a CPU
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and jax.__version_info__ >= (0, 12):
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "packing_jax"))
+
+
+def _kept() -> str:
+    """Where compiled programs are kept, and how many bytes they take."""
+    place = jax.config.read("jax_compilation_cache_dir")
+    if not place:
+        return "kept for this process only; set JAX_COMPILATION_CACHE_DIR to a directory to keep them"
+    try:
+        sizes = [file.stat().st_size for file in Path(place).iterdir()]
+    except OSError:  # nothing yet, or another program removes some just now
+        sizes = []
+    return f"{place} ({sum(sizes) / 2**20:.0f} MiB in {len(sizes)} files; can be deleted at any time)"
 
 
 def _devices() -> list[str]:

@@ -1,13 +1,15 @@
 """What the commands run and sweep share: their options, and what is done with them."""
 
+import signal
 import sys
-import time
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from packing_jax.commands import interrupts
 from packing_jax.commands.own import OwnOptions
 from packing_jax.commands.progress_bar import Log, ProgressReport
 from packing_jax.commands.report import ReportCommand
@@ -20,18 +22,24 @@ from packing_jax.sweeps.run import run_sweep
 from packing_jax.sweeps.spec import Spec
 from packing_jax.sweeps.spheres import Sweep
 
-_BEGAN = time.monotonic()  # what --max-walltime counts from
+_MOST_VALUES = 100_000  # of a range
+#: Packing fractions of the densest packings of equal spheres, known ones in 4 to 6 dimensions.
+_DENSEST = {1: 1.0, 2: 0.9069, 3: 0.7405, 4: 0.6169, 5: 0.4653, 6: 0.3729}
 
 Grid = Annotated[str, tyro.conf.arg(metavar="LIST|LO:HI:N")]
 OptionalGrid = Annotated[str | None, tyro.conf.arg(metavar="LIST|LO:HI:N", help_behavior_hint="")]
 RuleWord = Annotated[str, tyro.conf.arg(metavar="bro|sgd|ro|langevin|MODULE:OBJECT")]
+MixtureWord = Annotated[Mixture, tyro.conf.arg(metavar="mono|1:1.4")]
 OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
 OptionalDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
 OptionalText = Annotated[str | None, tyro.conf.arg(metavar="TIME", help_behavior_hint="")]
 OptionalFrames = Annotated[str | None, tyro.conf.arg(metavar="every:K|log", help_behavior_hint="")]
-OptionalLog = Annotated[Log | None, tyro.conf.arg(help_behavior_hint="")]
-OptionalCoupling = Annotated[CouplingName | None, tyro.conf.arg(help_behavior_hint="")]
+OptionalLog = Annotated[Log | None, tyro.conf.arg(metavar="bar|json|quiet", help_behavior_hint="")]
+OptionalCoupling = Annotated[
+    CouplingName | None,
+    tyro.conf.arg(metavar="|".join(typing.get_args(CouplingName)), help_behavior_hint=""),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +74,7 @@ class SweepOptions(RunOptions, OwnOptions):
     """Dimension, 1 to 6."""
     particles: int = 1000
     """Number of particles N."""
-    mixture: Mixture = "mono"
+    mixture: MixtureWord = "mono"
     """Equal spheres, or half of diameter 1 and half of 1.4."""
     exponent: float = 1.0
     """Exponent a >= 1 of the pair energy (1 - r/sigma)^a: 1 linear, 2 harmonic, 2.5 Hertzian."""
@@ -75,7 +83,7 @@ class SweepOptions(RunOptions, OwnOptions):
     record_every: OptionalInt = None
     """Steps between two records. Default: 40 logarithmic and 100 linear times."""
     trajectory: OptionalFrames = None
-    """Write the particles to DIR/trajectories/*.gsd, for OVITO and freud: every K steps, or ten times a decade.
+    """Write the particles to DIR/trajectories/*.gsd, for OVITO and freud: every K steps, or 20 times a decade.
     Default: no trajectories."""
     seed: int = 0
     """Seed of everything random; the same seed gives the same bits."""
@@ -116,50 +124,83 @@ def sweep_and_report(
     """Run a sweep, say where it stands, make its report; returns the exit code."""
     limit = None if options.max_walltime is None else seconds(options.max_walltime)
     log = ProgressReport(options.log or ("bar" if sys.stderr.isatty() else "quiet"))
-    try:
-        with connected(scheduler, local_workers) as client:
-            outcome = run_sweep(
-                spec,
-                out,
-                resume=resume,
-                on_progress=log.progress,
-                on_note=log.note,
-                command=command,
-                stop=Stop(limit, _BEGAN),
-                client=client,
-            )
-    finally:
-        log.close()
-    if outcome.stopped is None:
-        ReportCommand(out).execute(command)
-        sys.stdout.flush()
-    log.end(out, outcome, spec)
+    stop = Stop(limit, interrupts.BEGAN)
+    if isinstance(spec, Sweep) and not resume:
+        spec = spec.checked()
+        if note := _never_absorbed(spec):
+            log.note(note)
+    with interrupts.stopped_by_flag(stop, lambda name: log.cut_off(out, name, spec)):
+        try:
+            with connected(scheduler, local_workers) as client:
+                outcome = run_sweep(
+                    spec,
+                    out,
+                    resume=resume,
+                    on_progress=log.progress,
+                    on_note=log.note,
+                    command=command,
+                    stop=stop,
+                    client=client,
+                )
+        finally:
+            log.close()
+        if outcome.stopped is None and stop.signal is not None:  # it came when all cells were done
+            outcome = outcome._replace(stopped=signal.Signals(stop.signal).name)
+        usable = outcome.done - outcome.failed + (outcome.diverged if spec.diverges else 0)
+        if outcome.stopped is None and usable:
+            ReportCommand(out).execute(command)
+            sys.stdout.flush()
+        log.end(out, outcome, spec)
     if outcome.stopped is not None:
         return {"SIGINT": 130, "SIGTERM": 143}.get(outcome.stopped, 3)
     return 4 if outcome.failed > (outcome.diverged if spec.diverges else 0) else 0
+
+
+def _never_absorbed(spec: Sweep) -> str:
+    """A sentence where no packing without overlaps is so dense; empty where there may be one."""
+    densest, phi = _DENSEST[spec.dim], max(spec.phi)
+    if phi <= densest or spec.mixture != "mono" or spec.energy is not None:
+        return ""
+    return (
+        f"phi = {phi:g} in {spec.dim}D: equal spheres without overlaps fill at most {densest:g} of space, so no "
+        "replica can be absorbed there"
+    )
 
 
 def numbers(name: str, text: str) -> tuple[float, ...]:
     """``a,b,c`` or ``lo:hi:n`` (both ends included) as numbers.
 
     Raises:
-        PackingError: anything else.
+        PackingError: anything else; of a range what it lacks.
     """
-    wrong = PackingError(
-        f"--{name} is {text!r}; it must be a list such as 0.6,0.62 or a range lo:hi:n such as 0.58:0.62:9"
-    )
+    example = "a list such as 0.6,0.62 or a range lo:hi:n such as 0.58:0.62:9"
+    parts = text.split(":")
+    if len(parts) == 2 and all(map(_is_number, parts)):
+        raise PackingError(f"--{name} is {text!r}, a range that lacks its number of values: write {text}:9 for nine")
     try:
-        if ":" not in text:
+        if len(parts) == 1:
             return tuple(float(part) for part in text.split(","))
-        low, high, count = text.split(":")
+        low, high, count = parts
         first, last, n = float(low), float(high), int(count)
-        if not 1 <= n <= 100_000 or (n == 1 and first != last):
-            raise wrong
-        # rounded, so that a range gives the numbers one would type: they name the cells of the store
-        step = (last - first) / max(n - 1, 1)
-        return (first, *(float(f"{first + i * step:.10g}") for i in range(1, n - 1)), last)[:n]
     except ValueError as error:
-        raise wrong from error
+        raise PackingError(f"--{name} is {text!r}; it must be {example}") from error
+    if n > _MOST_VALUES:
+        raise PackingError(f"--{name} is {text!r}, a range of {n} values; it may have {_MOST_VALUES}")
+    if n < 1 or (n == 1 and first != last):
+        raise PackingError(
+            f"--{name} is {text!r}; a range includes both its ends, so it has two values at least: {low}:{high}:2"
+        )
+    # rounded, so that a range gives the numbers one would type: they name the cells of the store
+    step = (last - first) / max(n - 1, 1)
+    return (first, *(float(f"{first + i * step:.10g}") for i in range(1, n - 1)), last)[:n]
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def free_directory(name: str) -> Path:

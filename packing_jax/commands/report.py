@@ -8,13 +8,17 @@ import tyro
 
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.schema import description, stored_kind
+from packing_jax.sweeps.status import how_it_goes_on, status
 
 
 @dataclass(frozen=True)
 class ReportCommand:
     """Make the report of a store: summary.json, figures and a table.
 
-    Of spheres: phi_c. Of networks: losses, activity and displacements.
+    Of a sweep of spheres: phi_c. Of a run: what came out of each replica. Of
+    networks: losses, activity and displacements.
+
+    Exit code 0; 2 if there is no sweep, or none of its cells is finished.
     """
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
@@ -26,13 +30,33 @@ class ReportCommand:
             kind = stored_kind(description(self.directory))
         except PackingError:  # estimates of phi_c take older and foreign stores too, and say what is wrong with others
             kind = "spheres"
+        else:
+            _refuse_unfinished(self.directory)
         if kind == "networks":
             from packing_jax.commands import learning_summary
 
             print(learning_summary.format_summary(learning_summary.report(self.directory)))
         else:
+            from packing_jax.commands.run_report import run_report
             from packing_jax.commands.summary import format_summary, report
 
-            print(format_summary(report(self.directory)))
+            summary = report(self.directory)
+            print(run_report(self.directory) or format_summary(summary))
         print(f"\nfigures: {self.directory / 'figures'}\nsummary: {self.directory / 'summary.json'}")
         return 0
+
+
+def _refuse_unfinished(directory: Path) -> None:
+    """Refuse a sweep of which there is nothing to report.
+
+    Raises:
+        PackingError: no cell is finished; the command that goes on.
+    """
+    facts = status(directory)
+    results = facts["absorbed"] + facts["active"] + (facts["diverged"] if facts["kind"] == "networks" else 0)
+    if not results:
+        failed = f", {facts['failed']} failed ({facts['reasons'][0]})" if facts["failed"] else ""
+        raise PackingError(
+            f"there is nothing to report: none of the {facts['total']} cells of {directory} is finished{failed}; "
+            f"{how_it_goes_on(directory, facts['own'], facts['kind'])}"
+        )

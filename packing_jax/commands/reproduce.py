@@ -17,7 +17,9 @@ from packing_jax.sweeps.progress import EveryTwoSeconds, Stop, stopping
 if TYPE_CHECKING:
     from packing_jax.figures.figure import Figure
 
-OptionalSize = Annotated[Literal["smoke", "quick", "full"] | None, tyro.conf.arg(help_behavior_hint="")]
+OptionalSize = Annotated[
+    Literal["smoke", "quick", "full"] | None, tyro.conf.arg(metavar="smoke|quick|full", help_behavior_hint="")
+]
 OptionalName = Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]", help_behavior_hint="")]
 
 

@@ -1,11 +1,14 @@
 """The command `packing-jax status`."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+
+from packing_jax.commands.lines import wrapped
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,8 @@ class StatusCommand:
     """
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """What run or sweep writes with --out."""
-    log: Literal["text", "json"] = "text"
+    """What run, sweep or train writes with --out."""
+    log: Annotated[Literal["text", "json"], tyro.conf.arg(metavar="text|json")] = "text"
     """For a person, or one JSON object."""
     verify: tyro.conf.FlagCreatePairsOff[bool] = False
     """Read all numbers and compare their checksums, and not only the names and sizes of the files."""
@@ -27,5 +30,9 @@ class StatusCommand:
         from packing_jax.sweeps.status import format_status, status
 
         facts = status(self.directory, verify=self.verify)
-        print(json.dumps(facts) if self.log == "json" else format_status(self.directory, facts))
+        if self.log == "json":
+            print(json.dumps(facts))
+        else:
+            lines = format_status(self.directory, facts).splitlines()
+            print("\n".join(wrapped(line, sys.stdout, indent="  ") for line in lines))
         return 1 if facts["damage"] else 0

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
@@ -75,7 +75,9 @@ class TrainCommand(RunOptions):
     """Steps between two records. Default: 40 logarithmic and 100 linear times."""
     waits: Annotated[str | None, tyro.conf.arg(metavar="LIST", help_behavior_hint="")] = None
     """Waiting times in steps, from which msd and overlap are measured. Default: 0."""
-    precision: Annotated[Literal["float32", "float64"] | None, tyro.conf.arg(help_behavior_hint="")] = None
+    precision: Annotated[
+        Literal["float32", "float64"] | None, tyro.conf.arg(metavar="float32|float64", help_behavior_hint="")
+    ] = None
     """Floats of the dynamics and of the store. Default: float32."""
     seed: _Whole = None
     """Seed of batches and noise; the same seed gives the same bits. Default: 0."""
@@ -160,7 +162,16 @@ def overview() -> str:
     return "\n".join([head, "", *lines, "", _item(last)])
 
 
-def train_command(words: Sequence[str]) -> TrainCommand:
+class Asked(NamedTuple):
+    """A command whose options are still words."""
+
+    kind: type[Any]  #: a dataclass of its options
+    prog: str
+    words: list[str]
+    text: str  #: what its help says first
+
+
+def train_command(words: Sequence[str]) -> Asked:
     """The command of some words, the first of which is the task; a task of the package may be left to ``--resume``.
 
     Raises:
@@ -174,10 +185,11 @@ def train_command(words: Sequence[str]) -> TrainCommand:
         stored = description(Path(directory))
         task = task or str(known_spec(stored).fixed.get("task"))
     if not task:
-        help_of: Any = tyro.cli(TrainCommand, prog=_PROG, description=overview(), args=["--help"])
-        return help_of  # not reached
+        if not {"-h", "--help"}.issuperset(words):
+            raise PackingError(f"which task? It comes first: packing-jax train TASK, where TASK is {', '.join(TASKS)}")
+        return Asked(TrainCommand, _PROG, ["--help"], overview())
     kind = _of(task, _word(rest, "--rule") or (stored.get("rule") if stored.get("rule") != "own" else None))
-    return tyro.cli(kind, prog=f"{_PROG} {task}", args=rest, description=kind.__doc__)
+    return Asked(kind, f"{_PROG} {task}", rest, str(kind.__doc__))
 
 
 def _of(task: str, rule: str | None) -> type[TrainCommand]:

@@ -1,8 +1,6 @@
 """The figures there are, by name."""
 
-import difflib
-
-from packing_jax.errors import PackingError
+from packing_jax.errors import PackingError, did_you_mean
 from packing_jax.figures import (
     anomalous_diffusion,
     bro_is_sgd,
@@ -48,6 +46,5 @@ def find(name: str) -> Figure:
     """
     if name in FIGURES:
         return FIGURES[name]
-    near = difflib.get_close_matches(name, FIGURES, 1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FIGURES)}"
+    hint = did_you_mean(name, FIGURES) or f"there are {', '.join(FIGURES)}"
     raise PackingError(f"there is no figure {name!r}: {hint}")

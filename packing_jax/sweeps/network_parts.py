@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from packing_jax.drive.chunk import Observable
-from packing_jax.errors import PackingError, in_one_line
+from packing_jax.errors import PackingError, did_you_mean, in_one_line
 from packing_jax.networks.data import Data
 from packing_jax.networks.options import Option, options_of
 from packing_jax.networks.rules import WeightRule, sgd
@@ -117,10 +117,8 @@ def ready_task(task: Any) -> Ready:
     if not isinstance(task, str):
         return Ready(task)
     if task not in TASKS:
-        raise PackingError(
-            f"there is no task {task!r}; it must be one of {', '.join(TASKS)}, or a function of your own, which the "
-            "command line takes as module:object"
-        )
+        known = f"it must be one of {', '.join(TASKS)}, or a function of your own, which the command line takes as "
+        raise PackingError(f"there is no task {task!r}: {did_you_mean(task, TASKS) or f'{known}module:object'}")
     return TASKS[task]
 
 

@@ -17,6 +17,7 @@ from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.schema import SCRATCH, Cells
 
 _WRITE_EVERY = 2.0  # seconds
+_PATIENCE = 2.0  # seconds; a chunk takes half of one, unless a program is compiled
 
 
 class Transition(NamedTuple):
@@ -133,20 +134,33 @@ class Stop:
 
     def __init__(self, max_seconds: float | None = None, since: float | None = None) -> None:
         self.signal: int | None = None
+        self.answered = False  #: whether a reason to stop was given, and what is unfinished is being written
         self._began = time.monotonic() if since is None else since
         self._deadline = None if max_seconds is None else self._began + max_seconds
         self._last = time.monotonic()
         self._longest = 0.0
+        self._chunks = (0.0, 0.0)  # seconds that the last two took
 
     def took(self, seconds: float) -> None:
         """Another process says how long its longest chunk was."""
         self._longest = max(self._longest, seconds)
 
+    @property
+    def patience(self) -> float:
+        """Seconds after a signal within which the present chunk should have ended, if nothing is compiled."""
+        return max(_PATIENCE, 2.0 * min(self._chunks))
+
     def reason(self) -> str | None:
         """``SIGINT``, ``SIGTERM``, ``walltime``, or None to go on; asked once after every chunk."""
         now = time.monotonic()
         self._longest = max(self._longest, now - self._last)
+        self._chunks = (self._chunks[1], now - self._last)
         self._last = now
+        why = self._reason(now)
+        self.answered = why is not None
+        return why
+
+    def _reason(self, now: float) -> str | None:
         if self.signal is not None:
             return signal.Signals(self.signal).name
         # A chunk may be half as long again as the longest so far, compilation included, and its end has to be written.

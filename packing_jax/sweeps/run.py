@@ -138,7 +138,7 @@ def _reopened(asked: Spec | None, directory: Path) -> Store:
     check_settings(attributes)
     stored = stored_spec(attributes, known_spec(attributes) if asked is None else asked)
     wanted = stored if asked is None else stored.extended(asked)
-    store = Store.open(directory, stored.layout("")._replace(attributes=attributes))
+    store = Store.open(directory, _as_it_was(stored.layout(""), attributes))
     if wanted != stored:
         grown = wanted.layout("")
         kept = {name: attributes.get(name) for name in ("command", "versions", "jax_settings")}
@@ -148,6 +148,15 @@ def _reopened(asked: Spec | None, directory: Path) -> Store:
             store.close()
             raise
     return store
+
+
+def _as_it_was(layout: Layout, attributes: Mapping[str, Any]) -> Layout:
+    """The layout of a store, without the tables that came after it was made."""
+    known = attributes.get("digests")
+    tables = {name: one for name, one in layout.tables.items() if not isinstance(known, Mapping) or name in known}
+    if known is None:
+        tables.pop("box", None)
+    return layout._replace(attributes=attributes, tables=tables)
 
 
 class _Session:
@@ -190,6 +199,8 @@ class _Session:
         stopped = None
         try:
             self.report(todo[:0], 0.0, 0)
+            if todo and self.stop.signal is not None:  # before a program is compiled in vain
+                raise Stopped(self.stop.reason())
             if todo and client is not None:
                 from packing_jax.sweeps.cluster import Cluster
 

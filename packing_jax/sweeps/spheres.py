@@ -71,6 +71,7 @@ class Sweep(Spec):
         "absorbed_at": ("first step without an overlap, -1 if still active", "steps"),
         "positions": ("final positions", "box sides"),
         "diameters": ("diameters", "box sides"),
+        "box": ("side of the periodic box", "mean diameters"),
     }
 
     rule: RuleName | Any = "bro"  #: or a Rule, an optax optimizer, or a function that makes one from the kick
@@ -133,15 +134,17 @@ class Sweep(Spec):
 
     @property
     def tables(self) -> Mapping[str, Table]:
-        """The diameters at each phi, in box sides; NaN as in the positions."""
+        """At each phi the diameters, in box sides, NaN as in the positions, and the box, in mean diameters."""
         numbers = _numbers(self)
         diameters = np.full((len(numbers), len(self.phi), max(numbers)), np.nan, np.float32)
         for i, n in enumerate(numbers):
             for j, phi in enumerate(self.phi):
                 diameters[i, j, :n] = make_system(self, n, phi).diameters
+        box = 1.0 / np.nanmean(diameters, axis=-1, dtype=np.float64)
         if "particles" in self.axes:
-            return {"diameters": Table(("particles", "phi", "particle"), diameters)}
-        return {"diameters": Table(("phi", "particle"), diameters[0])}
+            along = ("particles", "phi")
+            return {"diameters": Table((*along, "particle"), diameters), "box": Table(along, box)}
+        return {"diameters": Table(("phi", "particle"), diameters[0]), "box": Table(("phi",), box[0])}
 
     def times(self) -> np.ndarray:
         """When a sweep records: every so many steps, or logarithmic early and linear late."""
