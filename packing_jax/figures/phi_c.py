@@ -27,20 +27,20 @@ RULES: Mapping[str, float] = {"bro": 1.0, "sgd": 4 / 3, "langevin": 1.0}
 NAMES = {"bro": "BRO", "sgd": "SGD", "langevin": "Langevin"}
 #: Where a coarse scan of small systems had the transition of each kick.
 ABOUT = {0.01: 0.630, 0.02: 0.622, 0.05: 0.597, 0.1: 0.556, 0.2: 0.480, 0.3: 0.415}
-_OFFSETS = np.array([-0.012, -0.004, 0.004, 0.012, 0.019, 0.027, 0.036, 0.046])
-#: What two estimates of phi_c differ by in the same runs (tests/validation): the error of the one that stands in.
-_METHODS = 0.006
+#: From there: most below, where the steps at which replicas are absorbed say how the transition moves in time.
+_OFFSETS = np.array([-0.030, -0.020, -0.012, -0.006, 0.0, 0.006, 0.014])
 _TIME = {"smoke": 2.0, "quick": 300.0, "full": 1500.0}  # eps t
 _APART = "phi_c, {} less BRO, mean over kicks"
 
 
 class Point(NamedTuple):
-    """phi_c at one kick."""
+    """phi_c at one kick, as recommended."""
 
     kick: float
     value: float
-    stderr: float
-    law: bool  #: by a power law of the activity; otherwise where half are absorbed, which is coarser
+    stderr: float  #: of everything
+    own: float  #: without what the size of the system may shift, which is the same for all rules
+    method: str  #: by which it is recommended, see packing_jax.criticality.estimates
 
 
 def spec(rule: str, kick: float, time: float, particles: int, replicas: int, seed: int) -> Sweep:
@@ -59,18 +59,16 @@ def spec(rule: str, kick: float, time: float, particles: int, replicas: int, see
 
 
 def point(kick: float, found: KickEstimate) -> Point | None:
-    """phi_c by the power law, or with a wider error by where half are absorbed; None where both refuse."""
-    if (law := found.power_law) is not None:
-        return Point(kick, law.value, law.stderr, law=True)
-    if (half := found.half_absorbed) is not None:
-        return Point(kick, half.value, float(np.hypot(half.stderr, _METHODS)), law=False)
-    return None
+    """The recommended phi_c; None where all methods refuse."""
+    if (one := found.recommended()) is None:
+        return None
+    return Point(kick, one.value, one.stderr, float(np.hypot(one.statistical, one.run_length)), one.method)
 
 
 def limit(points: list[Point]) -> ZeroKickLimit | None:
     """At zero kick; None of fewer than three kicks."""
     try:
-        return zero_kick_limit(*np.array([one[:3] for one in points]).T) if points else None
+        return zero_kick_limit(*np.array([one[:3] for one in points], float).T) if points else None
     except PackingError:
         return None
 
@@ -85,7 +83,7 @@ def apart(some: list[Point], others: list[Point]) -> tuple[float, float]:
     if not pairs:
         return np.nan, np.nan
     values = np.array([one.value - other.value for one, other in pairs])
-    stderrs = np.array([np.hypot(one.stderr, other.stderr) for one, other in pairs])
+    stderrs = np.array([np.hypot(one.own, other.own) for one, other in pairs])
     weights = stderrs**-2
     mean = float(weights @ values / weights.sum())
     chi2 = float(weights @ (values - mean) ** 2)
@@ -95,7 +93,7 @@ def apart(some: list[Point], others: list[Point]) -> tuple[float, float]:
 
 def _measure(run: Run) -> Measured:
     kicks: tuple[float, ...] = run.pick((0.2,), (0.05, 0.1, 0.2), tuple(ABOUT))
-    particles, replicas = run.pick((64, 2), (1000, 2), (4000, 6))
+    particles, replicas = run.pick((64, 2), (1000, 4), (4000, 8))
     specs = {
         f"{rule}-{kick:g}": spec(rule, kick, _TIME[run.size], particles, replicas, run.seed)
         for rule in RULES
@@ -144,12 +142,12 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
         shift = (i - 1) * 0.008 * largest  # of points that would hide one another
         label = NAMES[rule] if rule != "sgd" else r"SGD, $b_f = 3/4$, $\alpha = 4\epsilon/3$"
         found, style = limits[rule], {**POINTS, "color": colour, "marker": MARKERS[i], "capsize": 2}
-        for law in (True, False):
-            some = [one for one in points[rule] if one.law is law]
+        for first in (True, False):
+            some = [one[:3] for one in points[rule] if (one.method == "absorption") is first]
             if some:
-                kick, value, stderr, _ = np.array(some).T
-                face = {} if law else {"mfc": "white", "mec": colour, "mew": 1.0}
-                left.errorbar(kick + shift, value, stderr, **{**style, **face}, label=label if law else None)
+                kick, value, stderr = np.array(some).T
+                face = {} if first else {"mfc": "white", "mec": colour, "mew": 1.0}
+                left.errorbar(kick + shift, value, stderr, **{**style, **face}, label=label if first else None)
         if found is not None:
             grid = np.linspace(0, largest, 60)
             left.plot(grid, found.form.at(grid), color=colour, ls=LINES[i], lw=0.9)
