@@ -96,7 +96,7 @@ def _find(spec: Sweep, pair: Pair, on_progress: Callable[[float], None]) -> Rang
     seen: dict[float, Seen] = {}
     batch, kind = 0, None
     while asked := _next(seen, spec.phi[0], steps):
-        made, replicas = replace(spec, phi=tuple(asked)).build([(phi, *pair, 0) for phi in asked])
+        _, replicas = replace(spec, phi=tuple(asked)).build([(phi, *pair, 0) for phi in asked])
         # One program for all: the first batch has the densest system, whose box has the fewest cells, and to follow the
         # run with the program's shapes would take longer than the run.
         kind = kind or particles_of(replicas, first_skin(spec.dim))
