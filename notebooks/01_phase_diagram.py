@@ -46,6 +46,7 @@ from packing_jax.sweeps.run import run_sweep
 from packing_jax.sweeps.spheres import Sweep
 
 SMOKE = os.environ.get("PACKING_JAX_SMOKE") == "1"
+QUICK = {"batch": 16, "chunk_steps": 100} if SMOKE else {}  # one program for several sweeps
 
 # %matplotlib inline
 plt.rcParams.update({"figure.dpi": 90, "savefig.dpi": 90, "font.size": 9, "legend.frameon": False})
@@ -181,7 +182,7 @@ discs = {"dim": 2, "mixture": "1:1.4"}
 
 with tempfile.TemporaryDirectory() as folder:
     grid = Sweep(**discs, kick=KICKS, phi=tuple(PHI), particles=DISCS, steps=100 if SMOKE else 1000, replicas=2)
-    run_sweep(grid, Path(folder, "grid"))
+    run_sweep(grid, Path(folder, "grid"), **QUICK)
     results = open_results(Path(folder, "grid")).load()
 
 absorbed = (results["absorbed_at"] >= 0).values
@@ -212,11 +213,17 @@ _ = axis.text(0.97, 0.5, "active\n(for ever)", transform=axis.transAxes, color="
 # prints.
 
 # %%
-SCAN = (0.5, 0.66, 0.74, 0.78, 0.82, 0.86) if SMOKE else (0.75, 0.76, 0.765, 0.77, 0.775, 0.78, 0.785, 0.79, 0.8)
-fine = {**discs, "phi": SCAN, "particles": DISCS if SMOKE else 500, "steps": 100 if SMOKE else 4000, "replicas": 3}
+SCAN = (0.5, 0.62, 0.74, 0.86) if SMOKE else (0.75, 0.76, 0.765, 0.77, 0.775, 0.78, 0.785, 0.79, 0.8)
+fine = {
+    **discs,
+    "phi": SCAN,
+    "particles": DISCS if SMOKE else 500,
+    "steps": 100 if SMOKE else 4000,
+    "replicas": 4 if SMOKE else 3,
+}
 
 with tempfile.TemporaryDirectory() as folder:
-    run_sweep(Sweep(**fine, kick=(KICK,)), Path(folder, "bro"))
+    run_sweep(Sweep(**fine, kick=(KICK,)), Path(folder, "bro"), **QUICK)
     print(format_summary(report(Path(folder, "bro"))))
     by_bro = open_results(Path(folder, "bro")).load()
 
@@ -252,9 +259,8 @@ figure
 depth = PairEnergy(lambda r, sigma: (sigma - r) / 2, slope_bound=0.5)  # the slope of any overlap is 1/2
 
 with tempfile.TemporaryDirectory() as folder:
-    run_sweep(
-        Sweep(**fine, rule="sgd", energy=depth, kick=(4 * KICK / 3,), batch_fraction=(0.75,)), Path(folder, "sgd")
-    )
+    sgd = Sweep(**fine, rule="sgd", energy=depth, kick=(4 * KICK / 3,), batch_fraction=(0.75,))
+    run_sweep(sgd, Path(folder, "sgd"), **QUICK)
     by_sgd = open_results(Path(folder, "sgd")).load()
 (of_sgd,) = estimate_phi_c(by_sgd)
 
