@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, xlog1py, xlogy
 from scipy.stats import chi2 as chi2_law
 
+from packing_jax.criticality.fits import misfit
 from packing_jax.criticality.results import or_results
 from packing_jax.criticality.scan import replicas_run, scan_order
 from packing_jax.errors import PackingError
@@ -40,7 +41,8 @@ def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
 
     Maximum likelihood over a table of phi_c and w. The 95 % interval holds every phi_c at which twice the
     log-likelihood, at its best w, is within 3.84 of the maximum; stderr is its half-width over 1.96. Where all replicas
-    of each phi agree, a bootstrap would give the error zero, and the likelihood gives the spacing of the scan.
+    of each phi agree, a bootstrap would give the error zero, and the likelihood gives the spacing of the scan. A logistic
+    curve that misfits has its stderr stretched, see `packing_jax.criticality.fits.misfit`.
 
     In the place of phi and absorbed: a trajectory, a dataset, or the directory of a sweep (str or Path).
 
@@ -110,11 +112,13 @@ def _likeliest(x: Array, gone: Array, count: Array, tried: Array) -> HalfAbsorbe
     at = int(np.argmin(np.abs(tried - value)))
     saturated = xlogy(gone, gone / count) + xlogy(count - gone, 1.0 - gone / count)
     low, high = float(inside[0]), float(inside[-1])
+    chi2, dof = max(0.0, 2.0 * float(saturated.sum() - likelihood[at].max())), len(x) - 2
+    stretch = misfit(chi2, dof)
     return HalfAbsorbed(
         value=value,
-        stderr=(high - low) / (2 * 1.96),
+        stderr=stretch * (high - low) / (2 * 1.96),
         interval=(low, high),
         width=float(widths[best_width[at]]),
-        chi2=max(0.0, 2.0 * float(saturated.sum() - likelihood[at].max())),
-        dof=len(x) - 2,
+        chi2=chi2,
+        dof=dof,
     )
