@@ -66,7 +66,7 @@ def _prepare():
     warnings.filterwarnings("ignore", "os.fork")
     import xarray  # noqa: F401
 
-    from packing_jax.commands import main, movie, parser, plots, summary  # noqa: F401
+    from packing_jax.commands import main, movie, parser, phi_c_plots, plots, run_report, summary  # noqa: F401
     from packing_jax.sweeps import kinds, lazy, rerun, run  # noqa: F401
 
     class Undrawn:
@@ -76,8 +76,7 @@ def _prepare():
         def savefig(self, file, **_):
             file.write(b"a figure")
 
-    for name in ("activity_vs_phi", "activity_vs_time", "phi_c_vs_kick"):
-        setattr(plots, name, Undrawn)
+    plots.activity_vs_time = phi_c_plots.activity_vs_phi = phi_c_plots.phi_c_vs_kick = Undrawn
 
     def packing(positions, diameters, title=""):
         plots._configuration(positions, diameters)
@@ -88,6 +87,7 @@ def _prepare():
 
     summary.estimate_phi_c = functools.partial(summary.estimate_phi_c, draws=20)
     plots.packing, movie._write_gif, movie.FramePicture = packing, gif, Undrawn
+    run_report.against_time = Undrawn
     return main.main
 
 

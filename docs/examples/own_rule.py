@@ -6,7 +6,7 @@ from pathlib import Path
 import jax.numpy as jnp
 
 from packing_jax import PairEnergy, pair_rule
-from packing_jax.commands import plots
+from packing_jax.commands import phi_c_plots
 from packing_jax.criticality import estimate_phi_c, half_absorbed_phi_c, open_results
 from packing_jax.sweeps.run import run_sweep
 from packing_jax.sweeps.spheres import Sweep
@@ -36,4 +36,4 @@ if __name__ == "__main__":
     # goes on with the same sweep; another version of the rule, energy or observable would be refused
     run_sweep(replace(model, phi=(0.79, 0.81, 0.82, 0.83)), directory, resume=True)
     print(half_absorbed_phi_c(directory))
-    plots.activity_vs_phi(open_results(directory), estimate_phi_c(directory)).savefig(directory / "activity.png")
+    phi_c_plots.activity_vs_phi(open_results(directory), estimate_phi_c(directory)).savefig(directory / "activity.png")

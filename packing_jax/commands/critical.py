@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from tqdm import tqdm
 
-from packing_jax.commands.options import OptionalCoupling
+from packing_jax.commands import interrupts
+from packing_jax.commands.options import (
+    MixtureWord,
+    OptionalCoupling,
+    OptionalDir,
+    OptionalFloat,
+    RunOptions,
+    free_directory,
+)
+from packing_jax.commands.search_report import SearchReport, format_result, write_figure
 from packing_jax.errors import PackingError
-from packing_jax.sweeps.field_types import Mixture
+from packing_jax.sweeps.compute import Stopped
 from packing_jax.sweeps.model import RuleName
+from packing_jax.sweeps.progress import Stop, seconds, stopping
 
-if TYPE_CHECKING:  # what they import takes as long as the rest of the command line
+if TYPE_CHECKING:  # what it imports takes as long as the rest of the command line
     from packing_jax.adaptive import SearchProgress
-    from packing_jax.criticality.search import SearchResult
+
+_SYSTEM = ("dim", "rule", "coupling", "mixture")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CriticalCommand:
+class CriticalCommand(RunOptions):
     """Find phi_c to a tolerance, choosing phi, N, steps and replicas by itself.
 
     - Counts absorbed replicas in systems of growing size, where the
       transition is, and extrapolates to infinite size.
     - Ends when the standard error is within the tolerance, or the budget
-      is spent; exit code 0 either way, and the last line says which.
-    - With --out DIR, a search that was stopped goes on when it is begun
-      again, and ends with the same numbers.
+      is spent. status DIR and report DIR say where it stands.
+    - --out DIR of a search that was stopped goes on with it, and ends with
+      the same numbers; words that are not given are as they were.
+    - Exit code 0: within the tolerance; 2: bad input or a full disk; 3:
+      stopped by --max-walltime; 5: the budget ended short of the tolerance;
+      130 or 143: stopped by a signal.
     """
 
     dim: int = 3
@@ -45,91 +59,159 @@ class CriticalCommand:
     """Particle-steps to spend at most."""
     coupling: OptionalCoupling = None
     """Who shares a random draw, as for sweep. Default: pair; particle for ro."""
-    batch_fraction: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
+    batch_fraction: OptionalFloat = None
     """Batch fraction b_f of sgd, above 0 and at most 1. Default: 0.75."""
-    mixture: Mixture = "mono"
+    mixture: MixtureWord = "mono"
     """Equal spheres, or half of diameter 1 and half of 1.4."""
     seed: int = 0
     """Seed of everything random; the same seed gives the same numbers."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """Write critical.json and critical.png there, and go on with what is there. Default: nothing is written."""
+    start_from: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR", help_behavior_hint="")] = None
+    """Begin with the system of the sweep in DIR, and where it saw the transition. Of several kicks, give one."""
+    out: OptionalDir = None
+    """Directory for search.json, from which a stopped search goes on, summary.json and critical.png. Default:
+    packing-critical, or the first free packing-critical-2, -3, ..."""
 
     def execute(self, command: str) -> int:
         """Search, and tell."""
-        if not (math.isfinite(self.budget) and self.budget >= 1):
-            raise PackingError(f"the budget is {self.budget:g} particle-steps; it must be a positive number")
         from packing_jax.adaptive import search
+        from packing_jax.search_folder import is_search
 
-        bar = _Bar()
+        out, bracket, asked = self.out or free_directory("packing-critical"), None, self
+        if is_search(out):
+            if self.start_from is not None:
+                raise PackingError(f"the search in {out} has begun already; leave --from away, or give another --out")
+            asked = _parsed(command, _as_it_was(out, self))
+        elif self.start_from is not None:
+            asked, bracket = _beginning(self.start_from, command, self)
+        if not (math.isfinite(asked.budget) and asked.budget >= 1):
+            raise PackingError(f"the budget is {asked.budget:g} particle-steps; it must be a positive number")
+        stop = Stop(None if asked.max_walltime is None else seconds(asked.max_walltime), interrupts.BEGAN)
+        told = SearchReport(asked.log, asked.tolerance)
+
+        def progress(now: SearchProgress) -> None:
+            told.progress(now)
+            if reason := stop.reason():
+                raise Stopped(reason)
+
         try:
-            result = search(
-                dim=self.dim,
-                rule=self.rule,
-                kick=self.kick,
-                tolerance=self.tolerance,
-                budget=int(self.budget),
-                seed=self.seed,
-                coupling=self.coupling,
-                batch_fraction=self.batch_fraction,
-                mixture=self.mixture,
-                out=self.out,
-                on_progress=bar.show,
-            )
+            with interrupts.stopped_by_flag(stop, lambda why: told.last_words(out, why)), stopping(stop):
+                result = search(
+                    dim=asked.dim,
+                    rule=asked.rule,
+                    kick=asked.kick,
+                    tolerance=asked.tolerance,
+                    budget=int(asked.budget),
+                    seed=asked.seed,
+                    coupling=asked.coupling,
+                    batch_fraction=asked.batch_fraction,
+                    mixture=asked.mixture,
+                    bracket=bracket,
+                    out=out,
+                    command=command,
+                    on_progress=progress,
+                )
+        except Stopped as why:
+            told.close()
+            print(told.last_words(out, str(why)), file=sys.stderr)
+            return {"SIGINT": 130, "SIGTERM": 143}.get(str(why), 3)
         finally:
-            bar.close()
+            told.close()
         print(format_result(result))
-        if self.out is not None:
-            from packing_jax.commands.plots import phi_h_vs_size
-            from packing_jax.sweeps.folder import Folder
-
-            try:
-                with Folder(self.out).replacing("critical.png", flushed=False) as file:
-                    phi_h_vs_size(result).savefig(file, format="png")
-            except OSError as error:
-                raise PackingError(f"{self.out} cannot be written ({error.strerror or error})") from error
-            print(f"figure: {self.out / 'critical.png'}\nsummary: {self.out / 'critical.json'}")
-        return 0
+        write_figure(out, result)
+        sys.stdout.flush()
+        told.end(out, result)
+        return 0 if result.reached else 5
 
 
-class _Bar:
-    """A progress bar on a terminal: the share of the budget that is spent, and what is known so far."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-
-    def show(self, now: SearchProgress) -> None:
-        if not sys.stderr.isatty():
-            return
-        if self._bar is None:
-            self._bar = tqdm(total=1.0, bar_format="{l_bar}{bar}| {elapsed}{postfix}", file=sys.stderr)
-        self._bar.update(min(now.particle_steps / now.budget, 1.0) - self._bar.n)
-        known = [f"half absorbed at {one.phi_h:.5f} for N = {one.particles}" for one in now.rounds[-1:]]
-        words = [f"{now.particle_steps:.2g} particle-steps", *known, f"N = {now.particles} under way"]
-        self._bar.set_postfix_str(", ".join(words))
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+def _parsed(command: str, before: CriticalCommand) -> CriticalCommand:
+    """The words once more, with other values in the place of the defaults."""
+    return tyro.cli(CriticalCommand, args=shlex.split(command)[2:], default=before, prog="packing-jax critical")
 
 
-def format_result(result: SearchResult) -> str:
-    """The rounds as a table, and phi_c, in 80 columns."""
-    lines = [f"{'N':>8} {'steps':>9} {'replicas':>9} {'half absorbed at phi':>24} {'width':>9} {'spent':>9}"]
-    lines += [
-        f"{one.particles:8} {one.steps:9} {one.replicas:9} {f'{one.phi_h:.5f} +- {one.stderr:.5f}':>24} "
-        f"{one.width:9.2g} {one.particle_steps:9.2g}"
-        for one in result.rounds
+def _as_it_was(out: Path, words: CriticalCommand) -> CriticalCommand:
+    """The words of a search that goes on."""
+    from packing_jax.search_folder import stored_search
+
+    stored = stored_search(out)
+    if stored is None:
+        return words
+    return replace(words, **_words_of(stored.what), tolerance=stored.settings.tolerance, budget=stored.settings.budget)
+
+
+def _words_of(what: dict[str, Any]) -> dict[str, Any]:
+    fraction = what["batch_fraction"][0] if what["rule"] == "sgd" else None
+    return {name: what[name] for name in (*_SYSTEM, "seed")} | {"kick": what["kick"][0], "batch_fraction": fraction}
+
+
+def _beginning(directory: Path, command: str, words: CriticalCommand) -> tuple[CriticalCommand, tuple[float, float]]:
+    """The system of a sweep, one of its kicks, and packing fractions around its transition.
+
+    Raises:
+        PackingError: no sweep of spheres there, one of a system that a search has no words for, or of another one than
+            the words; no transition in it.
+    """
+    from packing_jax.sweeps.reader import Reader
+    from packing_jax.sweeps.schema import stored_kind
+
+    sweep = Reader(directory)
+    what = sweep.attributes
+    strange = [
+        name
+        for name, usual in (
+            ("exponent", 1.0),
+            ("correlation", 0.0 if what.get("coupling") == "pair-independent" else 1.0),
+        )
+        if what.get(name) != usual
     ]
-    spent = f"{result.particle_steps:.3g} of {result.budget:.3g} particle-steps spent"
-    if math.isfinite(result.stderr):
-        low, high = result.interval
-        lines += [
-            f"phi_c = {result.value:.5f} +- {result.stderr:.5f} (95 %: {low:.5f} to {high:.5f}), N -> infinity",
-            f"by a line in N^-omega, omega = {result.omega:.3g} of the Manna class: "
-            f"chi2 = {result.chi2:.3g}, dof = {result.dof}",
-        ]
-    else:
-        lines.append("phi_c is not extrapolated: that takes three sizes")
-    verdict = "within the tolerance" if result.reached else "the budget ended short of the tolerance"
-    lines.append(f"{verdict} {result.tolerance:g}; {spent}")
-    return "\n".join(lines)
+    strange += [f"{one} of your own" for one in what.get("own", {})] + ["sizes"] * ("sizes" in what)
+    if stored_kind(what) != "spheres" or strange:
+        raise PackingError(
+            f"{directory} is a sweep of {', '.join([stored_kind(what), *strange])}; critical searches for phi_c of "
+            "spheres by the package's rules and the linear overlap energy only"
+        )
+    axes = sweep.cells.axes
+    before = replace(words, **{name: what[name] for name in _SYSTEM})
+    asked = _parsed(command, replace(before, kick=math.nan, batch_fraction=math.nan))
+    chosen = {}
+    for name, given in (("kick", asked.kick), ("batch_fraction", asked.batch_fraction)):
+        values = axes[name]
+        one = values[0] if len(values) == 1 and math.isnan(given or math.nan) else given
+        if one not in values:
+            option = f"--{name.replace('_', '-')}"
+            raise PackingError(f"{directory} has {name.replace('_', ' ')} {_listed(values)}: give one by {option}")
+        chosen[name] = float(one or 0)
+    if different := [name for name in _SYSTEM if getattr(asked, name) != getattr(before, name)]:
+        raise PackingError(
+            f"{different[0]} is {what[different[0]]} in {directory} and {getattr(asked, different[0])} here; a search "
+            "that begins there is of the same system"
+        )
+    fraction = chosen["batch_fraction"] if what["rule"] == "sgd" else None
+    return replace(asked, kick=chosen["kick"], batch_fraction=fraction), _bracket(directory, chosen)
+
+
+def _bracket(directory: Path, chosen: dict[str, float]) -> tuple[float, float]:
+    """Around the packing fractions between which the replicas of a sweep turn from absorbed to active."""
+    from packing_jax.search_folder import around
+    from packing_jax.sweeps.reader import Reader
+
+    sweep = Reader(directory)
+    dims = sweep.cells.dims
+    seen: dict[float, list[bool]] = {}
+    for place, entry in sweep.entries.items():
+        name = dict(zip(dims, sweep.cells.name(place), strict=True))
+        if entry.state in ("absorbed", "active") and all(name[axis] == value for axis, value in chosen.items()):
+            seen.setdefault(float(name["phi"]), []).append(entry.state == "absorbed")
+    active = [phi for phi, gone in seen.items() if not all(gone)]
+    absorbed = [phi for phi, gone in seen.items() if any(gone)]
+    low = max((phi for phi in seen if phi < min(active, default=0.0)), default=None)
+    high = min((phi for phi in seen if phi > max(absorbed, default=math.inf)), default=None)
+    if low is None or high is None:
+        raise PackingError(
+            f"{directory} shows no transition: its finished replicas are all "
+            f"{'active' if low is None else 'absorbed'} at one end; leave --from away"
+        )
+    return around(low, high)
+
+
+def _listed(values: tuple[float | int, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

@@ -3,14 +3,27 @@
 import os
 import sys
 import textwrap
-from typing import TextIO
+from typing import Protocol, runtime_checkable
 
 from packing_jax.errors import printable
 
 _USUAL, _WIDEST = 80, 100
 
 
-def wrapped(text: str, stream: TextIO, indent: str = "") -> str:
+@runtime_checkable
+class Stream(Protocol):
+    """What can be asked whether it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Whether it is one."""
+        ...
+
+    def fileno(self) -> int:
+        """The number under which the system knows it."""
+        ...
+
+
+def wrapped(text: str, stream: Stream, indent: str = "") -> str:
     """A sentence as it is written to a stream; names of files are never broken.
 
     Args:
@@ -25,7 +38,7 @@ def wrapped(text: str, stream: TextIO, indent: str = "") -> str:
     return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
-def columns(stream: TextIO) -> int:
+def columns(stream: Stream) -> int:
     """Of the terminal that a stream writes to; 80 where it is none or does not say."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or _USUAL

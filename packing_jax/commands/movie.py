@@ -5,7 +5,7 @@ import math
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -24,7 +24,8 @@ from packing_jax.sweeps.trajectory import frames_of, hoomd_schema, trajectory_na
 
 _PASSIVE, _ACTIVE, _EDGE = "#dfe3e8", "#d1495bb0", "#4a5058"  # red is half transparent: both discs of an overlap show
 _DPI = 120
-_INCHES = (5.0, 5.2)  # an even number of pixels, which MP4 needs
+_INCHES = (5.0, 6.3)  # an even number of pixels, which MP4 needs
+_LAST_SECONDS = 1.5  # for which the last frame is shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,9 @@ class MovieCommand:
 
     - Discs in 2D; in 3D, the cuts of the spheres by the plane z = 0, in the
       middle of the box. Those that overlap are red.
+    - Below them the activity so far, the share of particles that overlap.
+    - Trajectories of --trajectory log show the first steps as well as the
+      last ones; those of every:K are even in time.
     """
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
@@ -41,8 +45,8 @@ class MovieCommand:
     """Number of the cell, as for rerun. Default: the first that has a trajectory."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.mp4|.gif", help_behavior_hint="")] = None
     """Where to write. Default: DIR/movies/CELL.mp4 if ffmpeg is there, else .gif."""
-    fps: int = 15
-    """Frames per second."""
+    fps: int = 10
+    """Frames per second. The last frame stays for a second and a half."""
 
     def execute(self, command: str) -> int:
         """Draw and write."""
@@ -83,7 +87,7 @@ def find_trajectory(sweep: Reader, cell: int | None) -> tuple[Entry, str]:
     )
 
 
-def write_movie(sweep: Reader, entry: Entry, out: Path, fps: int = 15) -> int:
+def write_movie(sweep: Reader, entry: Entry, out: Path, fps: int = 10) -> int:
     """Draw every frame of the trajectory of a finished cell; the file appears when it is complete.
 
     Args:
@@ -100,7 +104,7 @@ def write_movie(sweep: Reader, entry: Entry, out: Path, fps: int = 15) -> int:
     """
     if not 1 <= fps <= 50:
         raise PackingError(f"{fps} frames per second; it must be from 1 to 50")
-    writers: dict[str, Callable[[BinaryIO, FramePicture, Iterable[Any], int], None]] = {
+    writers: dict[str, Callable[[BinaryIO, FramePicture, Collection[Any], int], None]] = {
         ".gif": _write_gif,
         ".mp4": _write_mp4,
     }
@@ -111,7 +115,9 @@ def write_movie(sweep: Reader, entry: Entry, out: Path, fps: int = 15) -> int:
     hoomd_schema()
     try:
         with _frames(sweep, entry) as found:
-            canvas = FramePicture(found.frame(0))
+            last = found.step(len(found) - 1)
+            ended = entry.absorbed_at if entry.state == "absorbed" else None
+            canvas = FramePicture(found.frame(0), last, ended, even=sweep.attributes["trajectory"] != "log")
             out.parent.mkdir(parents=True, exist_ok=True)
             frames = tqdm(found, desc=out.name, unit=" frames", leave=False, disable=None)
             with Folder(out.parent).replacing(out.name, flushed=False) as draft:
@@ -139,22 +145,35 @@ def _frames(sweep: Reader, entry: Entry) -> Iterator[Frames]:
 class FramePicture:
     """A figure that is drawn anew for each frame of one box."""
 
-    def __init__(self, first: Any) -> None:
-        """Lay out the figure for a frame of the same box."""
+    def __init__(self, first: Any, last: int, absorbed_at: int | None, *, even: bool) -> None:
+        """Lay out the figure.
+
+        Args:
+            first: a frame of the same box.
+            last: step of the last frame.
+            absorbed_at: step of absorption, None where the activity goes on.
+            even: time is linear on the axis of the activity; otherwise logarithmic.
+        """
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        self.side = float(first.configuration.box[0])
+        self.side, self._absorbed_at = float(first.configuration.box[0]), absorbed_at
         self.figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
         self.agg: Any = FigureCanvasAgg(self.figure)
-        self._axes = self.figure.add_subplot()
+        self._axes, below = self.figure.subplots(2, height_ratios=(5, 1))
         half = self.side / 2
         self._axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal")
         self._axes.set(xlabel=r"$x/\bar\sigma$", ylabel=r"$y/\bar\sigma$")
         self._discs: Any = None
+        below.set(xlim=(0, max(last, 1)), ylim=(0, 1), yticks=(0, 1), xlabel="step", ylabel="activity")
+        if not even:
+            below.set_xscale("symlog", linthresh=1)
+            below.set_xlim(0, max(last, 1) * 1.05)
+        self._past: tuple[list[float], list[float]] = ([], [])
+        (self._curve,) = below.plot([], [], color=_ACTIVE[:7], lw=1.5, marker="o", ms=4, markevery=[-1], clip_on=False)
 
     def show(self, frame: Any) -> None:
-        """Draw a frame."""
+        """Draw a frame, which is later than those before it."""
         from matplotlib.collections import EllipseCollection
 
         if self._discs is not None:
@@ -172,8 +191,13 @@ class FramePicture:
             linewidths=min(0.7, 12 / np.sqrt(len(radii) + 1)),
         )
         self._axes.add_collection(self._discs)
-        title = rf"step {frame.configuration.step:,}    $\phi$ = {float(frame.log['phi'][0]):g}"
-        title += f"    activity {float(frame.log['activity'][0]):.3f}"
+        step, activity = int(frame.configuration.step), float(frame.log["activity"][0])
+        self._past[0].append(step)
+        self._past[1].append(activity)
+        self._curve.set_data(*self._past)
+        ended = self._absorbed_at is not None and step >= self._absorbed_at
+        title = rf"step {step:,}    $\phi$ = {float(frame.log['phi'][0]):g}    "
+        title += "absorbed: no two overlap" if ended else f"activity {activity:.3f}"
         cut = "\ncut of the box at z = 0" if frame.configuration.dimensions == 3 else ""
         self._axes.set_title(title + cut, fontsize=10)
 
@@ -198,7 +222,7 @@ def discs(frame: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return centre[seen][order], radius[seen][order], active[seen][order]
 
 
-def _write_gif(out: BinaryIO, canvas: FramePicture, frames: Iterable[Any], fps: int) -> None:
+def _write_gif(out: BinaryIO, canvas: FramePicture, frames: Collection[Any], fps: int) -> None:
     from PIL import Image
 
     def pictures() -> Iterator[Any]:  # one at a time; matplotlib's own writer keeps them all
@@ -209,10 +233,11 @@ def _write_gif(out: BinaryIO, canvas: FramePicture, frames: Iterable[Any], fps: 
             yield picture.quantize(64, dither=Image.Dither.NONE)
 
     every = pictures()
-    next(every).save(out, "GIF", save_all=True, append_images=every, duration=round(1000 / fps), loop=0)
+    shown = [round(1000 / fps)] * (len(frames) - 1) + [round(1000 * _LAST_SECONDS)]
+    next(every).save(out, "GIF", save_all=True, append_images=every, duration=shown, loop=0)
 
 
-def _write_mp4(out: BinaryIO, canvas: FramePicture, frames: Iterable[Any], fps: int) -> None:
+def _write_mp4(out: BinaryIO, canvas: FramePicture, frames: Collection[Any], fps: int) -> None:
     from matplotlib.animation import FFMpegWriter
 
     writer = FFMpegWriter(fps=fps)
@@ -221,6 +246,8 @@ def _write_mp4(out: BinaryIO, canvas: FramePicture, frames: Iterable[Any], fps: 
         with writer.saving(canvas.figure, str(movie), _DPI):
             for frame in frames:
                 canvas.show(frame)
+                writer.grab_frame()
+            for _ in range(round(fps * _LAST_SECONDS)):
                 writer.grab_frame()
         with movie.open("rb") as file:
             shutil.copyfileobj(file, out)

@@ -83,7 +83,7 @@ class SweepOptions(RunOptions, OwnOptions):
     record_every: OptionalInt = None
     """Steps between two records. Default: 40 logarithmic and 100 linear times."""
     trajectory: OptionalFrames = None
-    """Write the particles to DIR/trajectories/*.gsd, for OVITO and freud: every K steps, or ten times a decade.
+    """Write the particles to DIR/trajectories/*.gsd, for OVITO and freud: every K steps, or 20 times a decade.
     Default: no trajectories."""
     seed: int = 0
     """Seed of everything random; the same seed gives the same bits."""

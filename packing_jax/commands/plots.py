@@ -1,4 +1,4 @@
-"""Figures of a sweep: activity against phi and time, phi_c against kick, and the packing itself.
+"""Figures of a sweep: activity against time, an adaptive search, and the packing itself.
 
 Every function returns a new `matplotlib.figure.Figure`, to be saved with `figure.savefig(path)`. It needs no display
 and touches no global state (no pyplot). Curves differ in marker or line style as well as in colour, and colour maps are
@@ -7,16 +7,14 @@ perceptually uniform, so that figures can be read in grey.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from packing_jax.commands.drawing import LINES, MARKERS, POINTS, colour_bar, colour_scale, legend, new_figure, shades_of
-from packing_jax.criticality import KickEstimate, SearchResult, ZeroKickLimit, check_results, was_run
-from packing_jax.criticality.stationarity import final_activity
+from packing_jax.commands.drawing import LINES, colour_bar, colour_scale, legend, new_figure, shades_of
+from packing_jax.criticality import SearchResult, check_results, was_run
 from packing_jax.errors import PackingError
 from packing_jax.observables.periodic import wrapped
 from packing_jax.spheres.geometry import minimum_image
@@ -26,56 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
-
-
-def activity_vs_phi(results: xr.Dataset, phi_c: Sequence[KickEstimate] = ()) -> Figure:
-    """Final activity f_a against phi, one curve for each kick and batch fraction.
-
-    Points are means over replicas (absorbed ones count 0), bands their standard errors. A vertical line marks phi_c, in
-    a band of one standard error: that of the power law, or that of the threshold where the power law was refused, which
-    the legend says. Thin black curves are the power laws over their windows.
-
-    Args:
-        results: a sweep, as `estimate_phi_c` takes it.
-        phi_c: what `estimate_phi_c` returns for it; empty: no phi_c is marked.
-
-    Raises:
-        PackingError: not the results of a sweep, or none of it has been run.
-    """
-    estimates = {(estimate.kick, estimate.batch_fraction): estimate for estimate in phi_c}
-    cells = _cells(results)
-    kicks, fractions = (sorted(set(part)) for part in zip(*cells, strict=True))
-    shades = shades_of(len(kicks))
-    figure, axes = new_figure(5.4, 4.1)
-    fitted = False
-    for cell in cells:
-        colour = shades[kicks.index(cell[0])]
-        index = fractions.index(cell[1]) if len(fractions) > 1 else kicks.index(cell[0])
-        phi, activity, absorbed = _records(results, *cell)
-        final = final_activity(results["time"].values, activity, absorbed)
-        mean, stderr = _mean_and_stderr(final)
-        label = _cell_label(results, *cell)
-        estimate = estimates.get(cell)
-        best = (estimate.power_law or estimate.threshold) if estimate else None
-        if best:
-            label += rf":  $\phi_c = {best.value:.4f} \pm {best.stderr:.4f}$"
-            label += "" if estimate and estimate.power_law else " (threshold)"
-            low, high = best.value - best.stderr, best.value + best.stderr
-            axes.axvspan(low, high, color=colour, alpha=0.2, lw=0)
-            axes.axvline(best.value, color=colour, lw=0.7)
-        if estimate and estimate.power_law:
-            law = estimate.power_law
-            fine = law.value + np.linspace(0, 1, 300) ** 2 * (law.window[1] - law.value)
-            axes.plot(fine, law.activity(fine), color="black", lw=0.7, zorder=2.5)
-            fitted = True
-        axes.fill_between(phi, mean - stderr, mean + stderr, color=colour, alpha=0.3, lw=0)
-        marker, line = MARKERS[index % len(MARKERS)], LINES[index % len(LINES)]
-        axes.plot(phi, mean, color=colour, marker=marker, ls=line, label=label, **POINTS)
-    axes.set(xlabel=r"Packing fraction $\phi$", ylabel=r"Final activity $f_a$", ylim=(-0.03, None))
-    if fitted:
-        axes.plot([], [], color="black", lw=0.7, label=r"$f_a = A\,(\phi - \phi_c)^{\beta}$")
-    legend(figure, axes)
-    return figure
 
 
 def activity_vs_time(results: xr.Dataset, kick: float | None = None, batch_fraction: float | None = None) -> Figure:
@@ -94,7 +42,7 @@ def activity_vs_time(results: xr.Dataset, kick: float | None = None, batch_fract
     """
     cells = [
         cell
-        for cell in _cells(results)
+        for cell in cells_of(results)
         if (kick is None or np.isclose(cell[0], kick))
         and (batch_fraction is None or np.isclose(cell[1], batch_fraction))
     ]
@@ -117,71 +65,14 @@ def activity_vs_time(results: xr.Dataset, kick: float | None = None, batch_fract
     for line, label in ((LINES[0], "active at the end"), (LINES[1], "absorbed")):
         axes.plot([], [], color="0.3", ls=line, lw=1.3, label=label)
     axes.set(xscale="log", yscale="log", xlabel=r"Time $t$ (steps)", ylabel=r"Activity $f_a$")
-    title = _cell_label(results, *cells[0])
+    title = cell_label(results, *cells[0])
     axes.legend(frameon=False, fontsize=8, loc="lower left", alignment="left", title=title, title_fontsize=9)
     colour_bar(figure, axes, shade, r"Packing fraction $\phi$")
     return figure
 
 
-def phi_c_vs_kick(
-    estimates: Sequence[KickEstimate],
-    limits: Mapping[tuple[str, float], ZeroKickLimit] | None = None,
-    rule: str = "bro",
-) -> Figure:
-    """phi_c against kick with the line or parabola to zero kick and its intercept.
-
-    Filled symbols and solid lines are the power law, open symbols and dashed lines the threshold.
-
-    Args:
-        estimates: what `estimate_phi_c` returns.
-        limits: the zero-kick limits to draw, by (method, batch fraction), method "power_law" or "threshold".
-        rule: the rule of the sweep; "sgd" calls the kick a learning rate.
-
-    Raises:
-        PackingError: no estimate of phi_c in `estimates`.
-    """
-    limits = limits or {}
-    fractions = sorted({estimate.batch_fraction for estimate in estimates})
-    figure, axes = new_figure(5.4, 4.1)
-    drawn = 0
-    shades = shades_of(len(fractions))
-    for (index, fraction), method in product(enumerate(fractions), ("power_law", "threshold")):
-        cells = [e for e in estimates if e.batch_fraction == fraction]
-        found = [(e.kick, getattr(e, method)) for e in cells if getattr(e, method)]
-        if not found:
-            continue
-        drawn += 1
-        solid, colour, limit = method == "power_law", shades[index], limits.get((method, fraction))
-        label = method.replace("_", " ") + (f", $b_f = {fraction:g}$" if len(fractions) > 1 else "")
-        style: dict[str, Any] = {
-            "color": colour,
-            "marker": MARKERS[index % len(MARKERS)],
-            "mfc": colour if solid else "white",
-            "ls": "",
-            "capsize": 2.5,
-            "ms": 5,
-            "lw": 1.0,
-        }
-        kicks = np.array([kick for kick, _ in found])
-        values, stderrs = np.array([(phi_c.value, phi_c.stderr) for _, phi_c in found]).T
-        if limit:
-            label += rf": $\phi_c(0) = {limit.value:.4f} \pm {limit.stderr:.4f}$"
-            ends = np.linspace(0.0, kicks.max() * 1.05, 50)
-            line = LINES[0] if solid else LINES[1]
-            axes.plot(ends, limit.form.at(ends), color=colour, ls=line, lw=1.0)
-            intercept = {**style, "marker": "*", "ms": 11, "mec": "black", "mew": 0.6}
-            axes.errorbar([0.0], [limit.value], [limit.stderr], **intercept, zorder=4)
-        axes.errorbar(kicks, values, stderrs, label=label, **style)
-    if not drawn:
-        raise PackingError("no phi_c was estimated at any kick: there is nothing to draw")
-    axes.set(xlabel=_kick_name(rule), ylabel=r"Critical packing fraction $\phi_c$")
-    axes.set_xlim(left=-0.03 * max(estimate.kick for estimate in estimates))
-    legend(figure, axes)
-    return figure
-
-
 def phi_h_vs_size(result: SearchResult) -> Figure:
-    """An adaptive search: where half of the replicas are absorbed against N^-omega, with the fit and its phi_c.
+    """An adaptive search: where half of the replicas are absorbed against N^-omega, beside the fit, and phi_c.
 
     Every replica is a small mark at its phi and N, open if it was absorbed and filled if it stayed active. The first
     round's bracket is wide, and some of its replicas lie outside the picture. The band is one standard error of phi_c.
@@ -192,17 +83,19 @@ def phi_h_vs_size(result: SearchResult) -> Figure:
     figure, axes = new_figure(5.4, 4.1)
     sizes = np.array([one.particles for one in result.rounds], float)
     half, stderr = np.array([(one.phi_h, one.stderr) for one in result.rounds]).T
-    n, phi = np.array([(n, phi) for n, phi, _ in result.outcomes], float).T
-    gone = np.array([absorbed for _, _, absorbed in result.outcomes])
-    x, at = (n / sizes[0]) ** -result.omega, (sizes / sizes[0]) ** -result.omega
+    n, _, phi, absorbed_at = np.array(result.outcomes, float).T
+    gone, omega = absorbed_at >= 0, result.law.scaling.omega if result.law else 0.5
+    x, at = (n / sizes[0]) ** -omega, (sizes / sizes[0]) ** -omega
     dark, light = shades_of(2)
     for kind, label, face in ((gone, "absorbed", "white"), (~gone, "active", light)):
         axes.plot(x[kind], phi[kind], "o", ms=3, mfc=face, mec=light, mew=0.7, alpha=0.8, label=label)
     axes.errorbar(at, half, stderr, color=dark, marker="s", ls="", ms=5, capsize=2.5, label=r"half absorbed, $\phi_h$")
-    if np.isfinite(result.stderr):
-        fine = np.linspace(0.0, 1.0, 50)
+    if result.law is not None:
+        steps = np.array([one.steps for one in result.rounds], float)
+        fitted = result.law.half_absorbed(sizes / sizes[0], steps / steps.max())
+        axes.plot(at, fitted, "_", color="black", ms=14, mew=1.2, label=r"$\phi_h$ of the fit", zorder=4)
         label = rf"$\phi_c = {result.value:.4f} \pm {result.stderr:.4f}$"
-        axes.plot(fine, result.value + result.amplitude * fine, color="black", lw=0.8, label=label)
+        axes.axhline(result.value, color=dark, lw=0.9, label=label)
         axes.axhspan(result.value - result.stderr, result.value + result.stderr, color=dark, alpha=0.15, lw=0)
     reach = max(6 * max(one.width + one.stderr for one in result.rounds), 2 * float(np.ptp(half)))
     axes.set(xlim=(0.0, 1.06), ylim=(half.mean() - reach, half.mean() + reach))
@@ -294,7 +187,7 @@ def _largest_overlap(x: Array, sigma: Array) -> Array:
     return largest
 
 
-def _cells(results: xr.Dataset) -> list[tuple[float, float]]:
+def cells_of(results: xr.Dataset) -> list[tuple[float, float]]:
     """(kick, batch fraction) of every cell with at least one replica run, in increasing order."""
     check_results(results)
     run = was_run(results).any(["phi", "replica"]).transpose("kick", "batch_fraction")
@@ -322,13 +215,14 @@ def _mean_and_stderr(values: Array) -> tuple[Array, Array]:
     return mean, np.sqrt(squares / np.maximum(count - 1, 1) / count)
 
 
-def _kick_name(rule: str) -> str:
+def kick_name(rule: str) -> str:
     """Axis label of what --kick sets."""
     name = r"Learning rate $\alpha$" if rule == "sgd" else r"Kick $\epsilon$"
     return f"{name} (mean diameters)"
 
 
-def _cell_label(results: xr.Dataset, kick: float, batch_fraction: float) -> str:
+def cell_label(results: xr.Dataset, kick: float, batch_fraction: float) -> str:
+    """A kick, and a batch fraction where there are several, in symbols."""
     symbol = r"\alpha" if results.attrs.get("rule") == "sgd" else r"\epsilon"
     label = rf"${symbol} = {kick:g}\,\bar\sigma$"
     return label if results.sizes["batch_fraction"] == 1 else f"{label}, $b_f = {batch_fraction:g}$"

@@ -15,7 +15,8 @@ from packing_jax.sweeps.status import how_it_goes_on, status
 class ReportCommand:
     """Make the report of a store: summary.json, figures and a table.
 
-    Of spheres: phi_c. Of networks: losses, activity and displacements.
+    Of a sweep of spheres: phi_c. Of a run: what came out of each replica. Of
+    networks: losses, activity and displacements.
 
     Exit code 0; 2 if there is no sweep, or none of its cells is finished.
     """
@@ -36,9 +37,11 @@ class ReportCommand:
 
             print(learning_summary.format_summary(learning_summary.report(self.directory)))
         else:
+            from packing_jax.commands.run_report import run_report
             from packing_jax.commands.summary import format_summary, report
 
-            print(format_summary(report(self.directory)))
+            summary = report(self.directory)
+            print(run_report(self.directory) or format_summary(summary))
         print(f"\nfigures: {self.directory / 'figures'}\nsummary: {self.directory / 'summary.json'}")
         return 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from packing_jax.commands import plots
+from packing_jax.commands import phi_c_plots, plots
 from packing_jax.commands.drawing import write_figures
 from packing_jax.criticality import (
     KickEstimate,
@@ -27,6 +26,7 @@ from packing_jax.criticality import (
     was_run,
     zero_kick_limit,
 )
+from packing_jax.criticality.recommended import SCHEMA, of_endless_systems
 from packing_jax.errors import PackingError, printable
 from packing_jax.sweeps.folder import Folder
 
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-METHODS = ("power_law", "threshold")
+METHODS = ("absorption", "power_law", "threshold")
 """Estimates of phi_c that carry a zero-kick limit and whose refusal earns a note, the preferred one first."""
 
 OTHERS = ("decay", "relaxation", "half_absorbed")
 """Estimates of phi_c reported beside them; most sweeps are not made for these, so `refusals` says why one lacks."""
 
 _POOR_FIT = 4.0  # chi^2 per degree of freedom that earns a note
-_APART = 3.0  # joint errors between two methods that earn a note; relaxation times hold a logarithm of N
-_COMPARED = ("power_law", "decay", "half_absorbed")
+_APART = 3.0  # joint errors from the recommended value that earn a note
+_NO_SCATTER = 0.1  # chi^2 per degree of freedom below which a fit had nothing to be tested by
 _WIDTH = 80
 
 Limits = dict[tuple[str, float], ZeroKickLimit]
@@ -57,16 +57,17 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
         directory: what packing-jax run or sweep wrote. Runs not done yet are left out and counted.
 
     Returns:
-        A dict of plain JSON values. `phi_c`: one entry for each kick, batch fraction and method that
-        did not refuse, with kick, batch_fraction, method, value, stderr and the details of the
-        method. `exponents`: (name, value, stderr) by kick and batch fraction. `verdicts`: the
-        universality classes that these fit, in words. `refusals`: why a method or exponent lacks.
-        `zero_kick_limit`: value, stderr and details, or None; the power law where it has three
-        kicks, otherwise the threshold, the weighted mean over batch fractions where there are
-        several. `zero_kick_limits`: each of them. `axes`: where a sweep has others, such as particles, their names,
-        which every row then has a value of. `notes`: a sentence for each estimate or figure
-        that was refused or is doubtful. `runs`, `missing`, `failed`: (phi, kick, batch fraction,
-        replica) runs asked for, not done, and marked failed in the store.
+        A dict of plain JSON values. `schema`: the version of this form. `recommended`: for each kick and batch fraction
+        the value to quote, {parameter, axes, value, stderr, statistical, run_length, size, method, why}; where a sweep
+        has several sizes, that of endless systems first. `phi_c`: one entry for each kick, batch fraction and method
+        that did not refuse, with kick, batch_fraction, method, value, its errors as in `recommended` (null where a part
+        is not known), and the details of the method. `exponents`: (name, value, stderr) by kick and batch fraction.
+        `verdicts`: the universality classes that these fit, in words. `refusals`: why a method or exponent lacks.
+        `zero_kick_limit`: value, stderr and details, or None; the power law where it has three kicks, otherwise the
+        threshold, the weighted mean over batch fractions where there are several. `zero_kick_limits`: each of them.
+        `axes`: where a sweep has others, such as particles, their names, which every row then has a value of. `notes`:
+        a sentence for each estimate or figure that was refused or is doubtful. `runs`, `missing`, `failed`: (phi, kick,
+        batch fraction, replica) runs asked for, not done, and marked failed in the store.
 
     Raises:
         PackingError: no store there, a damaged one, or a directory that cannot be written.
@@ -79,7 +80,8 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
             _summary(part, folder, "_".join(f"{name}_{value:g}" for name, value in where.items()))
             for where, part in parts
         ]
-        summary = found[0] if len(found) == 1 else _joined([where for where, _ in parts], found)
+        wheres = [where for where, _ in parts]
+        summary = found[0] if len(found) == 1 else _joined(wheres, found, _endless(parts))
         text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
         folder.write({"summary.json": text.encode()})
     except OSError as error:
@@ -105,12 +107,9 @@ def _summary(results: xr.Dataset, folder: Folder, model: str) -> dict[str, Any]:
     notes += _draw(folder, model, results, estimates, limits)
     cells = [(e, {"kick": e.kick, "batch_fraction": e.batch_fraction}) for e in estimates]
     summary: dict[str, Any] = {
-        "phi_c": [
-            where | {"method": method} | asdict(getattr(e, method))
-            for e, where in cells
-            for method in METHODS + OTHERS
-            if getattr(e, method)
-        ],
+        "schema": SCHEMA,
+        "recommended": [asdict(best) for e in estimates if (best := e.recommended())],
+        "phi_c": [where | row for e, where in cells for row in _rows(e)],
         "exponents": [
             where | {"name": name, "value": value, "stderr": error}
             for e, where in cells
@@ -138,11 +137,33 @@ def _summary(results: xr.Dataset, folder: Folder, model: str) -> dict[str, Any]:
     return plain
 
 
-def _joined(wheres: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One summary of several models, whose rows and notes say of which they are."""
+def _rows(e: KickEstimate) -> list[dict[str, Any]]:
+    """What each method found, with the parts of its error in the place of the error of the replicas alone."""
+    parts = dict(e.errors)
+    return [
+        {"method": method} | asdict(getattr(e, method)) | {"stderr": parts[method].total} | asdict(parts[method])
+        for method in METHODS + OTHERS
+        if method in parts
+    ]
+
+
+def _endless(parts: Sequence[tuple[dict[str, Any], xr.Dataset]]) -> list[dict[str, Any]]:
+    """The values to quote of endless systems, where sizes alone set the parts of a sweep apart."""
+    if any(set(where) != {"particles"} for where, _ in parts):
+        return []
+    return [asdict(one) for one in of_endless_systems([part for _, part in parts])]
+
+
+def _joined(
+    wheres: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], endless: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """One summary of several models, whose rows and notes say of which they are, and what is endless of them all."""
     rows = ("phi_c", "exponents", "refusals", "verdicts", "zero_kick_limits")
     pairs = list(zip(wheres, found, strict=True))
+    recommended = [one | {"axes": where | one["axes"]} for where, part in pairs for one in part["recommended"]]
     return {
+        "schema": SCHEMA,
+        "recommended": endless + recommended,
         **{name: [where | row for where, one in pairs for row in one[name]] for name in rows},
         "zero_kick_limit": None,
         "notes": [f"{_named(where)}: {note}" for where, one in pairs for note in one["notes"]],
@@ -158,35 +179,27 @@ def _named(where: dict[str, Any]) -> str:
 
 
 def format_summary(summary: dict[str, Any]) -> str:
-    """The summary of `report` as a plain text table for a terminal of 80 columns."""
-    rate = summary.get("rule") == "sgd"
-    lines = [
-        f"{'rate' if rate else 'kick':>9} {'batch':>6}  {'method':<13} {'phi_c':>8} {'stderr':>8}  "
-        f"{'beta':>15} {'chi2/dof':>12}"
-    ]
-    lines.append("-" * len(lines[0]))
-    model: dict[str, Any] = {}
+    """The summary of `report` for a terminal of 80 columns: the value to quote first, then every method's."""
+    axes = summary.get("axes", ())
+    lines = [line for one in summary["recommended"] for line in _recommendation(one, summary)]
+    if not lines:
+        lines = ["no phi_c can be recommended: the notes say why"]
+    head = f"{'':13} {'phi_c':>9} {'error':>9} {'replicas':>9} {'length':>9} {'size':>9} {'chi2/dof':>12}"
+    here: dict[str, Any] = {}
     for row in summary["phi_c"]:
-        if (here := {name: row[name] for name in summary.get("axes", ())}) != model:
-            model = here
-            lines.append(_named(model))
-        beta, quality = "", ""
+        at = {name: row[name] for name in (*axes, "kick", "batch_fraction")}
+        if at != here:
+            here = at
+            lines += ["", _cell(at, summary), head, "-" * len(head)]
+        cells = [f"{_number(row[name]):>9}" for name in ("value", "stderr", "statistical", "run_length", "size")]
+        lines.append(f"{_words(row['method']):13} {' '.join(cells)} {_quality(row):>12}".rstrip())
         if "beta" in row:
-            beta = f"{row['beta']:.3f} +- {row['beta_stderr']:.3f}"
-        if "dof" in row:
-            quality = f"{row['chi2']:.1f}/{row['dof']}"
-        lines.append(
-            f"{row['kick']:>9.5g} {row['batch_fraction']:>6.4g}  "
-            f"{_words(row['method']):<13} {row['value']:>8.5f} {row['stderr']:>8.5f}  "
-            f"{beta:>15} {quality:>12}".rstrip()
-        )
-    if not summary["phi_c"]:
-        lines.append("no estimate of phi_c: the notes say why")
+            lines.append(f"{'':13} beta = {row['beta']:.3f} +- {row['beta_stderr']:.3f}")
     limit = summary["zero_kick_limit"]
     if limit:
         lines += [
             "",
-            f"phi_c at zero {'learning rate' if rate else 'kick'}: {limit['value']:.5f} +- "
+            f"phi_c at zero {_kick_word(summary)}: {limit['value']:.5f} +- "
             f"{limit['stderr']:.5f} ({limit['method'].replace('_', ' ')})",
         ]
     if summary["notes"]:
@@ -194,6 +207,40 @@ def format_summary(summary: dict[str, Any]) -> str:
     for note in map(printable, summary["notes"]):
         lines += textwrap.wrap(note, _WIDTH, initial_indent="- ", subsequent_indent="  ")
     return "\n".join(lines)
+
+
+def _recommendation(one: dict[str, Any], summary: dict[str, Any]) -> list[str]:
+    """The value to quote, where it comes from, and what its error is made of."""
+    parts = f"{one['statistical']:.5f} of the replicas, {one['run_length']:.5f} of the length of the runs"
+    text = (
+        f"phi_c = {one['value']:.5f} +- {one['stderr']:.5f} at {_cell(one['axes'], summary)}: {one['why']}. Its error "
+        f"is {parts}, and {one['size']:.5f} of the size."
+    )
+    return textwrap.wrap(text, _WIDTH)
+
+
+def _cell(at: dict[str, Any], summary: dict[str, Any]) -> str:
+    """The values of the axes, in words; the batch fraction is that of SGD alone."""
+    words = {"kick": _kick_word(summary)}
+    shown = {words.get(name, name): value for name, value in at.items()}
+    if summary.get("rule") != "sgd":
+        shown.pop("batch_fraction", None)
+    return _named(shown)
+
+
+def _kick_word(summary: dict[str, Any]) -> str:
+    return "learning rate" if summary.get("rule") == "sgd" else "kick"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.5f}"
+
+
+def _quality(row: dict[str, Any]) -> str:
+    """chi^2 of a fit and its degrees of freedom; nothing where replicas that agree leave nothing to fit."""
+    if not row.get("dof") or row["chi2"] < _NO_SCATTER * row["dof"]:
+        return ""
+    return f"{row['chi2']:.1f}/{row['dof']}"
 
 
 def _zero_kick_limits(estimates: Sequence[KickEstimate]) -> tuple[Limits, list[str]]:
@@ -205,12 +252,11 @@ def _zero_kick_limits(estimates: Sequence[KickEstimate]) -> tuple[Limits, list[s
         if len(cells) < 3:
             continue  # not asked for
         for method in METHODS:
-            found = [(e.kick, getattr(e, method)) for e in cells if getattr(e, method)]
-            kicks = [kick for kick, _ in found]
+            totals = [(e, dict(e.errors)[method].total) for e in cells if getattr(e, method)]
+            found = [(e.kick, getattr(e, method).value, total) for e, total in totals if total is not None]
             try:
-                limit = zero_kick_limit(
-                    kicks, [phi_c.value for _, phi_c in found], [phi_c.stderr for _, phi_c in found]
-                )
+                kicks, values, stderrs = np.array(found).reshape(-1, 3).T
+                limit = zero_kick_limit(kicks, values, stderrs)
             except PackingError as error:
                 notes.append(f"Batch fraction {fraction:g}, {_words(method)}: {error}.")
                 continue
@@ -253,27 +299,32 @@ def _doubts(estimates: Sequence[KickEstimate]) -> list[str]:
     for e in estimates:
         where = f"Kick {e.kick:g}, batch fraction {e.batch_fraction:g}"
         notes += [f"{where}, no {_words(method)}: {why}." for method, why in e.refusals if method in METHODS]
-        law = e.power_law
-        if law and law.chi2 > _POOR_FIT * law.dof:
-            notes.append(
-                f"{where}: the power law fits badly (chi2/dof {law.chi2:.1f}/{law.dof}), and its "
-                "error is stretched by that: scan closer to phi_c."
-            )
-        found = {method: one for method in _COMPARED if (one := getattr(e, method))}
-        apart, pair = max(
-            (
-                (abs(found[a].value - found[b].value) / math.hypot(found[a].stderr, found[b].stderr), (a, b))
-                for a, b in itertools.combinations(found, 2)
-            ),
-            default=(0.0, ("", "")),
-        )
-        if apart > _APART:
-            one, other = (f"{_words(method)} ({found[method].value:.4f})" for method in pair)
-            notes.append(
-                f"{where}: phi_c by {one} and by {other} differ by {apart:.1f} joint errors; what finite N and "
-                "corrections to scaling do is in neither: run larger systems, and scan closer to phi_c."
-            )
+        for method in dict(e.errors):
+            one = getattr(e, method)
+            if getattr(one, "dof", 0) and one.chi2 > _POOR_FIT * one.dof:
+                notes.append(
+                    f"{where}: {_words(method)} fits badly (chi2/dof {one.chi2:.1f}/{one.dof}), and its error is "
+                    "stretched by that: scan closer to phi_c."
+                )
+        notes += _apart(e, where)
     return notes
+
+
+def _apart(e: KickEstimate, where: str) -> list[str]:
+    """A sentence for each method that is further from the recommended value than their errors explain."""
+    best = e.recommended()
+    found = []
+    for method, part in e.errors:
+        if best is None or method == best.method or part.total is None:
+            continue
+        value = getattr(e, method).value
+        apart = abs(value - best.value) / math.hypot(part.total, best.stderr)
+        if apart > _APART:
+            found.append(
+                f"{where}: {_words(method)} gives phi_c = {value:.4f}, {apart:.1f} joint errors from the recommended "
+                f"{best.value:.4f}: run longer and larger systems, and scan closer to phi_c."
+            )
+    return found
 
 
 def _draw(
@@ -281,10 +332,9 @@ def _draw(
 ) -> list[str]:
     """Draw every figure the results allow; returns a note for each that they do not."""
     rule = results.attrs.get("rule", "bro")
-    jobs: dict[str, Callable[[], Figure]] = {
-        "activity_vs_phi": partial(plots.activity_vs_phi, results, estimates),
-        "packing": partial(_picture, results),
-    }
+    jobs: dict[str, Callable[[], Figure]] = {"packing": partial(_picture, results)}
+    if results.sizes["phi"] > 1:
+        jobs = {"activity_vs_phi": partial(phi_c_plots.activity_vs_phi, results, estimates)} | jobs
     ran = [e for e in estimates if e.missing < e.runs]
     fractions = {e.batch_fraction for e in ran}
     for e in ran:
@@ -293,7 +343,7 @@ def _draw(
         name += f"_batch_{e.batch_fraction:g}" if len(fractions) > 1 else ""
         jobs[name] = partial(plots.activity_vs_time, results, e.kick, e.batch_fraction)
     if len({e.kick for e in estimates if e.threshold or e.power_law}) > 1:
-        jobs["phi_c_vs_kick"] = partial(plots.phi_c_vs_kick, estimates, limits, rule)
+        jobs["phi_c_vs_kick"] = partial(phi_c_plots.phi_c_vs_kick, estimates, limits, rule)
 
     place = f"figures/{model}".rstrip("/")
     for name in dict.fromkeys(("figures", place)):

@@ -5,16 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from packing_jax.criticality.absorption import AbsorptionTimes, absorption_phi_c
 from packing_jax.criticality.data_collapse import Collapse, collapse
 from packing_jax.criticality.decay import StraightestDecay, straightest_decay_phi_c
 from packing_jax.criticality.exponents import Exponent, exponent, fluctuations
 from packing_jax.criticality.half_absorbed import HalfAbsorbed, half_absorbed_phi_c
 from packing_jax.criticality.power_law import PowerLaw, power_law_phi_c
+from packing_jax.criticality.recommended import (
+    ErrorParts,
+    Recommended,
+    error_parts,
+    size_error,
+    with_run_length,
+)
 from packing_jax.criticality.relaxation import Relaxation, relaxation_phi_c
 from packing_jax.criticality.results import Scan, as_sweep, number_of_particles, scan_of
 from packing_jax.criticality.scan import DRAWS, drifting, replicas_run, scan_order
@@ -26,6 +35,13 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+PREFERRED = {
+    "absorption": "from the step at which each replica was absorbed, carried on to endless runs",
+    "power_law": "from the activity where it is stationary, as it vanishes with a power law",
+    "threshold": "the largest scanned phi with an activity below 0.1, the definition of arXiv:2411.11834",
+}
+"""Methods whose value may be recommended, the preferred one first, and what they read."""
+
 _CRITICAL = 0.2  # an exponent may be that of a class only if the lowest fitted f_a is below this
 
 
@@ -33,21 +49,46 @@ _CRITICAL = 0.2  # an exponent may be that of a class only if the lowest fitted 
 class KickEstimate:
     """phi_c of one kick and batch fraction by each method; None where a method refused.
 
-    `fluctuations` is the exponent -gamma' of N Var(f_a), at the phi_c of the power law. `refusals` holds a pair
-    (method, sentence) for each that refused. Of `runs` (phi, replica) runs, `missing` are not in the results yet.
+    `errors` holds a pair (method, parts of its error) for each that did not; the `stderr` of a method is statistical
+    alone, but for `absorption`. `fluctuations` is the exponent -gamma' of N Var(f_a), at the phi_c of the power law.
+    `refusals` holds a pair (method, sentence) for each that refused. Of `runs` (phi, replica) runs, `missing` are not
+    in the results yet.
     """
 
     kick: float
     batch_fraction: float
+    absorption: AbsorptionTimes | None
     threshold: Threshold | None
     power_law: PowerLaw | None
     decay: StraightestDecay | None
     relaxation: Relaxation | None
     half_absorbed: HalfAbsorbed | None
     fluctuations: Exponent | None
+    errors: tuple[tuple[str, ErrorParts], ...]
     refusals: tuple[tuple[str, str], ...]
     missing: int
     runs: int
+
+    def recommended(self) -> Recommended | None:
+        """The value to quote, of the first method in the order of `PREFERRED` whose whole error is known."""
+        parts, refused = dict(self.errors), dict(self.refusals)
+        for method, why in PREFERRED.items():
+            part = parts.get(method)
+            if part is None or (total := part.total) is None or part.run_length is None or part.size is None:
+                continue
+            first = next(iter(PREFERRED))
+            return Recommended(
+                parameter="phi",
+                axes={"kick": self.kick, "batch_fraction": self.batch_fraction},
+                value=float(getattr(self, method).value),
+                stderr=total,
+                statistical=part.statistical,
+                run_length=part.run_length,
+                size=part.size,
+                method=method,
+                why=why if method == first else f"{why}; the times of absorption do not give it: {refused[first]}",
+            )
+        return None
 
     def exponents(self) -> dict[str, tuple[float, float]]:
         """The exponents that a verdict takes: (value, stderr) by `packing_jax.criticality.universality.NAMES`.
@@ -118,10 +159,10 @@ def finite_size_collapse(results: Sequence[Results], *, draws: int = DRAWS, seed
         if one.sizes["kick"] != 1 or one.sizes["batch_fraction"] != 1 or not particles or not dim:
             raise PackingError("each sweep needs one kick, one batch fraction, and the attributes particles and dim")
         cell = scan_of(one, 0, 0)
-        stationary = _stationary(cell)
+        still = stationary(cell)
         scales.append(float(particles) ** (1.0 / float(dim)))
-        phis.append(cell.phi[stationary])
-        values.append(cell.final[stationary])
+        phis.append(cell.phi[still])
+        values.append(cell.final[still])
     return collapse(scales, phis, values, draws=draws, seed=seed)
 
 
@@ -129,7 +170,7 @@ def _lowest(law: PowerLaw) -> float:
     return float(law.activity([law.window[0]])[0])
 
 
-def _stationary(cell: Scan) -> list[int]:
+def stationary(cell: Scan) -> list[int]:
     """Indices of the phi whose active replicas do not drift."""
     order = scan_order(cell.phi, cell.final)
     moves = drifting(replicas_run(cell.final, order), cell.drift, order)
@@ -147,19 +188,29 @@ def _estimate(cell: Scan, kick: float, batch_fraction: float, draws: int, seed: 
             return None
 
     how = {"draws": draws, "seed": seed}
-    time, phi, final, f_a, gone = cell.time, cell.phi, cell.final, cell.activity, cell.absorbed_at
-    threshold = attempt("threshold", lambda: threshold_phi_c(phi, final, cell.drift, **how))
-    power_law = attempt("power_law", lambda: power_law_phi_c(phi, final, cell.drift, **how))
-    decay = attempt("decay", lambda: straightest_decay_phi_c(time, phi, f_a, **how))
-    relaxation = attempt("relaxation", lambda: relaxation_phi_c(time, phi, f_a, gone, **how))
-    half = attempt("half_absorbed", lambda: half_absorbed_phi_c(phi, cell.absorbed))
+    phi, f_a, gone = cell.phi, cell.activity, cell.absorbed_at
+
+    def absorption_times() -> AbsorptionTimes:
+        found = absorption_phi_c(phi, cell.absorption, cell.steps, cell.particles, cell.dim, seed=seed)
+        return with_run_length(cell, found, seed)
+
+    methods: dict[str, Callable[[Scan], Any]] = {
+        "threshold": lambda c: threshold_phi_c(c.phi, c.final, c.drift, **how),
+        "power_law": lambda c: power_law_phi_c(c.phi, c.final, c.drift, **how),
+        "decay": lambda c: straightest_decay_phi_c(c.time, c.phi, c.activity, **how),
+        "relaxation": lambda c: relaxation_phi_c(c.time, c.phi, c.activity, c.absorbed_at, **how),
+        "half_absorbed": lambda c: half_absorbed_phi_c(c.phi, c.absorbed),
+    }
+    absorption = attempt("absorption", absorption_times)
+    found = {method: attempt(method, partial(estimate, cell)) for method, estimate in methods.items()}
+    power_law = found["power_law"]
 
     def variance() -> Exponent:
         if power_law is None or cell.particles is None:
             raise PackingError("fluctuations need the phi_c of a power law and the number of particles")
         active = np.where((gone < 0)[..., None], f_a, np.nan)
-        inside = [i for i in _stationary(cell) if phi[i] <= power_law.window[1]]
-        spread = fluctuations(time, active[inside], cell.particles)
+        inside = [i for i in stationary(cell) if phi[i] <= power_law.window[1]]
+        spread = fluctuations(cell.time, active[inside], cell.particles)
         return exponent(phi[inside], spread, power_law.value, power_law.stderr, **how)
 
     spread = attempt("fluctuations", variance)
@@ -171,16 +222,21 @@ def _estimate(cell: Scan, kick: float, batch_fraction: float, draws: int, seed: 
                 "scan closer to phi_c, in larger systems",
             )
         )
+    errors = {
+        method: error_parts(cell, one, methods[method], size_error(cell, one.value))
+        for method, one in found.items()
+        if one is not None
+    }
+    if absorption is not None:
+        errors = {"absorption": ErrorParts(absorption.statistical, absorption.run_length, absorption.size)} | errors
     return KickEstimate(
         kick=kick,
         batch_fraction=batch_fraction,
-        threshold=threshold,
-        power_law=power_law,
-        decay=decay,
-        relaxation=relaxation,
-        half_absorbed=half,
+        absorption=absorption,
+        **found,
         fluctuations=spread,
+        errors=tuple(errors.items()),
         refusals=tuple(refusals),
-        missing=int(np.isnan(final).sum()),
-        runs=final.size,
+        missing=int(np.isnan(cell.final).sum()),
+        runs=cell.final.size,
     )

@@ -57,6 +57,17 @@ class Scan:
     final: Array  #: (phi, replica)
     drift: Drift
     particles: int | None
+    dim: int | None
+
+    @property
+    def steps(self) -> int:
+        """The last recorded step."""
+        return int(self.time[-1])
+
+    @property
+    def absorption(self) -> Array:
+        """Step of absorption, -1 where active, NaN where not run, (phi, replica)."""
+        return np.where(np.isnan(self.final), np.nan, self.absorbed_at)
 
     @property
     def absorbed(self) -> Array:
@@ -245,7 +256,17 @@ def scan_of(results: xr.Dataset, kick: int, batch_fraction: int) -> Scan:
     final = np.where(np.isnan(change), np.nan, final_activity(time, activity, absorbed_at >= 0))
     # a replica whose record is not complete counts as not run
     activity = np.where(np.isnan(final)[..., None], np.nan, activity)
-    return Scan(time, phi, activity, absorbed_at, final, Drift(change, error), number_of_particles(results))
+    dim = results.attrs.get("dim")
+    return Scan(
+        time,
+        phi,
+        activity,
+        absorbed_at,
+        final,
+        Drift(change, error),
+        number_of_particles(results),
+        None if dim is None else int(dim),
+    )
 
 
 def number_of_particles(results: xr.Dataset) -> int | None:

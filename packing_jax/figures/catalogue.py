@@ -1,12 +1,33 @@
 """The figures there are, by name."""
 
 from packing_jax.errors import PackingError, did_you_mean
-from packing_jax.figures import anomalous_diffusion, capacity, currents, equipartition, modified_loss, oscillations
+from packing_jax.figures import (
+    anomalous_diffusion,
+    bro_is_sgd,
+    capacity,
+    correlated_noise,
+    currents,
+    equipartition,
+    flat_minima,
+    hyperuniformity,
+    jamming,
+    modified_loss,
+    oscillations,
+    phi_c,
+    universality,
+)
 from packing_jax.figures.figure import Figure
 
 FIGURES: dict[str, Figure] = {
     figure.name: figure
     for figure in (
+        phi_c.FIGURE,
+        bro_is_sgd.FIGURE,
+        universality.FIGURE,
+        correlated_noise.FIGURE,
+        hyperuniformity.FIGURE,
+        flat_minima.FIGURE,
+        jamming.FIGURE,
         oscillations.FIGURE,
         equipartition.FIGURE,
         currents.FIGURE,

@@ -5,14 +5,17 @@ driver runs, and every row of its table is held against a reference: an exact va
 another number of the same run (consistency).
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from packing_jax.errors import PackingError
+from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.progress import Stop, SweepProgress
 from packing_jax.sweeps.reader import Reader
 from packing_jax.sweeps.run import run_sweep
@@ -91,6 +94,39 @@ class Run:
         if outcome.stopped is not None:
             raise Interrupted(outcome.stopped)
         return Reader(store.parent).results().load()
+
+    def sweeps(self, specs: Mapping[str, Spec], begin: float = 0.0, end: float = 1.0) -> "dict[str, xr.Dataset]":
+        """The results of several sweeps by their labels, one after the other, of equal shares of the work.
+
+        Raises:
+            Interrupted: a signal asked for the end.
+        """
+        edges = np.linspace(begin, end, len(specs) + 1).tolist()
+        return {
+            label: self.sweep(spec, label, *between)
+            for (label, spec), between in zip(specs.items(), pairwise(edges), strict=True)
+        }
+
+    def kept(self, label: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """Numbers that are computed once and lie in ``label``.json: a part of a figure that is no sweep.
+
+        Args:
+            label: of the file.
+            compute: the numbers by name, as JSON keeps them.
+
+        Raises:
+            PackingError: the file is damaged.
+        """
+        folder, name = Folder(self.directory), f"{label}.json"
+        if not (self.directory / name).exists():
+            folder.write({name: json.dumps(compute()).encode()})
+        try:
+            found = json.loads(folder.read(name, 2**20))
+        except ValueError as error:
+            raise PackingError(f"{self.directory / name} is damaged: remove it and go on with --resume") from error
+        if not isinstance(found, dict):
+            raise PackingError(f"{self.directory / name} is damaged: remove it and go on with --resume")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

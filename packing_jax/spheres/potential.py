@@ -204,8 +204,11 @@ def _unflatten_overlap(exponent: Any, children: tuple[Any, ...]) -> Overlap:
 jax.tree_util.register_pytree_node(Overlap, _flatten_overlap, _unflatten_overlap)
 jax.tree_util.register_static(PairEnergy)
 
+#: (1 - r/sigma)^a with a = 1: a force that is finite at contact, as BRO has it.
 LINEAR = Overlap(1.0)
+#: The same with a = 2.
 HARMONIC = Overlap(2.0)
+#: The same with a = 2.5.
 HERTZIAN = Overlap(2.5)
 
 

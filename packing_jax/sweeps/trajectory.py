@@ -20,14 +20,14 @@ from packing_jax.sweeps.manifest import Entry, Name
 
 _MOST_FRAMES = 10**6  # of a cell
 _MOST_BYTES = 2**40  # of a sweep; a slip should not fill a disk
-_PER_DECADE = 10
+_PER_DECADE = 20
 
 
 # --- when -----------------------------------------------------------------------------------------------------
 
 
 def frame_times(trajectory: str, steps: int) -> np.ndarray:
-    """The steps of the frames: 0, K, 2K, ... for ``every:K``, ten a decade for ``log``.
+    """The steps of the frames: 0, K, 2K, ... for ``every:K``, twenty a decade for ``log``.
 
     A longer run has the same ones and more. The last step, and the step of absorption, are frames besides.
 

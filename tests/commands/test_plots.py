@@ -9,7 +9,7 @@ import pytest
 from matplotlib.collections import EllipseCollection
 from synthetic import sweep, without
 
-from packing_jax.commands import plots
+from packing_jax.commands import phi_c_plots, plots
 from packing_jax.criticality import estimate_phi_c, zero_kick_limit
 from packing_jax.criticality.stationarity import final_activity
 from packing_jax.errors import PackingError
@@ -45,44 +45,59 @@ class TestActivityAgainstPhi:
     def test_curves_bands_and_phi_c(self):
         results = sweep(kicks=(0.02, 0.05))
         estimates = estimate_phi_c(results)
-        figure = plots.activity_vs_phi(results, estimates)
+        figure = phi_c_plots.activity_vs_phi(results, estimates)
         axes = drawn(figure)
-        curves = [line for line in axes.lines if line.get_marker() != "None"]
+        curves = [line for line in axes.lines if len(line.get_xdata()) == 13 and line.get_linestyle() != "None"]
+        points = [line for line in axes.lines if line.get_label()[0] == "$" and len(line.get_xdata()) > 2]
         assert len(curves) == 2
         first = results.isel(kick=0, batch_fraction=0).transpose("phi", "replica", "time", ...)
         final = final_activity(results["time"], first["activity"], first["absorbed_at"] >= 0)
         np.testing.assert_allclose(curves[0].get_ydata(), final.mean(axis=1))
-        assert len({(line.get_marker(), line.get_linestyle()) for line in curves}) == 2
+        assert len({line.get_linestyle() for line in curves}) == 2
+        assert len({line.get_marker() for line in points}) == 2
         marks = [line.get_xdata()[0] for line in axes.lines if list(line.get_ydata()) == [0, 1]]
-        assert marks == [e.power_law.value for e in estimates]
+        assert marks == [e.recommended().value for e in estimates]
         assert r"\phi" in axes.get_xlabel()
         assert "f_a" in axes.get_ylabel()
-        assert f"{estimates[1].power_law.value:.4f}" in legend(figure)[1]
+        assert f"{estimates[1].recommended().value:.4f}" in legend(figure)[1]
 
-    def test_a_threshold_is_named(self):
-        results = sweep(phi=np.linspace(0.55, 0.65, 5))
-        estimates = estimate_phi_c(results)
-        assert estimates[0].power_law is None
-        assert "threshold" in legend(plots.activity_vs_phi(results, estimates))[0]
+    def test_what_each_method_says_stands_below_a_single_curve(self):
+        (estimate,) = estimate_phi_c(results := sweep())
+        above, below = phi_c_plots.activity_vs_phi(results, [estimate]).axes
+        assert [text.get_text() for text in below.get_yticklabels()][:2] == ["absorption", "threshold"]
+        assert r"\phi" in below.get_xlabel()
+        assert not above.get_xlabel()
+        values = [line.get_xdata()[0] for line in below.lines if line.get_marker() == "o"]
+        assert values == [getattr(estimate, method).value for method, _ in estimate.errors]
+
+    def test_points_that_still_fall_are_open_and_said_to_be_left_out(self):
+        results = sweep()
+        decay = 1 - 0.8 * results["time"].values / results["time"].values[-1]
+        results["activity"].values[8] *= decay
+        figure = phi_c_plots.activity_vs_phi(results)
+        (axes,) = figure.axes
+        (opened,) = (line for line in axes.lines if line.get_markerfacecolor() == "white" and len(line.get_xdata()))
+        np.testing.assert_allclose(opened.get_xdata(), results["phi"][8])
+        assert "still falling" in legend(figure)[-1]
 
     def test_learning_rates_are_called_so(self):
         results = sweep(kicks=(0.05,), fractions=(0.2, 0.6), rule="sgd")
-        labels = legend(plots.activity_vs_phi(results))
+        labels = legend(phi_c_plots.activity_vs_phi(results))
         assert all(r"\alpha = 0.05" in label for label in labels)
         assert "b_f = 0.2" in labels[0]
 
     def test_unfinished_and_small_sweeps(self):
         partial = without(without(sweep(), replica=[1, 2]), phi=[0, 5])
-        curve = drawn(plots.activity_vs_phi(partial)).lines[0]
+        curve = drawn(phi_c_plots.activity_vs_phi(partial)).lines[0]
         assert len(curve.get_xdata()) == 11
         alone = sweep(phi=[0.63], replicas=1)
-        (point,) = (line for line in drawn(plots.activity_vs_phi(alone)).lines if line.get_marker() != "None")
+        (point,) = (line for line in drawn(phi_c_plots.activity_vs_phi(alone)).lines if line.get_label()[0] == "$")
         final = final_activity(alone["time"], alone["activity"].squeeze(), alone["absorbed_at"].squeeze() >= 0)
         np.testing.assert_allclose(point.get_xydata(), [[0.63, final]])
         many = sweep(kicks=tuple(np.linspace(0.02, 0.2, 10)), replicas=2)
-        assert len(legend(plots.activity_vs_phi(many))) == 10
+        assert len(legend(phi_c_plots.activity_vs_phi(many))) == 10
         with pytest.raises(PackingError, match="nothing to draw"):
-            plots.activity_vs_phi(without(sweep()))
+            phi_c_plots.activity_vs_phi(without(sweep()))
 
 
 class TestActivityAgainstTime:
@@ -119,7 +134,7 @@ class TestPhiCAgainstKick:
     def test_points_line_and_intercept(self):
         estimates = estimate_phi_c(sweep(kicks=(0.02, 0.04, 0.05), phi=np.linspace(0.585, 0.66, 16)))
         limit = zero_kick_limit([0.02, 0.04, 0.05], 0.6401 - 0.8 * np.array([0.02, 0.04, 0.05]), np.full(3, 1e-3))
-        figure = plots.phi_c_vs_kick(estimates, {("power_law", 1.0): limit})
+        figure = phi_c_plots.phi_c_vs_kick(estimates, {("power_law", 1.0): limit})
         axes = drawn(figure)
         assert "0.6401" in legend(figure)[0]
         assert "threshold" in legend(figure)[1]
@@ -127,11 +142,11 @@ class TestPhiCAgainstKick:
         assert line.get_xdata()[0] == 0
         assert line.get_ydata()[0] == pytest.approx(0.6401)
         assert r"\epsilon" in axes.get_xlabel()
-        assert r"\alpha" in plots.phi_c_vs_kick(estimates, rule="sgd").axes[0].get_xlabel()
+        assert r"\alpha" in phi_c_plots.phi_c_vs_kick(estimates, rule="sgd").axes[0].get_xlabel()
 
     def test_nothing_to_draw(self):
         with pytest.raises(PackingError, match="no phi_c was estimated"):
-            plots.phi_c_vs_kick(estimate_phi_c(sweep(phi=[0.5, 0.51])))
+            phi_c_plots.phi_c_vs_kick(estimate_phi_c(sweep(phi=[0.5, 0.51])))
 
 
 class TestPacking:

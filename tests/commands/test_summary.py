@@ -36,7 +36,7 @@ def test_a_sweep_of_kicks_and_batch_fractions(tmp_path):
     stored(tmp_path, sweep(kicks=kicks, fractions=(0.5, 1.0), phi=phi, rule="sgd"))
     summary = report(tmp_path)
     assert summary == strictly(tmp_path / "summary.json")
-    assert len(main(summary)) == 12
+    assert len(main(summary)) == 18
     for row in summary["phi_c"]:
         assert {"kick", "batch_fraction", "value", "stderr", "method"} <= set(row)
         if row["method"] == "power_law":
@@ -45,10 +45,10 @@ def test_a_sweep_of_kicks_and_batch_fractions(tmp_path):
     assert len(summary["verdicts"]) == 6
     assert all("Manna in 2D is" in row["text"] for row in summary["verdicts"])
     limit = summary["zero_kick_limit"]
-    assert limit["method"] == "power_law"
+    assert limit["method"] == "absorption"
     assert limit["batch_fraction"] is None  # the mean over both
     assert abs(limit["value"] - true_phi_c(0)) < 3 * limit["stderr"]
-    assert len(summary["zero_kick_limits"]) == 4
+    assert len(summary["zero_kick_limits"]) == 6
     assert (summary["rule"], summary["missing"], summary["runs"]) == ("sgd", 0, 648)
     assert "packing.png" in figures(tmp_path)
     assert "phi_c_vs_kick.png" in figures(tmp_path)
@@ -62,19 +62,34 @@ def test_one_kick_has_no_limit_and_no_note_about_it(tmp_path):
     summary = report(stored(tmp_path, sweep()))
     assert summary["zero_kick_limit"] is None
     assert summary["notes"] == []
-    assert [row["method"] for row in summary["phi_c"]][:2] == ["power_law", "threshold"]
+    assert [row["method"] for row in summary["phi_c"]][:3] == ["absorption", "power_law", "threshold"]
     methods = {row["method"] for row in summary["phi_c"] + summary["refusals"]}
     methods |= {"fluctuations"} if any(one["name"] == "gamma_prime" for one in summary["exponents"]) else set()
-    assert methods == {"power_law", "threshold", "decay", "relaxation", "half_absorbed", "fluctuations"}
+    assert methods == {"absorption", "power_law", "threshold", "decay", "relaxation", "half_absorbed", "fluctuations"}
     assert figures(tmp_path) == ["activity_vs_phi.png", "activity_vs_time.png", "packing.png"]
     assert report(tmp_path) == summary  # again, over what is there
+
+
+def test_one_value_is_recommended_first_with_the_parts_of_its_error(tmp_path):
+    summary = report(stored(tmp_path, sweep()))
+    assert summary["schema"] == 2
+    (best,) = summary["recommended"]
+    assert (best["parameter"], best["method"]) == ("phi", "absorption")
+    assert best["axes"] == {"kick": 0.05, "batch_fraction": 1.0}
+    parts = [best[name] for name in ("statistical", "run_length", "size")]
+    assert best["stderr"] == pytest.approx(np.linalg.norm(parts))
+    assert min(parts) > 0
+    first = format_summary(summary).splitlines()[0]
+    assert first.startswith(f"phi_c = {best['value']:.5f} +- {best['stderr']:.5f} at kick 0.05")
+    (row,) = [row for row in summary["phi_c"] if row["method"] == "absorption"]
+    assert all(row[name] == best[name] for name in ("value", "stderr", "statistical", "run_length", "size"))
 
 
 def test_the_threshold_stands_in_for_a_refused_power_law(tmp_path):
     coarse = np.linspace(0.60, 0.66, 5)
     summary = report(stored(tmp_path, sweep(kicks=(0.01, 0.02, 0.03), phi=coarse)))
-    assert {row["method"] for row in main(summary)} == {"threshold"}
-    assert summary["zero_kick_limit"]["method"] == "threshold"
+    assert {row["method"] for row in main(summary)} == {"absorption", "threshold"}
+    assert {one["method"] for one in summary["zero_kick_limits"]} == {"absorption", "threshold"}
     assert sum("no power law" in note for note in summary["notes"]) == 3
     assert "known at 0" in summary["notes"][-2]
     assert "three kicks carry a straight line only" in summary["notes"][-1]
@@ -85,7 +100,7 @@ def test_an_unfinished_sweep(tmp_path):
     summary = report(stored(tmp_path, partial))
     assert summary["missing"] == 26 + 8
     assert summary["notes"][0] == "34 of 78 runs are not done: this report uses the others."
-    assert len(main(summary)) == 2
+    assert len(main(summary)) == 3
 
 
 def test_failed_runs_are_left_out_and_said(tmp_path):
@@ -103,7 +118,8 @@ def test_nothing_run_yet(tmp_path):
     assert summary["phi_c"] == []
     assert summary["zero_kick_limit"] is None
     assert any("nothing to draw" in note for note in summary["notes"])
-    assert "no estimate of phi_c" in format_summary(summary)
+    assert summary["recommended"] == []
+    assert "no phi_c can be recommended" in format_summary(summary)
 
 
 @pytest.mark.parametrize("dim", [1, 4])
@@ -116,7 +132,7 @@ def test_other_dimensions(tmp_path, dim):
 def test_a_single_run(tmp_path):
     summary = report(stored(tmp_path, sweep(phi=[0.63], replicas=1)))
     assert summary["phi_c"] == []
-    assert all("scan a range of phi" in note for note in summary["notes"])
+    assert all("scan a range of phi" in note or "scan more phi" in note for note in summary["notes"])
     assert "activity_vs_time.png" in figures(tmp_path)
 
 
@@ -124,9 +140,9 @@ def test_methods_that_disagree_are_told(tmp_path):
     results = sweep(phi=np.linspace(0.585, 0.66, 16))
     (estimate,) = estimate_phi_c(results)
     assert not [note for note in _doubts([estimate]) if "joint errors" in note]
-    half = replace(estimate.half_absorbed, value=estimate.power_law.value - 0.02, stderr=0.001)
+    half = replace(estimate.half_absorbed, value=estimate.absorption.value - 0.1)
     (note,) = [note for note in _doubts([replace(estimate, half_absorbed=half)]) if "joint errors" in note]
-    assert "power law" in note or "half absorbed" in note
+    assert "half absorbed gives phi_c" in note
     assert "larger systems" in note
 
 
@@ -186,7 +202,7 @@ class TestStoresThatAreNone:
             if chunk.is_file():
                 chunk.write_bytes(b"not what was written")
         summary = report(tmp_path)
-        assert len(main(summary)) == 2
+        assert len(main(summary)) == 3
         assert "positions cannot be read" in summary["notes"][-1]
 
     def test_a_directory_that_cannot_be_written(self, tmp_path):
@@ -211,7 +227,7 @@ def test_a_sweep_of_several_sizes_is_reported_size_by_size(tmp_path):
     assert summary["axes"] == ["particles"]
     assert summary["runs"] == 2 * sum(e.runs for e in alone)
     table = format_summary(summary).splitlines()
-    assert table.index("particles 64") < table.index("particles 128")
+    assert table.index("particles 64, kick 0.05") < table.index("particles 128, kick 0.05")
     with pytest.raises(PackingError, match=r"2 numbers of particles, .* choose it by \.sel\(particles=\.\.\.\)"):
         estimate_phi_c(tmp_path)
     chosen = estimate_phi_c(both.sel(particles=[64]))

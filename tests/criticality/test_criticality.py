@@ -349,7 +349,7 @@ class TestSweep:
         (estimate,) = estimate_phi_c(sweep(phi=[0.50, 0.51]))
         assert estimate.threshold is None
         assert estimate.power_law is None
-        methods = ["threshold", "power_law", "decay", "relaxation", "half_absorbed", "fluctuations"]
+        methods = ["absorption", "threshold", "power_law", "decay", "relaxation", "half_absorbed", "fluctuations"]
         assert [method for method, _ in estimate.refusals] == methods
         (nothing,) = estimate_phi_c(without(sweep()))
         assert nothing.missing == nothing.runs == 78

@@ -1,4 +1,4 @@
-"""Runs of SGD whose flatness is compared, and flatness without sampling."""
+"""Runs of SGD whose flatness is compared, longer and more closely looked at than those of the figure flat-minima."""
 
 import os
 import time
@@ -12,23 +12,16 @@ import numpy as np
 import optax
 from jax.tree_util import Partial
 from results import FOLDER
-from scipy.interpolate import CubicSpline
-from scipy.spatial import cKDTree
 
 from packing_jax import HARMONIC, LINEAR, System, sgd, simulate, stack
 from packing_jax.drive.schedule import linear_times
-from packing_jax.landscape.flatness import PAPER_SCALE
+from packing_jax.figures.flat_minima import BATCH, PHI, RATES, STEPS, distances, exact_flatness
 from packing_jax.landscape.minima import minimise
 from packing_jax.observables import displacement, energy, steinhardt_order
 
 ENERGIES = {"harmonic": HARMONIC, "linear": LINEAR}
 PARTICLES = 1000
 REPLICAS = 4
-PHI = (0.64, 0.66, 0.68, 0.70, 0.72)
-BATCH = (0.2, 0.6, 1.0)
-#: Of three rates each, one mean step alpha b_f is reached with every b_f: 0.3 and 0.06.
-RATES = {"harmonic": (0.3, 0.5, 1.5), "linear": (0.06, 0.1, 0.3)}
-STEPS = {"harmonic": (3000, 3000, 3000), "linear": (3400, 2000, 700)}
 SNAPSHOTS = 10  # of the last quarter of a run, over which energy and flatness are averaged
 QUARTERS = slice(-SNAPSHOTS, None), slice(-2 * SNAPSHOTS, -SNAPSHOTS)  # the last, and the one before
 SEED = 11
@@ -45,42 +38,6 @@ class States(NamedTuple):
     absorbed: np.ndarray
     last: np.ndarray  #: positions at the end, in box sides
     seconds: np.ndarray  #: by learning rate
-
-
-# --- flatness without sampling --------------------------------------------------------------------------------
-
-
-@cache
-def smoothed(exponent: float, scale: float) -> CubicSpline:
-    """<V(|r + sqrt(2) s z|)> of one pair of spheres against r, in diameters: a pair's separation moves by sqrt(2) s z.
-
-    The energy is a sum over pairs, so the mean over all perturbations is the sum of this, without any sampling.
-    """
-    along, across = np.linspace(-7, 7, 561)[:, None], np.linspace(0, 7, 281)[None]
-    weight = np.exp(-0.5 * along**2) * across * np.exp(-0.5 * across**2)
-    weight /= weight.sum()
-    width, grid = 2**0.5 * scale, np.arange(0.0, 1.0 + 10 * scale, scale / 10)
-    pair = [np.sum(weight * bare(np.hypot(r + width * along, width * across), exponent)) for r in grid]
-    return CubicSpline(grid, pair)
-
-
-def bare(r: np.ndarray, exponent: float) -> np.ndarray:
-    return 0.5 / exponent * np.maximum(1.0 - r, 0.0) ** exponent
-
-
-def distances(x: np.ndarray, phi: float, reach: float) -> np.ndarray:
-    """Of all pairs closer than ``reach``, in diameters; x in box sides."""
-    side = 1.0 / float(System.create(phi, len(x)).unit)
-    x = np.mod(x.astype(np.float64), 1.0) * side
-    i, j = cKDTree(x, boxsize=side).query_pairs(reach, output_type="ndarray").T
-    apart = x[i] - x[j]
-    return np.linalg.norm(apart - side * np.round(apart / side), axis=1)
-
-
-def exact_flatness(x: np.ndarray, phi: float, exponent: float, scale: float = PAPER_SCALE) -> float:
-    """What ``packing_flatness`` tends to with the number of perturbations, for equal spheres."""
-    r = distances(x, phi, 1.0 + 9 * scale)
-    return float(np.sum(smoothed(exponent, scale)(r) - bare(r, exponent)) / (len(x) * scale**2))
 
 
 def half_trace(x: np.ndarray, phi: float) -> float:

@@ -6,7 +6,11 @@ from results import judged, keep
 from validation_runs import spent, swept
 
 from packing_jax.criticality import estimate_phi_c, zero_kick_limit
+from packing_jax.figures import bro_is_sgd
+from packing_jax.figures.published import published
 from packing_jax.sweeps.spheres import Sweep
+
+TARGET = published("phi_c at zero kick, 3D")
 
 pytestmark = pytest.mark.validation
 
@@ -16,7 +20,7 @@ WINDOWS = {0.05: (0.585, 0.615, 7), 0.1: (0.540, 0.575, 8), 0.2: (0.475, 0.510, 
 
 
 def test_zero_kick_limit_of_3d_bro():
-    """Target: 0.640 +- 0.005, from kicks 0.02, 0.05, 0.1, 0.2 at N = 4000; the test fails beyond 0.01."""
+    """Target: the published limit, from kicks 0.02, 0.05, 0.1, 0.2 at N = 4000; the test fails beyond 0.01."""
     estimates, kept = [], []
     for kick, window in WINDOWS.items():
         spec = Sweep(
@@ -40,7 +44,7 @@ def test_zero_kick_limit_of_3d_bro():
         "results.json",
         "phi_c at zero kick, by sweeps, 3D BRO pair",
         {
-            **judged(limit.value, limit.stderr, 0.640, 0.005),
+            **judged(limit.value, limit.stderr, TARGET),
             "steps": [steps for _, steps, _ in estimates],
             "particles": 4000,
             "replicas": 2,
@@ -59,7 +63,7 @@ def test_zero_kick_limit_of_3d_bro():
         },
     )
     assert len(power) >= 3
-    assert abs(limit.value - 0.640) < 0.01
+    assert abs(limit.value - TARGET.value) < 0.01
 
 
 def test_bro_sgd_and_langevin_give_the_same_curves():
@@ -70,23 +74,21 @@ def test_bro_sgd_and_langevin_give_the_same_curves():
     correlated in time. The root mean square of z over everything must be below 2, and that of each of the 12 curves
     below 3 (a single t exceeds 3 once in 75 draws): a false alarm in about one run of ten.
     """
-    kick, phis, replicas, steps = 0.01, (0.63, 0.65), 6, 3000
-    rules = {"bro": kick, "sgd": 4 * kick / 3, "langevin": kick}
-    data = {}
-    for rule, size in rules.items():
-        spec = Sweep(rule=rule, particles=4000, phi=phis, kick=(size,), replicas=replicas, steps=steps, seed=2)
-        data[rule] = swept(f"curves-3d-{rule}", spec)
-    results, data = list(data.values()), {rule: one.squeeze() for rule, one in data.items()}
-    wanted = np.unique(np.rint(np.geomspace(10, steps, 25)))
+    kick, replicas, steps = 0.01, 6, 3000
+    phis = bro_is_sgd.CASES[kick][0]
+    data = {
+        rule: swept(f"curves-3d-{rule}", bro_is_sgd.spec(rule, kick, phis, 4000, replicas, steps, 2))
+        for rule in bro_is_sgd.RULES
+    }
+    results = list(data.values())
     rows, worst = [], 0.0
     for name in ("activity", "msd"):
         for phi in phis:
             for a, b in (("bro", "sgd"), ("bro", "langevin"), ("sgd", "langevin")):
-                one, two = (data[r][name].sel(phi=phi).interp(time=wanted).values for r in (a, b))
-                error = np.sqrt((one.var(axis=0, ddof=1) + two.var(axis=0, ddof=1)) / replicas)
-                z = (one.mean(axis=0) - two.mean(axis=0)) / error
-                last = [float(one[:, -1].mean()), float(two[:, -1].mean()), float(error[-1])]
-                rms = float(np.sqrt(np.mean(z**2)))
+                one, two = (bro_is_sgd.curves_of(data[rule], name, phi).values for rule in (a, b))
+                z = bro_is_sgd.differences(one, two)
+                last = [float(one[:, -1].mean()), float(two[:, -1].mean())]
+                rms = bro_is_sgd.rms(z)
                 worst = max(worst, rms)
                 rows.append({"observable": name, "phi": phi, "pair": [a, b], "rms_z": rms, "last": last})
     pooled = float(np.sqrt(np.mean([row["rms_z"] ** 2 for row in rows])))

@@ -5,22 +5,17 @@ and at equal energy, because a state with fewer overlaps is flatter and lower al
 reached, which are not minima themselves.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 from flatness_runs import (
-    BATCH,
     ENERGIES,
     PARTICLES,
-    PHI,
-    RATES,
     REPLICAS,
     SEED,
-    STEPS,
     cells,
-    exact_flatness,
     minima,
     states,
     systems,
@@ -28,41 +23,22 @@ from flatness_runs import (
 from results import keep
 from scipy import stats
 
+from packing_jax.figures.flat_minima import (
+    BATCH,
+    DENSE,
+    PHI,
+    RATES,
+    STEPS,
+    Ratio,
+    at_equal_energy,
+    equal_energy,
+    equal_steps,
+    exact_flatness,
+    log_ratio,
+)
 from packing_jax.landscape.flatness import PAPER_SCALE, packing_flatness
 
 pytestmark = pytest.mark.validation
-
-# --- comparisons ----------------------------------------------------------------------------------------------
-
-
-class Measured(NamedTuple):
-    value: float
-    stderr: float
-
-    @property
-    def deviation(self) -> float:
-        return self.value / self.stderr
-
-
-def log_ratio(one: np.ndarray, two: np.ndarray) -> Measured:
-    """Log of the ratio of two cells' means, averaged over leading axes; the last is the replicas."""
-    parts = [(x.mean(axis=-1), x.var(axis=-1, ddof=1) / x.shape[-1]) for x in (one, two)]
-    value = np.log(parts[0][0] / parts[1][0])
-    variance = sum(square / mean**2 for mean, square in parts)
-    return Measured(float(value.mean()), float(np.sqrt(np.sum(variance)) / value.size))
-
-
-def at_equal_energy(flatness: np.ndarray, height: np.ndarray, fractions: np.ndarray, power: int) -> Measured:
-    """k of log dV = polynomial(log E) + k b_f with a polynomial for each row; the error is of the scatter about it."""
-    rows, across = np.indices(flatness.shape)[0].ravel(), flatness.size
-    x = np.log(height).ravel()
-    x = (x - x.mean()) / x.std()
-    columns = [np.where(rows == row, x**p, 0.0) for row in range(len(flatness)) for p in range(power + 1)]
-    design = np.stack([np.broadcast_to(fractions, flatness.shape).ravel(), *columns], axis=1)
-    fit, *_ = np.linalg.lstsq(design, np.log(flatness).ravel(), rcond=None)
-    rest = np.log(flatness).ravel() - design @ fit
-    covariance = np.linalg.inv(design.T @ design) * np.sum(rest**2) / (across - design.shape[1])
-    return Measured(float(fit[0]), float(covariance[0, 0] ** 0.5))
 
 
 def facts(name: str) -> dict[str, Any]:
@@ -79,7 +55,7 @@ def facts(name: str) -> dict[str, Any]:
     }
 
 
-def rounded(one: Measured) -> list[float]:
+def rounded(one: Ratio) -> list[float]:
     return [round(one.value, 4), round(one.stderr, 4)]
 
 
@@ -143,17 +119,17 @@ def test_without_sampling_is_the_limit_of_many_perturbations(name):
     assert 0.7 < np.sqrt(np.mean(z**2)) < 1.3
 
 
-DENSE = slice(PHI.index(0.68), None)  # where the runs of the harmonic energy have come down to their minima's height
+LATE = slice(PHI.index(DENSE), None)
 
 
-def log_ratios(name: str, low: tuple[int, int], high: tuple[int, int]) -> tuple[Measured, Measured, dict[str, Any]]:
+def log_ratios(name: str, low: tuple[int, int], high: tuple[int, int]) -> tuple[Ratio, Ratio, dict[str, Any]]:
     """Flatness and energy of one (learning rate, batch fraction) over another: for phi >= 0.68, and each phi alone."""
     found = states(name)
     parts = {
         what: (x[low[0], :, low[1]], x[high[0], :, high[1]])
         for what, x in (("flatness", found.flatness), ("energy", found.energy))
     }
-    flat, height = (log_ratio(one[DENSE], two[DENSE]) for one, two in parts.values())
+    flat, height = (log_ratio(one[LATE], two[LATE]) for one, two in parts.values())
     alone = {
         f"{phi}": {what: rounded(log_ratio(one[p], two[p])) for what, (one, two) in parts.items()}
         for p, phi in enumerate(PHI)
@@ -161,7 +137,7 @@ def log_ratios(name: str, low: tuple[int, int], high: tuple[int, int]) -> tuple[
     return flat, height, {"flatness": rounded(flat), "energy": rounded(height), "by_phi": alone}
 
 
-def opposite(flat: Measured, height: Measured) -> bool:
+def opposite(flat: Ratio, height: Ratio) -> bool:
     """Whether the flatter of two is the higher one, each beyond 4 standard errors."""
     return min(abs(flat.deviation), abs(height.deviation)) > 4 and flat.value * height.value < 0
 
@@ -181,12 +157,12 @@ def told(name: str) -> dict[str, list[Any]]:
 
 def by_scale(name: str) -> dict[str, dict[str, list[float]]]:
     """Log ratios of dV at the end, b_f = 0.2 over 1, for half and twice the paper's perturbation, phi >= 0.68."""
-    ends = states(name).last[:, DENSE][:, :, [0, -1]]
+    ends = states(name).last[:, LATE][:, :, [0, -1]]
     exponent, found = float(ENERGIES[name].exponent), {}
     for scale in (0.5 * PAPER_SCALE, PAPER_SCALE, 2 * PAPER_SCALE):
         dv = np.zeros(ends.shape[:4])
         for place in np.ndindex(dv.shape):
-            dv[place] = exact_flatness(ends[place], PHI[DENSE][place[1]], exponent, scale)
+            dv[place] = exact_flatness(ends[place], PHI[LATE][place[1]], exponent, scale)
         ratios = [rounded(log_ratio(one[:, 0], one[:, 1])) for one in dv]
         found[f"s = {scale:g}"] = dict(zip(map("alpha {}".format, RATES[name]), ratios, strict=True))
     return found
@@ -226,11 +202,9 @@ def test_smaller_batches_end_flatter_at_equal_learning_rate(name):
 @pytest.mark.parametrize("name", ENERGIES)
 def test_smaller_batches_end_flatter_at_equal_mean_step(name):
     """Target: the same at equal alpha b_f, where only the noise differs: b_f = 0.2 and 0.6 against 1."""
-    step = RATES[name][0]
-    pairs = {BATCH[b]: (RATES[name].index(round(step / BATCH[b], 6)), b) for b in (0, 1)}
-    rows, found = {}, []
-    for fraction, low in pairs.items():
-        flat, height, rows[f"b_f {fraction}"] = log_ratios(name, low, (0, -1))
+    step, rows, found = RATES[name][0], {}, []
+    for low in equal_steps(name):
+        flat, height, rows[f"b_f {BATCH[low[1]]}"] = log_ratios(name, low, (0, -1))
         found.append((flat, height))
     keep(
         "flatness.json",
@@ -256,12 +230,10 @@ def test_flatness_at_equal_energy(name):
     the form and not noise, so that k is also given for straight lines and for cubics.
     """
     found = states(name)
-    flat, height = (
-        np.swapaxes(x.mean(axis=-1), 0, 1)[DENSE].reshape(len(PHI[DENSE]), -1) for x in (found.flatness, found.energy)
-    )
-    fractions = np.tile(BATCH, len(RATES[name]))
-    by_form = {power: at_equal_energy(flat, height, fractions, power) for power in (1, 2, 3)}
-    correlation = [float(np.corrcoef(np.log(a), np.log(b))[0, 1]) for a, b in zip(flat, height, strict=True)]
+    parts = found.flatness[:, LATE], found.energy[:, LATE]
+    by_form = equal_energy(*parts)
+    flat, height = (np.log(np.swapaxes(x.mean(axis=-1), 0, 1).reshape(len(PHI[LATE]), -1)) for x in parts)
+    correlation = [float(np.corrcoef(a, b)[0, 1]) for a, b in zip(flat, height, strict=True)]
     keep(
         "flatness.json",
         f"equal energy, {name}",
@@ -269,7 +241,7 @@ def test_flatness_at_equal_energy(name):
             "target": "k > 0 by 4 standard errors",
             "met": by_form[2].deviation > 4,
             "k": {f"power {power}": rounded(one) for power, one in by_form.items()},
-            "correlation_of_log_flatness_and_log_energy": dict(zip(map(str, PHI[DENSE]), correlation, strict=True)),
+            "correlation_of_log_flatness_and_log_energy": dict(zip(map(str, PHI[LATE]), correlation, strict=True)),
             **facts(name),
             "note": NOTES["energy", name],
         },

@@ -10,6 +10,7 @@ from results import judged, keep, kept
 from validation_runs import SEED, Case, coarse, fine, searched, spent, swept
 
 from packing_jax.criticality import KickEstimate, zero_kick_limit
+from packing_jax.figures.published import Published, published
 from packing_jax.observables import hexatic_order, steinhardt_order
 from packing_jax.sweeps.spheres import Sweep
 
@@ -43,10 +44,10 @@ NOTES = {
         "minimisation, as no limit of BRO is published; a line instead of a parabola gives 0.841 +- 0.002"
     ),
 }
-#: phi_c at learning rate 0.01, of the reference sheet.
-SGD_AT_0_01 = (0.635, 0.003)
-#: Reported by arXiv:2411.11834 and Wilken et al. (2021, 2023); the 2D mixture's is phi_J of energy minimisation.
-LIMITS = {3: (0.640, 0.005), 4: (0.455, 0.01), 5: (0.30, 0.01), 2: (0.842, 0.003)}
+SGD_AT_0_01 = published("phi_c at learning rate 0.01, 3D SGD")
+LIMITS = {
+    dim: published(f"phi_c at zero kick, {name}") for dim, name in ((2, "2D 1:1.4"), (3, "3D"), (4, "4D"), (5, "5D"))
+}
 
 
 def told(one: KickEstimate, steps: int, centre: float) -> dict[str, Any]:
@@ -77,8 +78,7 @@ def test_phi_c_at_zero_kick(name):
         cost = {"particle_steps": found.particle_steps, "seconds": seconds}
         rows.append({"kick": kick, "phi_c": found.value, "stderr": found.stderr, **sizes, **cost})
     limit = zero_kick_limit(*(np.array([row[key] for row in rows]) for key in ("kick", "phi_c", "stderr")))
-    target, error = LIMITS[what.get("dim", 3)]
-    row = judged(limit.value, limit.stderr, target, error)
+    row = judged(limit.value, limit.stderr, LIMITS[what.get("dim", 3)])
     facts = {
         "particles": [n for one in rows for n in one["particles"]],
         "steps": [n for one in rows for n in one["steps"]],
@@ -106,7 +106,7 @@ def test_phi_c_at_zero_kick_by_sweeps(name):
             points.append((kick, one.power_law.value, one.power_law.stderr))
     assert len(points) >= 3, rows
     limit = zero_kick_limit(*np.array(points).T)
-    row = judged(limit.value, limit.stderr, *LIMITS[case.what.dim])
+    row = judged(limit.value, limit.stderr, LIMITS[case.what.dim])
     facts = {
         "particles": case.particles,
         "replicas": 4,
@@ -145,7 +145,7 @@ def test_what_a_search_in_five_dimensions_would_take():
         "results.json",
         "phi_c at zero kick, 5D BRO pair",
         {
-            "target": "{} +- {}".format(*LIMITS[5]),
+            "reference": LIMITS[5].quantity,
             "value": None,
             "met": None,
             "note": (
@@ -165,17 +165,18 @@ def test_what_a_search_in_five_dimensions_would_take():
 
 @pytest.mark.parametrize("name", [name for name, what in SEARCHES.items() if name.startswith("3D")])
 def test_phi_c_at_0_01(name):
-    """Target: for SGD 0.635 +- 0.003 at learning rate 0.01; for others the parabola through larger kicks, at 0.01."""
+    """Target: for SGD what is published at learning rate 0.01; for others the parabola through larger kicks there."""
     what = SEARCHES[name]
     found, seconds = searched(f"search {name}, 0.01".replace(" ", "-"), 0.003, kick=0.01, **what)
     if what.get("rule") == "sgd":
-        row = judged(found.value, found.stderr, *SGD_AT_0_01)
-        note = "the sheet's value is read off the authors' scan ranges; " + _LOW + "see the row by a sweep"
+        row = judged(found.value, found.stderr, SGD_AT_0_01)
+        note = "the published value is read off the authors' scan ranges; " + _LOW + "see the row by a sweep"
     else:
         limit = zero_kick_limit(*larger_kicks(name))
         at = float(limit.form.at(np.array([0.01]))[0])
-        row = judged(found.value, found.stderr, round(at, 4), round(limit.stderr, 4))
-        row["target"] += " (consistency: the parabola through phi_c at kicks 0.02 to 0.2 of this table)"
+        parabola = "the parabola through phi_c at kicks 0.02 to 0.2 of this table"
+        expected = Published("phi_c at kick 0.01", round(at, 4), round(limit.stderr, 4), "consistency", parabola)
+        row = judged(found.value, found.stderr, expected)
         note = None
     facts = {
         "particles": [one.particles for one in found.rounds],
@@ -197,7 +198,7 @@ def test_phi_c_at_0_01_by_a_sweep():
     one, data = fine(case, 0.01, round(centre, 3))
     law = one.power_law
     assert law is not None, one.refusals
-    row = judged(law.value, law.stderr, *SGD_AT_0_01)
+    row = judged(law.value, law.stderr, SGD_AT_0_01)
     facts = {
         **told(one, round(case.time / 0.01), round(centre, 3)),
         "chi2": [law.chi2, law.dof],

@@ -11,14 +11,11 @@ from validation_runs import SEED, spent, swept
 
 from packing_jax.criticality import zero_kick_limit
 from packing_jax.criticality.fits import averaged, misfit, straight_line
+from packing_jax.figures import correlated_noise, hyperuniformity
+from packing_jax.figures.published import published
 from packing_jax.observables import (
     find_contacts,
-    fit_hyperuniformity,
-    fit_zero_limit,
     hexatic_order,
-    isotropic_average,
-    structure_factor,
-    wave_vectors,
 )
 from packing_jax.spheres.potential import LINEAR
 from packing_jax.spheres.system import System
@@ -26,104 +23,75 @@ from packing_jax.sweeps.spheres import Sweep
 
 pytestmark = pytest.mark.validation
 
-PHI, KICK, PARTICLES, REPLICAS, STEPS = 0.8, 1.0, 8192, 6, 6000
-CORRELATIONS = (0.0, 0.3, 0.6, 0.9, 1.0)
-
 
 def test_structure_factor_of_correlated_kicks():
-    """Targets: S(q) = 0.212 (q sigma)^2 for correlation 1, S(q -> 0) = 0.054 within 10 % for correlation 0.
+    """Targets: the published S(q)/(q sigma)^2 of correlation 1 and S(q -> 0) of correlation 0.
 
     In between the share of the noise that moves the centre of mass falls as 1 - p, and S(q -> 0) with it (derived: the
-    kicks of a pair add up to u - u', of variance 2 (1 - p) Var u).
+    kicks of a pair add up to u - u', of variance 2 (1 - p) Var u). Spectra and fits are those of the figure
+    `correlated-noise`, at its full size.
     """
-    rows, results = [], []
-    for p in CORRELATIONS:
-        spec = Sweep(
-            dim=2,
-            particles=PARTICLES,
-            phi=(PHI,),
-            kick=(KICK,),
-            correlation=p,
-            replicas=REPLICAS,
-            steps=STEPS,
-            seed=SEED,
-        )
-        data = swept(f"structure-2d-{p:g}", spec)
-        results.append(data)
-        x = data.positions.squeeze().transpose("replica", "particle", "axis").values
-        side = 1.0 / float(System.create(PHI, PARTICLES, 2).unit)
-        modes = wave_vectors(2, 0.5 * side / (2 * np.pi))
-        spectrum = isotropic_average(modes, structure_factor(x, modes, 1.0), side, width=1.0)
-        fit = fit_zero_limit(spectrum, 0.5, 0.07 if p == 1 else 0.0)
-        rows.append(
-            {
-                "correlation": p,
-                "zero": [fit.value, fit.value_stderr],
-                "slope": [fit.slope, fit.slope_stderr],
-                "p_value": fit.p_value,
-                "spectrum": [spectrum.q.tolist(), spectrum.value.tolist(), spectrum.stderr.tolist()],
-            }
-        )
-    facts = {"particles": PARTICLES, "replicas": REPLICAS, "steps": STEPS, "seed": SEED}
-    first = rows[0]
-    slope, error = parabola(spectrum)
-    zero, zero_error = first["zero"]
+    particles, replicas, steps = correlated_noise.SIZES["full"]
+    results = {
+        p: swept(f"structure-2d-{p:g}", correlated_noise.spec(p, particles, replicas, steps, SEED))
+        for p in correlated_noise.CORRELATIONS
+    }
+    spectra = {p: correlated_noise.spectrum(data, p) for p, data in results.items()}
+    kept_rows = {
+        p: {
+            "correlation": p,
+            "zero": [one.zero.value, one.zero.value_stderr],
+            "slope": [one.zero.slope, one.zero.slope_stderr],
+            "p_value": one.zero.p_value,
+            "spectrum": [one.shells.q.tolist(), one.shells.value.tolist(), one.shells.stderr.tolist()],
+        }
+        for p, one in spectra.items()
+    }
+    facts = {"particles": particles, "replicas": replicas, "steps": steps, "seed": SEED}
+    slope, error = correlated_noise.parabola(spectra[1.0].shells)
+    zero, zero_error = kept_rows[0.0]["zero"]
+    law, plateau = published(correlated_noise.LAW), published(correlated_noise.PLATEAU)
     keep(
         "results.json",
-        "S(q) / (q sigma)^2, 2D BRO phi = 0.8, kick 1, reciprocal",
+        correlated_noise.LAW,
         {
-            **judged(slope, error, 0.212, 0.010),  # the assertion below allows for its error
+            **judged(slope, error, law),  # the assertion below allows for its error
             "note": (
                 "of the law without a constant, as that of the target; with one, {:.4f} +- {:.4f}, it is {:.3f} +- "
-                "{:.3f}".format(*rows[-1]["zero"], *rows[-1]["slope"])
+                "{:.3f}".format(*kept_rows[1.0]["zero"], *kept_rows[1.0]["slope"])
             ),
-            "rows": rows[-1:],
+            "rows": [kept_rows[1.0]],
             **facts,
-            **spent(results[-1:]),
+            **spent([results[1.0]]),
         },
     )
     keep(
         "results.json",
-        "S(q -> 0), 2D BRO phi = 0.8, kick 1, independent",
-        {
-            **judged(zero, zero_error, 0.054, 0.0054),
-            "rows": rows[:1],
-            **facts,
-            **spent(results[:1]),
-        },
+        correlated_noise.PLATEAU,
+        {**judged(zero, zero_error, plateau), "rows": [kept_rows[0.0]], **facts, **spent([results[0.0]])},
     )
-    share = np.array([1.0 - p for p in CORRELATIONS])
-    zeros, errors = np.array([row["zero"] for row in rows]).T
-    line = straight_line(share, zeros, errors)
+    line = correlated_noise.line_of(spectra)
     keep(
         "results.json",
-        "S(q -> 0) against 1 - p, 2D BRO phi = 0.8, kick 1: intercept of a line",
+        correlated_noise.LINE,
         {
             "target": "0",
             "value": line.intercept,
             "stderr": line.intercept_stderr,
             "deviation": line.intercept / line.intercept_stderr,
             "met": abs(line.intercept) <= 3 * line.intercept_stderr,
-            "note": f"the line through five correlations has chi2 {line.chi2:.1f} for {len(share) - 2}",
+            "note": f"the line through five correlations has chi2 {line.chi2:.1f} for {len(spectra) - 2}",
             "slope": [line.slope, line.slope_stderr],
             "chi2": line.chi2,
-            "dof": len(share) - 2,
-            "rows": rows,
+            "dof": len(spectra) - 2,
+            "rows": [*kept_rows.values()],
             **facts,
-            **spent(results),
+            **spent([*results.values()]),
         },
     )
-    assert abs(slope - 0.212) <= 0.010 + 2 * error
-    assert abs(zero - 0.054) <= 0.0054
+    assert abs(slope - law.value) <= law.error + 2 * error
+    assert abs(zero - plateau.value) <= plateau.error
     assert abs(line.intercept) <= 3 * line.intercept_stderr
-
-
-def parabola(spectrum):
-    """A of S = A q^2 and its error by Whittle's likelihood, from shells with 0.07 <= q <= 0.5: sum n S/q^2 / sum n."""
-    inside = (spectrum.q >= 0.07) & (spectrum.q <= 0.5)
-    count = spectrum.waves[inside]
-    value = float(count @ (spectrum.value / spectrum.q**2)[inside] / count.sum())
-    return value, value / float(count.sum()) ** 0.5
 
 
 def test_equal_discs_order_where_they_come_to_rest():
@@ -180,10 +148,10 @@ def test_equal_discs_order_where_they_come_to_rest():
 
 
 @pytest.mark.parametrize(
-    ("name", "kicks", "tolerance"),
-    [("3D BRO pair", (0.005, 0.01, 0.02, 0.05), 0.1), ("4D BRO pair", (0.01, 0.02, 0.05), 0.2)],
+    ("name", "kicks"),
+    [("3D BRO pair", (0.005, 0.01, 0.02, 0.05)), ("4D BRO pair", (0.01, 0.02, 0.05))],
 )
-def test_contacts_at_phi_c(name, kicks, tolerance):
+def test_contacts_at_phi_c(name, kicks):
     """Target: Z = 2d as the kick goes to 0, rattlers removed.
 
     A pair counts as a contact up to a gap of two kicks, which is how far its own kick can carry it, as each partner
@@ -230,12 +198,12 @@ def test_contacts_at_phi_c(name, kicks, tolerance):
             }
         )
     value, stderr, note = carried_to_zero(rows)
-    target = 2 * what.dim
+    target = published(f"contacts at phi_c, kick -> 0, {what.dim}D")
     keep(
         "results.json",
         f"contacts at phi_c, kick -> 0, {name}",
         {
-            **judged(value, stderr, target, tolerance),
+            **judged(value, stderr, target),
             "note": note,
             "rows": rows,
             "particles": 1024,
@@ -245,7 +213,7 @@ def test_contacts_at_phi_c(name, kicks, tolerance):
             **spent(results),
         },
     )
-    assert abs(value - target) <= tolerance
+    assert abs(value - target.value) <= target.error
 
 
 def carried_to_zero(rows):
@@ -278,21 +246,21 @@ def carried_to_zero(rows):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_hyperuniformity_exponent_at_phi_c(name):
-    """Target: 0.45 +- 0.08 in 2D, 0.25 +- 0.08 in 3D, q sigma < 1, of all replicas at the phi_c of the row of beta."""
+    """Target: the published exponents in 2D and 3D, q sigma < 1, of all replicas at the phi_c of the row of beta."""
     phi_c = kept("results.json", f"beta, {name}")["phi_c"][0]
-    target, error = (0.45, 0.08) if CASES[name].case.what.dim == 2 else (0.25, 0.08)
+    target = published(f"hyperuniformity exponent at phi_c, {CASES[name].case.what.dim}D")
     [(fits, facts)] = spectra(name, (round(phi_c, 5),), "at-phi_c")
     fit = fits[1.0]
     keep(
         "results.json",
         f"hyperuniformity exponent at phi_c, {name}",
         {
-            **judged(fit.exponent, fit.exponent_stderr, target, error),
+            **judged(fit.exponent, fit.exponent_stderr, target),
             **facts,
             "note": told(facts),
         },
     )
-    assert abs(fit.exponent - target) <= error
+    assert abs(fit.exponent - target.value) <= target.error
 
 
 def told(facts):
@@ -319,11 +287,12 @@ def test_hyperuniformity_of_quenches_below_phi_c():
     at_rest = [one for one in every if one[1]["absorbed"] == one[1]["replicas"]]
     assert at_rest, "at no phi were all replicas absorbed"
     fits, facts = at_rest[-1]
+    target = published("hyperuniformity exponent at phi_c, 2D")
     keep(
         "results.json",
         f"hyperuniformity exponent of absorbed states below phi_c, {name}",
         {
-            **judged(fits[1.0].exponent, fits[1.0].exponent_stderr, 0.45, 0.08),
+            **judged(fits[1.0].exponent, fits[1.0].exponent_stderr, target),
             **facts,
             "others": [{key: one[key] for key in ("phi", "absorbed", "windows")} for _, one in every],
             "note": (
@@ -335,7 +304,7 @@ def test_hyperuniformity_of_quenches_below_phi_c():
             ),
         },
     )
-    assert abs(fits[1.0].exponent - 0.45) <= 0.08
+    assert abs(fits[1.0].exponent - target.value) <= target.error
 
 
 def spectra(name, phis, folder):
@@ -349,10 +318,8 @@ def spectra(name, phis, folder):
     for phi in phis:
         at = data.sel(phi=phi).squeeze()
         x = at.positions.transpose("replica", "particle", "axis").values
-        side = 1.0 / float(System.create(phi, one.quenched, what.dim).unit)
-        modes = wave_vectors(what.dim, side / (2 * np.pi))
-        spectrum = isotropic_average(modes, structure_factor(x, modes, 1.0), side, width=1.0)
-        fits = {q: fit_hyperuniformity(spectrum, q) for q in (0.3, 0.5, 1.0) if np.sum(spectrum.q <= q) >= 3}
+        spectrum = hyperuniformity.shells(x, phi)
+        fits = hyperuniformity.fits(spectrum)
         facts = {
             "windows": {q: [fit.exponent, fit.exponent_stderr, fit.p_value] for q, fit in fits.items()},  # by q_max
             "phi": phi,

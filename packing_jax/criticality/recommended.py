@@ -1,0 +1,168 @@
+"""The one value of phi_c to quote, and errors that hold what finite runs and finite systems leave out.
+
+Whatever is read off a run of T steps moves as T grows. So every estimate is made again of the same replicas as they
+stood at T/2. Near a transition the shift falls as T^(-1/nu_par), so what is left of it at T is
+
+    |value(T) - value(T/2)| / (2^(1/nu_par) - 1),
+
+which is its error of run length. The times of absorption (:mod:`packing_jax.criticality.absorption`) are carried on to
+endless runs instead, and keep what is left of the difference where that exceeds their statistical error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from packing_jax.criticality.absorption import (
+    SIZE_SHIFT,
+    AbsorptionTimes,
+    Scaling,
+    absorption_phi_c,
+    fit,
+    outcomes_of,
+    scaling_in,
+)
+from packing_jax.criticality.results import Scan, scan_of
+from packing_jax.criticality.stationarity import final_activity, final_drift
+from packing_jax.errors import PackingError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+SCHEMA = 2
+"""Of summary.json: 1 (0.1.0) had no `recommended`."""
+
+
+@dataclass(frozen=True)
+class ErrorParts:
+    """Standard errors of a value: of the replicas at hand, of the length of runs, of the size; None: not known."""
+
+    statistical: float
+    run_length: float | None
+    size: float | None
+
+    @property
+    def total(self) -> float | None:
+        """All three together; None where one is not known."""
+        if self.run_length is None or self.size is None:
+            return None
+        return math.hypot(self.statistical, self.run_length, self.size)
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """The value of a critical parameter to quote, with its error and where it comes from.
+
+    `stderr` is the total of `statistical`, `run_length` and `size`. `axes` are the values of the other axes of the
+    sweep, such as the kick.
+    """
+
+    parameter: str
+    axes: dict[str, float]
+    value: float
+    stderr: float
+    statistical: float
+    run_length: float
+    size: float
+    method: str
+    why: str
+
+
+def shortened(cell: Scan, steps: float) -> Scan:
+    """The same replicas as they stood after so many steps."""
+    kept = cell.time <= steps
+    time, activity = cell.time[kept], cell.activity[..., kept]
+    absorbed_at = np.where(cell.absorbed_at <= steps, cell.absorbed_at, -1)
+    change, stderr = final_drift(time, activity)
+    final = final_activity(time, activity, absorbed_at >= 0)
+    final = np.where(np.isnan(cell.final), np.nan, final)
+    drift = type(cell.drift)(change, stderr)
+    return replace(cell, time=time, activity=activity, absorbed_at=absorbed_at, final=final, drift=drift)
+
+
+def with_run_length(cell: Scan, found: AbsorptionTimes, seed: int) -> AbsorptionTimes:
+    """The estimate with what its value still moves from T/2 to T, beyond its statistical error, in its error."""
+    earlier = _attempt(lambda: absorption_phi_c(*_absorptions(shortened(cell, cell.time[-1] / 2)), seed=seed))
+    if earlier is None:
+        return found
+    moved = math.sqrt(max(0.0, (found.value - earlier.value) ** 2 - earlier.statistical**2))
+    run_length = math.hypot(found.run_length, moved * _left(cell))
+    total = math.hypot(found.statistical, run_length, found.size)
+    low, high = (found.value + (end - found.value) * total / found.stderr for end in found.interval)
+    return replace(found, stderr=total, run_length=run_length, interval=(low, high))
+
+
+def error_parts(cell: Scan, found: Any, estimate: Callable[[Scan], Any], size: float | None) -> ErrorParts:
+    """Errors of an estimate of a scan that is no extrapolation; run_length is None where it is refused at T/2."""
+    earlier = _attempt(lambda: estimate(shortened(cell, cell.time[-1] / 2)))
+    moved = None if earlier is None else abs(found.value - earlier.value) * _left(cell)
+    return ErrorParts(found.stderr, moved, size)
+
+
+def size_error(cell: Scan, value: float) -> float | None:
+    """How far this size may shift a value; None where the size is not known."""
+    if cell.particles is None or cell.dim is None:
+        return None
+    return float(SIZE_SHIFT * abs(value) * cell.particles ** -scaling_in(cell.dim).omega)
+
+
+def of_endless_systems(sizes: Sequence[xr.Dataset], seed: int = 0) -> list[Recommended]:
+    """phi_c of endless systems for each kick and batch fraction, from the results at several sizes; may be none.
+
+    Args:
+        sizes: results of one size each, as `by_other_axes` parts them.
+        seed: of the walkers.
+    """
+    found = []
+    for k, kick in enumerate(sizes[0]["kick"].values):
+        for b, fraction in enumerate(sizes[0]["batch_fraction"].values):
+            best = _attempt(partial(_of_all, [scan_of(one, k, b) for one in sizes], seed))
+            if best is not None:
+                found.append(of_absorption(best, {"kick": float(kick), "batch_fraction": float(fraction)}))
+    return found
+
+
+def of_absorption(found: AbsorptionTimes, axes: dict[str, float], parameter: str = "phi") -> Recommended:
+    """The value of several sizes, as the one to quote."""
+    why = "from the step at which each replica was absorbed, carried on to endless runs and systems"
+    parts = found.statistical, found.run_length, found.size
+    return Recommended(parameter, axes, found.value, found.stderr, *parts, "absorption", why)
+
+
+def _of_all(cells: list[Scan], seed: int) -> AbsorptionTimes:
+    columns: list[list[np.ndarray]] = [[], [], [], []]
+    for cell in cells:
+        if cell.particles is None:
+            raise PackingError("the number of particles is not known: give the results an attribute 'particles'")
+        run = np.isfinite(cell.absorption)
+        phi = np.broadcast_to(cell.phi[:, None], run.shape)[run]
+        size, steps = np.full(len(phi), float(cell.particles)), np.full(len(phi), float(cell.steps))
+        for column, values in zip(columns, (phi, size, steps, cell.absorption[run]), strict=True):
+            column.append(values)
+    return fit(outcomes_of(*map(np.concatenate, columns)), _scaling(cells[0]), seed=seed)
+
+
+def _absorptions(cell: Scan) -> tuple[Any, ...]:
+    return cell.phi, cell.absorption, cell.steps, cell.particles, cell.dim
+
+
+def _scaling(cell: Scan) -> Scaling:
+    return scaling_in(cell.dim or 4)
+
+
+def _left(cell: Scan) -> float:
+    """What is left of a shift at T, over what went from T/2 to T."""
+    return float(1.0 / (2.0 ** _scaling(cell).decay - 1.0))
+
+
+def _attempt(estimate: Callable[[], Any]) -> Any:
+    try:
+        return estimate()
+    except PackingError:
+        return None

@@ -1,0 +1,202 @@
+r"""Jamming: phi_J of fast quenches, and how energy, pressure and contacts grow above it.
+
+O'Hern et al., Phys. Rev. E 68, 011306 (2003), minimise the energy of random starts: phi_J comes to 0.842 for the 2D
+mixture 1:1.4 and to 0.639 for equal spheres in 3D, in the limit of large systems. Above it, with dphi = phi - phi_J of
+each packing and the harmonic energy, E ~ dphi^2, p ~ dphi and Z - Z_iso ~ dphi^(1/2). Exponents are those of y = A
+dphi^a (1 + b dphi), since the range ends at dphi = 0.02, where bulk modulus and pressure have begun to stiffen; half of
+what the correction changes is in their error.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from packing_jax.figures.axes import MARKERS, POINTS, legend, panels, shades
+from packing_jax.figures.figure import Figure, Measured, Row, Run
+from packing_jax.figures.published import Published, published
+from packing_jax.landscape.jamming import follow, jam, mechanics
+from packing_jax.landscape.minima import Minimum, minimise
+from packing_jax.spheres.geometry import mixture_1_to_1_4
+from packing_jax.spheres.potential import HARMONIC
+from packing_jax.spheres.system import System
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+Array = NDArray[np.float64]
+
+LAWS = {
+    name: published(f"exponent of the {name} above phi_J, harmonic")
+    for name in ("energy", "pressure", "excess contacts")
+}
+#: phi_J is lower at N than at infinity by (0.12 +- 0.03) N^(-1/(0.71 d)), measured by O'Hern et al.
+_SHIFT = (0.12, 0.03)
+
+
+def phi_j(dim: int) -> Published:
+    """The published one."""
+    return published(f"phi_J, {dim}D")
+
+
+def start(dim: int, particles: int, seed: Any) -> tuple[System, Array]:
+    """Independent uniform positions at the published phi_J; needs float64."""
+    sizes = mixture_1_to_1_4(particles) if dim == 2 else None
+    system = System.create(phi_j(dim).value, particles, dim, sizes=sizes, energy=HARMONIC, dtype=np.float64)
+    return system, np.random.default_rng(seed).random((particles, dim))
+
+
+def at_infinite_size(phi: Sequence[float], particles: int, dim: int) -> tuple[float, float]:
+    """phi_J of some packings of N particles for N to infinity; the error holds that of the way there."""
+    size = particles ** (-1 / (0.71 * dim))
+    scatter = float(np.std(phi, ddof=1) / len(phi) ** 0.5) if len(phi) > 1 else np.nan
+    return float(np.mean(phi)) + _SHIFT[0] * size, float(np.hypot(scatter, _SHIFT[1] * size))
+
+
+def decompressed(dim: int, particles: int, seed: Any, dphi: Array) -> tuple[float, list[Minimum]]:
+    """phi_J of a packing and its minima at about ``dphi`` above, largest first; needs float64.
+
+    A quench above is decompressed, because compression rearranges a packing more and moves its phi_J.
+    """
+    system, positions = start(dim, particles, seed)
+    top = minimise(system.at_phi(float(system.phi) + 1.25 * float(dphi[0])), positions)
+    rough = jam(top.system, top.positions, step=0.005).phi
+    minima = list(follow(top, rough + dphi))
+    return jam(minima[-1].system, minima[-1].positions, step=2e-4).phi, minima
+
+
+def laws(phi_j: float, numbers: Sequence[Mapping[str, Any]], particles: int) -> dict[str, Any]:
+    """dphi, energy, pressure and excess contacts (per particle that is no rattler), as lists, of one packing.
+
+    Args:
+        phi_j: of the packing.
+        numbers: the fields of :class:`~packing_jax.landscape.jamming.Mechanics` at each phi.
+        particles: N.
+    """
+    held = [particles * (1 - one["rattler_fraction"]) for one in numbers]
+    return {
+        "dphi": [one["phi"] - phi_j for one in numbers],
+        "energy": [one["energy"] for one in numbers],
+        "pressure": [one["pressure"] for one in numbers],
+        "excess contacts": [2 * one["excess_contacts"] / n for one, n in zip(numbers, held, strict=True)],
+    }
+
+
+def slope(packings: Sequence[Mapping[str, Any]], name: str, corrected: bool = True) -> float:
+    """a of y = A dphi^a (1 + b dphi), with an A of each packing; b = 0 where it is not ``corrected``."""
+    dphi, y = (np.array([one[what] for one in packings]) for what in ("dphi", name))
+    own = np.repeat(np.eye(len(packings)), dphi.shape[1], axis=0)
+    columns = [np.log(dphi).ravel(), *([dphi.ravel()] if corrected else []), *own.T]
+    known = y.ravel() > 0  # close to phi_J a small packing may have no contact more than it needs
+    design = np.stack(columns, axis=1)[known]
+    return float(np.linalg.lstsq(design, np.log(y.ravel()[known]), rcond=None)[0][0])
+
+
+def exponent(packings: Sequence[Mapping[str, Any]], name: str) -> tuple[float, float]:
+    """The exponent of some packings, and its error: jackknife, and half of what the correction changes."""
+    value, count = slope(packings, name), len(packings)
+    left_out = [slope([*packings[:i], *packings[i + 1 :]], name) for i in range(count)] if count > 1 else [np.nan]
+    scatter = np.sqrt(count - 1) * np.std(left_out)
+    return value, float(np.hypot(scatter, 0.5 * (value - slope(packings, name, corrected=False))))
+
+
+def _exponent_name(name: str, dim: int) -> str:
+    return f"{LAWS[name].quantity}, {dim}D"
+
+
+def _measure(run: Run) -> Measured:
+    with jax.enable_x64(True):
+        return _measured(run)
+
+
+def _measured(run: Run) -> Measured:
+    dims = run.pick((2,), (2, 3), (2, 3))
+    # of 8 particles none has more than 7 neighbours, and one program is enough
+    particles = run.pick({2: 8}, {2: 256, 3: 128}, {2: 512, 3: 512})
+    points = run.pick({2: 1}, {2: 6, 3: 6}, {2: 24, 3: 12})
+    packings = run.pick({2: 0}, {2: 4, 3: 3}, {2: 8, 3: 6})
+    dphi = np.geomspace(2e-2, run.pick(2e-3, 1e-3, 5e-4), run.pick(3, 6, 6))
+    parts, done = sum(points.values()) + 3 * sum(packings.values()), 0
+    rows: list[Row] = []
+    curves: dict[int, Any] = {}
+    for dim in dims:
+        N, quenched, above = particles[dim], [], []
+        for one in range(points[dim]):
+            run.reached(done / parts, f"{dim}D: phi_J of packing {one + 1}")
+            quenched.append(run.kept(f"{dim}d-{one}", partial(_point, dim, N, [run.seed, one])))
+            done += 1
+        for one in range(packings[dim]):
+            run.reached(done / parts, f"{dim}D: packing {one + 1} above phi_J")
+            above.append(run.kept(f"{dim}d-above-{one}", partial(_series, dim, N, [run.seed, one], dphi)))
+            done += 3
+        rows.append(phi_j(dim).row(*at_infinite_size([one["phi"] for one in quenched], N, dim)))
+        if above:
+            rows += [law.row(*exponent(above, name), _exponent_name(name, dim)) for name, law in LAWS.items()]
+        curves[dim] = N, [one["phi"] for one in quenched], above
+    return Measured(rows, curves)
+
+
+def _point(dim: int, particles: int, seed: Any) -> dict[str, Any]:
+    return {"phi": jam(*start(dim, particles, seed)).phi}
+
+
+def _series(dim: int, particles: int, seed: Any, dphi: Array) -> dict[str, Any]:
+    phi, minima = decompressed(dim, particles, seed, dphi)
+    return {"phi": phi, **laws(phi, [asdict(mechanics(one)) for one in minima], particles)}
+
+
+def _draw(figure: "matplotlib.figure.Figure", curves: Mapping[int, Any]) -> None:
+    first, *rest = panels(figure, 4)
+    for dim, colour, marker in zip(curves, shades(2), MARKERS, strict=False):
+        N, phi, above = curves[dim]
+        value, error = at_infinite_size(phi, N, dim)
+        first.plot(np.full(len(phi), dim) - 0.15, phi, color=colour, marker=marker, label=f"{dim}D, N = {N}", **POINTS)
+        label = None if dim > 2 else r"$N \to \infty$"
+        first.errorbar(dim, value, error, color="C3", marker="D", label=label, **POINTS)
+        reference = phi_j(dim)
+        first.errorbar(
+            dim + 0.15,
+            reference.value,
+            reference.error,
+            color="black",
+            marker="s",
+            label=None if dim > 2 else "published",
+            **POINTS,
+        )
+        for space, (name, law) in zip(rest, LAWS.items(), strict=True):
+            for i, one in enumerate(above):
+                label = f"{dim}D, N = {N}" if i == 0 else None
+                space.plot(one["dphi"], one[name], color=colour, marker=marker, label=label, **POINTS)
+            if above:
+                x, y = (np.exp(np.mean(np.log([one[what] for one in above]), axis=0)) for what in ("dphi", name))
+                a = slope(above, name)
+                space.plot(x, y[0] * (x / x[0]) ** law.value, color=colour, lw=0.8, label=f"{law.value:g}; fit {a:.2f}")
+    first.set(ylabel=r"$\phi_J$", xlabel="Dimension", xticks=list(curves), xlim=(1.5, 3.5))
+    legend(first)
+    for space, name in zip(rest, LAWS, strict=True):
+        space.set(xscale="log", yscale="log", xlabel=r"$\phi - \phi_J$", ylabel=name.capitalize())
+        if any(one[2] for one in curves.values()):
+            legend(space)
+
+
+FIGURE = Figure(
+    name="jamming",
+    source="O'Hern et al., Phys. Rev. E 68, 011306 (2003), arXiv:cond-mat/0304421",
+    claim="Fast quenches of random starts jam at one packing fraction, above which energy, pressure and contacts grow "
+    "as powers of the distance from it.",
+    minutes={"quick": 3.0, "full": 60.0},
+    resolution={
+        **{f"phi_J, {dim}D": 0.004 for dim in (2, 3)},
+        **{
+            _exponent_name(name, dim): {"energy": 0.06, "pressure": 0.05, "excess contacts": 0.1}[name]
+            for name in LAWS
+            for dim in (2, 3)
+        },
+    },
+    measure=_measure,
+    draw=_draw,
+)
