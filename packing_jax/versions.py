@@ -1,9 +1,12 @@
 """The versions that made a result, and the device."""
 
-import importlib.metadata
+from __future__ import annotations
+
 import os
-import platform
-from typing import Any
+
+TYPE_CHECKING = False  # nothing that takes time is imported before the command line answers Ctrl-C
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 
@@ -33,6 +36,8 @@ _PACKAGES = ("jax", "jaxlib", "optax", "numpy", "xarray", "zarr")
 
 def package_versions() -> dict[str, str]:
     """Versions of this package, of Python and of what the numbers depend on."""
+    import platform
+
     return {
         "packing_jax": __version__,
         "python": platform.python_version(),
@@ -41,6 +46,8 @@ def package_versions() -> dict[str, str]:
 
 
 def _version(package: str) -> str:
+    import importlib.metadata
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -3,14 +3,12 @@
 Python's own answer to Ctrl-C is an exception at whatever line runs. In a callback of the garbage collector (jax has
 one), in a destructor or in an import it is lost or becomes another error, and while XLA compiles it waits. So:
 
-- while packages are imported a signal ends the process: nothing has been made;
+- while packages are imported a signal ends the process, see :mod:`packing_jax.commands.main`: nothing has been made;
 - later it is a KeyboardInterrupt, which removes what is half written; a thread, which waits for no line of Python, ends
   the process where that took no effect within a second;
 - a sweep ends after its present steps (:func:`packing_jax.sweeps.progress.stopping`). Where these do not end within two
   seconds, a program is being compiled: then the thread ends the process, and cells go on from their last checkpoint;
 - a second signal ends the process at once. The files of a sweep are whole at any moment.
-
-This module imports nothing that takes time.
 """
 
 import contextlib
@@ -26,7 +24,7 @@ from types import FrameType
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
 BEGAN = time.monotonic()
-"""When the command began; --max-walltime counts from here."""
+"""When the command began, but for Python's own start; --max-walltime counts from here."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _UNWINDING = 1.0  # seconds for a KeyboardInterrupt
@@ -47,13 +45,6 @@ _asked: int | None = None  # the first signal
 _work: tuple[Work, Callable[[str], str]] | None = None
 
 
-def end_at_once_on_signals() -> None:
-    """The answer while packages are imported; a signal that is ignored, as in a shell's background, stays so."""
-    for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda which, _: end(which))
-
-
 def unwind_on_signals() -> None:
     """The answer from here on: a KeyboardInterrupt, and the end of the process where that takes no effect."""
     reading, writing = os.pipe()
@@ -64,12 +55,6 @@ def unwind_on_signals() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
-
-
-def ignore_signals() -> None:
-    """The answer when all is done, and Python has a moment left to go."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

@@ -4,17 +4,20 @@ Exit codes: 0 done, every cell is in the store; 1 a check failed (doctor, rerun,
 or a full disk, in one sentence; 3 stopped by --max-walltime with cells left; 4 done, but some cells failed; 130 Ctrl-C;
 143 SIGTERM. The last line says how many cells are done, failed and missing.
 
-Nothing that takes time is imported before signals have an answer, see :mod:`packing_jax.commands.interrupts`.
+Signals have an answer before anything that takes time is imported, even the standard library's `signal`, see
+:mod:`packing_jax.commands.interrupts`.
 """
 
+from __future__ import annotations
+
+import _signal
 import io
 import os
-import shlex
 import sys
-from collections.abc import Callable
 
-from packing_jax.commands import interrupts
 from packing_jax.versions import __version__
+
+_INTERRUPTED = "packing-jax: interrupted"
 
 
 def main(args: list[str] | None = None) -> int:
@@ -23,28 +26,42 @@ def main(args: list[str] | None = None) -> int:
     Args:
         args: the words after `packing-jax`. None: those of this process, whose signals are then answered here as well.
     """
-    if args is not None:
-        return _run(args, lambda: None)
-    interrupts.end_at_once_on_signals()
-    code = _run(sys.argv[1:], interrupts.unwind_on_signals)
-    interrupts.ignore_signals()
+    alone = args is None
+    if alone:
+        for number in (_signal.SIGINT, _signal.SIGTERM):
+            if _signal.getsignal(number) != _signal.SIG_IGN:  # as in a shell's background
+                _signal.signal(number, _end)
+    code = _run(sys.argv[1:] if args is None else args, alone)
+    if alone:
+        for number in (_signal.SIGINT, _signal.SIGTERM):
+            _signal.signal(number, _signal.SIG_IGN)  # all is done, and Python has a moment left to go
     return code
 
 
-def _run(words: list[str], ready: Callable[[], None]) -> int:
-    """Do what the words say; ``ready`` is called when the packages are imported."""
+def _end(number: int, _: object) -> None:
+    """The answer to a signal while packages are imported, when nothing has been made."""
+    os.write(2, f"{_INTERRUPTED}\n".encode())
+    os._exit(128 + number)
+
+
+def _run(words: list[str], alone: bool) -> int:
+    """Do what the words say."""
     for stream in (sys.stdout, sys.stderr):  # a name on the disk, or a letter, that the terminal's encoding lacks
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if words == ["--version"]:
         print(f"packing-jax {__version__}")
         return 0
+    import shlex
+
+    from packing_jax.commands import interrupts
     from packing_jax.commands.lines import say
     from packing_jax.commands.machine import keep_compiled
     from packing_jax.commands.parser import parsed
     from packing_jax.errors import PackingError
 
-    ready()
+    if alone:
+        interrupts.unwind_on_signals()
     try:
         command = parsed(words)
         keep_compiled()
@@ -64,7 +81,7 @@ def _run(words: list[str], ready: Callable[[], None]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         if isinstance(error, KeyboardInterrupt):
-            say("packing-jax: interrupted")
+            say(_INTERRUPTED)
             return 130
         raise
 

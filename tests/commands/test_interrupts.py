@@ -11,12 +11,12 @@ from packing_jax.sweeps import progress
 
 SOON = 3.0  # seconds
 
-#: Says when signals have an answer, a moment before it says so.
+#: As an installed `packing-jax` begins, and says when signals have an answer.
 COMMAND = """
 import sys
-from packing_jax.commands import interrupts, main
-interrupts.end_at_once_on_signals()
-print("ready", flush=True)
+from packing_jax.commands import main
+run = main._run
+main._run = lambda *arguments: (print("ready", flush=True), run(*arguments))[1]
 sys.exit(main.main())
 """
 
@@ -26,7 +26,6 @@ import ctypes, gc, signal, sys, time, types
 from packing_jax.commands import interrupts
 from packing_jax.errors import PackingError
 interrupts._UNWINDING = 0.3
-interrupts.end_at_once_on_signals()
 interrupts.unwind_on_signals()
 
 def in_a_callback_of_the_collector():
@@ -126,6 +125,16 @@ def test_while_packages_are_imported(tmp_path, after, number):
     assert interrupted(process, after, getattr(signal, number)) == ("", "packing-jax: interrupted\n")
     assert process.returncode == 128 + getattr(signal, number)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_imported_before_signals_have_an_answer():
+    """Nothing but what Python has imported itself: each module is a moment in which Ctrl-C is a traceback."""
+    code = "import sys; before = {*sys.modules}; import packing_jax.commands.main; print(*{*sys.modules} - before)"
+    out, _ = child("-S", "-c", code).communicate()
+    assert {*out.decode().split()} <= {
+        "__future__", "packing_jax", "packing_jax.commands", "packing_jax.commands.main", "packing_jax.versions", "os",
+        "stat", "_stat", "posixpath", "genericpath", "_collections_abc", "os.path",
+    }  # fmt: skip
 
 
 def doing(what):

@@ -17,6 +17,9 @@ from packing_jax.sweeps.status import status
 
 pytestmark = pytest.mark.validation
 
+#: What an installed `packing-jax` is.
+INSTALLED = "import sys; from packing_jax.commands.main import main; sys.exit(main())"
+
 #: The main job with one replica.
 SWEEP = ["sweep", "--replicas=1"]
 ROUNDS, SIGNALS, LATEST, PATIENCE = 10, 10, 30.0, 3.0
@@ -37,7 +40,7 @@ def ctrl_c():
 
 def interrupted(words, moment, cwd):
     """Seconds from the signal to the end, None if it ended before; the exit code."""
-    process = child("-m", "packing_jax.commands.main", *words, cwd=cwd)
+    process = child("-c", INSTALLED, *words, cwd=cwd)
     clock = None
     try:
         _, err = process.communicate(timeout=moment)
@@ -61,7 +64,7 @@ def chunks(directory):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     place = tmp_path_factory.mktemp("undisturbed")
-    process = child("-m", "packing_jax.commands.main", *SWEEP, "--out=there", cwd=place)
+    process = child("-c", INSTALLED, *SWEEP, "--out=there", cwd=place)
     _, err = process.communicate()
     assert process.returncode == 0, err
     return chunks(place / "there")
@@ -99,7 +102,7 @@ def test_other_commands(tmp_path, command):
 
 
 def test_reports(tmp_path):
-    process = child("-m", "packing_jax.commands.main", "run", "--phi=0.3", "--steps=100", "--out=there", cwd=tmp_path)
+    process = child("-c", INSTALLED, "run", "--phi=0.3", "--steps=100", "--out=there", cwd=tmp_path)
     assert process.communicate()[0]
     for moment in (0.5, 2.0, 4.0, 6.0):
         took, _ = interrupted(["report", "there"], moment, tmp_path)

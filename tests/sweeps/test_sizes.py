@@ -53,6 +53,8 @@ def test_each_size_is_what_it_is_alone(both, tmp_path, n):
     results = opened(both)
     assert results["positions"].dims == ("particles", "phi", "kick", "batch_fraction", "replica", "particle", "axis")
     assert results["diameters"].dims == ("particles", "phi", "particle")
+    assert results["box"].dims == ("particles", "phi")
+    np.testing.assert_allclose(results["box"] * results["diameters"].mean("particle"), 1.0, rtol=1e-6)
     run_sweep(dataclasses.replace(SIZES, particles=n), tmp_path, batch=3, chunk_steps=50)
     alone, here = opened(tmp_path), results.sel(particles=n, drop=True)
     assert "particles" not in alone.dims

@@ -29,6 +29,7 @@ DIMS = {
     "failed": CELLS,
     "positions": (*CELLS, "particle", "axis"),
     "diameters": ("phi", "particle"),
+    "box": ("phi",),
 }
 N, STEPS = 64, 300
 TINY = Sweep(dim=2, particles=N, phi=(0.1, 0.3, 0.9), kick=(0.3,), steps=STEPS, record_every=10, replicas=2, seed=5)
@@ -92,6 +93,7 @@ def test_units(finished):
     expected = {
         "phi": "1", "kick": "mean diameters", "time": "steps", "activity": "1", "energy": "mean diameters (a0 = 1/2)",
         "msd": "squared mean diameters", "absorbed_at": "steps", "positions": "box sides", "diameters": "box sides",
+        "box": "mean diameters",
     }  # fmt: skip
     for name, units in expected.items():
         assert finished[name].attrs["units"] == units
