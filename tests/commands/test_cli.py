@@ -95,8 +95,6 @@ BAD = [
     (SWEEP, ["--rule=sgd", "--batch-fraction=0.5,1.5"], ["batch fraction", "1.5"]),
     (SWEEP, ["--batch-fraction=0.5,0.7"], ["batch fraction", "sgd"]),
     (SWEEP, ["--replicas=0"], ["0 replicas"]),
-    (["sweep", *SYSTEM], [], ["no default --phi"]),
-    (["sweep"], ["--kick=0.1"], ["no default --phi"]),
     (["sweep"], ["--particles=2"], ["2 particles"]),
     (["sweep"], ["--replicas=100000000"], ["replicas", "ask for fewer"]),
 ]  # fmt: skip
@@ -283,7 +281,7 @@ WORDS = [
         ([], ["run", "sweep", "critical", "status", "rerun", "reproduce", "report", "doctor", "movie"]),
         (["run"], WORDS),
         (["sweep"], [*WORDS, "LIST|LO:HI:N", "0.58:0.62:9", "--resume DIR", "143"]),
-        (["critical"], ["--dim", "--rule", "--kick", "--tolerance", "--budget", "--seed", "--out DIR"]),
+        (["critical"], ["--dim", "--rule", "--kick", "--tolerance", "--budget", "--seed", "--out DIR", "--from DIR", "--log", "5:"]),
         (["status"], ["DIR", "json"]),
         (["rerun"], ["DIR", "--cell INT"]),
         (["reproduce"], ["[NAME]", "--size", "--seed", "--out DIR", "--resume", "--all", "result.json"]),
