@@ -26,7 +26,7 @@ ELSEWHERE = [
         r"py:.*",
         r"(Array|ArrayLike|ArrayTree|Axes|NDArray|ndarray|Path|Any|Callable|Mapping|Sequence|Iterator|Iterable)",
     ),
-    (r"py:.*", r"(packing_jax\..*\.)?(_\w+|T)|os"),
+    (r"py:.*", r"(packing_jax\..*\.)?(_\w+|S|T)|os"),
 ]
 
 _ROOT = Path(__file__).parents[1]
@@ -47,6 +47,7 @@ _OTHERS = [
     for name in (
         "simulation",
         "adaptive",
+        "phi_range",
         "errors",
         "estimate",
         "exact",
@@ -56,6 +57,7 @@ _OTHERS = [
         "versions",
         "devices",
         "commands.plots",
+        "commands.phi_c_plots",
         "commands.summary",
         "commands.learning_plots",
         "commands.learning_summary",
@@ -157,7 +159,7 @@ def _rows(result: Path) -> str:
 def _options() -> str:
     """What --help says of each command and task."""
     text = "# Options of every command\n\nThis is what `packing-jax COMMAND --help` prints.\n\n"
-    from packing_jax.commands.main import COMMANDS
+    from packing_jax.commands.parser import COMMANDS
     from packing_jax.networks.tasks import TASKS
 
     for words in [*((name,) for name in COMMANDS), *(("train", name) for name in TASKS)]:
@@ -253,7 +255,9 @@ def as_rst(app: Any, what: str, name: str, value: object, options: object, lines
     if what in {"attribute", "data", "property"}:  # a sentence with a colon is no type
         lines[:] = _typeset(lines)
     else:
-        lines[:] = GoogleDocstring(_typeset(lines), Config(), app, what, name, value, options).lines()
+        lines[:] = GoogleDocstring(
+            _typeset(lines), Config(napoleon_use_rtype=False), app, what, name, value, options
+        ).lines()
 
 
 def resolved(app: Any, env: Any, node: Any, content: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from packing_jax.criticality.absorption import AbsorptionTimes
 from packing_jax.criticality.search import Answer, Ask, Round, SearchResult, SearchSettings, check_settings, refine
 from packing_jax.drive.run import run
 from packing_jax.errors import PackingError
@@ -27,7 +28,6 @@ from packing_jax.search_folder import (
     forecast,
     locked,
     settings_of,
-    so_far,
     stored_search,
     whole_bracket,
     write_summary,
@@ -140,6 +140,7 @@ class _Recorded:
     ) -> None:
         self._spec, self._settings, self._file, self._on_progress = spec, settings, file, on_progress
         self._spent, self._rounds = 0, tuple[Round, ...]()
+        self._law: AbsorptionTimes | None = None
         # what a result depends on: the budget only cuts it, and a finer tolerance asks for more of the same
         self.what = {name: value for name, value in spec.settings().items() if name not in ("phi", "replicas")}
         self._digest = digest_of([self.what, provenance() | jax_settings()])
@@ -182,14 +183,14 @@ class _Recorded:
             moves += one.steps
         return Answer(tuple(absorbed_at), moves * ask.particles)
 
-    def round_ended(self, rounds: tuple[Round, ...]) -> None:
+    def round_ended(self, rounds: tuple[Round, ...], law: AbsorptionTimes | None) -> None:
         """Tell of a finished round."""
-        self._rounds = rounds
+        self._rounds, self._law = rounds, law
         self._tell(rounds[-1].particles, 0)
 
     def _tell(self, particles: int, more: int) -> None:
-        spent, stderr = self._spent + more, so_far(self._settings, self._rounds)[1]
-        left = forecast(self._settings, self._rounds, spent)
+        spent, stderr = self._spent + more, self._law.stderr if self._law else math.inf
+        left = forecast(self._settings, self._rounds, self._law, spent)
         self._on_progress(SearchProgress(self._rounds, particles, spent, left, stderr))
 
     def save(self) -> None:

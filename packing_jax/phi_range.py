@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -46,21 +47,21 @@ class Range(NamedTuple):
 
     low: float
     high: float
-    count: int
+    points: int
 
     @property
     def spacing(self) -> float:
         """h."""
-        return (self.high - self.low) / (self.count - 1)
+        return (self.high - self.low) / (self.points - 1)
 
     @property
     def values(self) -> tuple[float, ...]:
         """All of them, as one would type them."""
-        return tuple(float(f"{phi:.10g}") for phi in np.linspace(self.low, self.high, self.count))
+        return tuple(float(f"{phi:.10g}") for phi in np.linspace(self.low, self.high, self.points))
 
     def __str__(self) -> str:
         """As the option --phi takes it."""
-        return f"{self.low:g}:{self.high:g}:{self.count}"
+        return f"{self.low:g}:{self.high:g}:{self.points}"
 
 
 class Seen(NamedTuple):
@@ -86,9 +87,12 @@ def find_ranges(spec: Sweep, on_progress: Callable[[float], None] = lambda _: No
     spec = _small(spec)
     pairs = [(kick, fraction) for kick in spec.kick for fraction in spec.batch_fraction or (1.0,)]
     return {
-        pair: _find(spec, pair, lambda share, done=done: on_progress((done + share) / len(pairs)))
-        for done, pair in enumerate(pairs)
+        pair: _find(spec, pair, partial(_part_of, on_progress, done, len(pairs))) for done, pair in enumerate(pairs)
     }
+
+
+def _part_of(on_progress: Callable[[float], None], done: int, count: int, share: float) -> None:
+    on_progress((done + share) / count)
 
 
 def _find(spec: Sweep, pair: Pair, on_progress: Callable[[float], None]) -> Range:
@@ -184,4 +188,5 @@ def rounded(low: float, high: float) -> Range:
     spacing = min((part * power for part in (1.0, 2.0, 2.5, 5.0, 10.0)), key=lambda h: abs(math.log(h / wanted)))
     first, last = math.floor(low / spacing + 0.5), math.ceil(high / spacing - 0.5)
     first = max(first, 1)
-    return Range(*(float(f"{k * spacing:.10g}") for k in (first, last)), last - first + 1)
+    low, high = (float(f"{k * spacing:.10g}") for k in (first, last))
+    return Range(low, high, last - first + 1)

@@ -17,7 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from packing_jax.criticality.recommended import SCHEMA, Recommended
+from packing_jax.criticality.absorption import AbsorptionTimes, scaling_in
+from packing_jax.criticality.recommended import SCHEMA, Recommended, of_absorption
 from packing_jax.criticality.search import (
     FEWEST_ROUNDS,
     Answer,
@@ -26,9 +27,8 @@ from packing_jax.criticality.search import (
     SearchResult,
     SearchSettings,
     cost_of,
-    intercept,
+    growth,
     refine,
-    size_exponents,
 )
 from packing_jax.errors import PackingError
 from packing_jax.phi_range import DENSEST, Range, rounded
@@ -153,17 +153,16 @@ def standing(directory: Path) -> Standing:
     stored = stored_search(directory)
     if stored is None:
         raise PackingError(f"{directory} has no {SEARCH}: give the directory that packing-jax critical wrote")
-    rounds: list[tuple[Round, ...]] = [()]
-    result = None
+    seen: list[tuple[tuple[Round, ...], AbsorptionTimes | None]] = [((), None)]
+    running = is_locked(Folder(directory))
     with contextlib.suppress(KeyError):  # what was not run yet
-        result = refine(stored.settings, lambda ask: stored.answers[ask], rounds.append)
+        result = refine(stored.settings, lambda ask: stored.answers[ask], lambda *now: seen.append(now))
+        return Standing(result.rounds, result, result.particle_steps, 0.0, result.value, result.stderr, running)
+    rounds, law = seen[-1]
     spent = sum(answer.particle_steps for answer in stored.answers.values())
-    if result is not None:
-        ending = result.rounds, result, result.particle_steps, 0.0, result.value, result.stderr
-    else:
-        value, stderr = so_far(stored.settings, rounds[-1])
-        ending = rounds[-1], None, spent, forecast(stored.settings, rounds[-1], spent), value, stderr
-    return Standing(*ending, is_locked(Folder(directory)))
+    left = forecast(stored.settings, rounds, law, spent)
+    value, stderr = (math.nan, math.inf) if law is None else (law.value, law.stderr)
+    return Standing(rounds, None, spent, left, value, stderr, running)
 
 
 def range_around(directory: Path, particles: int) -> Range:
@@ -180,37 +179,27 @@ def range_around(directory: Path, particles: int) -> Range:
         raise PackingError(
             f"no round of the search in {directory} is finished; packing-jax critical --out {directory} goes on"
         )
-    omega = size_exponents(stored.settings.dim)[0]
+    omega = scaling_in(stored.settings.dim).omega
     widths = [one.width * (one.particles / particles) ** omega for one in now.rounds]
     replicas = [one.replicas for one in now.rounds]
     width = sum(map(operator.mul, widths, replicas)) / sum(replicas)
     last = now.rounds[-1]
     value, stderr = (now.value, now.stderr) if math.isfinite(now.stderr) else (last.phi_h, last.stderr + last.width)
-    return rounded(value - 12 * width - 2 * stderr, value + 16 * width + 2 * stderr)
+    return rounded(max(value - 12 * width - 2 * stderr, 0.1 * value), value + 16 * width + 2 * stderr)
 
 
-def so_far(settings: SearchSettings, rounds: tuple[Round, ...]) -> tuple[float, float]:
-    """phi_c and its standard error after some rounds."""
-    if len(rounds) < FEWEST_ROUNDS:
-        return math.nan, math.inf
-    columns = [one.particles for one in rounds], [one.phi_h for one in rounds], [one.stderr for one in rounds]
-    found = intercept(*columns, size_exponents(settings.dim)[0])
-    return found.value, found.stderr
-
-
-def forecast(settings: SearchSettings, rounds: tuple[Round, ...], spent: int) -> float:
+def forecast(settings: SearchSettings, rounds: tuple[Round, ...], law: AbsorptionTimes | None, spent: int) -> float:
     """Particle-steps that are left, if each round costs as much more as its size, and the error falls as the width."""
-    omega, growth = size_exponents(settings.dim)
-    factor = 2.0 ** (1.0 + growth)
-    stderr = so_far(settings, rounds)[1]
-    number = FEWEST_ROUNDS - len(rounds)
-    if math.isfinite(stderr):
-        number = max(1, math.ceil(math.log(stderr / settings.tolerance, 2.0**omega)))
+    factor = 2.0 ** (1.0 + growth(settings.dim))
+    number = max(1, FEWEST_ROUNDS - len(rounds))
+    if law is not None:
+        number = max(1, math.ceil(math.log(law.stderr / settings.tolerance, 2.0 ** scaling_in(settings.dim).omega)))
     # half of the first round's replicas are absorbed, and six batches are usual
-    last = rounds[-1].particle_steps if rounds else cost_of(settings, 0, 3) / factor
+    first = cost_of(settings.particles, settings.steps, 3) / factor
+    last = rounds[-1].particle_steps if rounds else first
     paid = spent - sum(one.particle_steps for one in rounds)  # for the round under way
     wanted = sum(last * factor**k for k in range(1, number + 1)) - paid
-    return float(min(max(wanted, 0.0), settings.budget - spent))
+    return float(max(min(wanted, settings.budget - spent), 0.0))
 
 
 @contextlib.contextmanager
@@ -263,13 +252,7 @@ def summary(result: SearchResult, what: dict[str, Any]) -> dict[str, Any]:
 
 def recommended(result: SearchResult, axes: dict[str, float]) -> list[Recommended]:
     """The value to quote; none where three sizes were not reached."""
-    if not math.isfinite(result.stderr):
-        return []
-    why = (
-        "half of the replicas are absorbed at phi_h, whose line in N^-omega leads to endless systems; runs lengthen "
-        "with the size, so that both shifts are in the line and its error"
-    )
-    return [Recommended("phi", axes, result.value, result.stderr, result.stderr, 0.0, 0.0, "search", why)]
+    return [] if result.law is None else [of_absorption(result.law, axes)]
 
 
 def cannot_write(directory: Path, error: OSError) -> PackingError:

@@ -113,8 +113,8 @@ def simulate(
 
     Args:
         system: a :class:`packing_jax.System`, or any :class:`packing_jax.drive.kind.Problem`.
-        rule: of spheres one of :mod:`packing_jax.spheres.rules`, or of a class of :class:`Rule` of your own; of another
-            kind what its ``prepare`` takes.
+        rule: of spheres one of :mod:`packing_jax.spheres.rules`, or of a class of your own
+            (:class:`packing_jax.spheres.rules.base.Rule`); of another kind what its ``prepare`` takes.
         steps: moves to make; absorbed replicas stop earlier, and keep their last measurement to the end.
         key: ``jax.random.key(seed)``, () or (R,).
         start: (N, dim) or (R, N, dim) positions in the unit of the box; independent uniform ones when None.

@@ -66,7 +66,7 @@ def _prepare():
     warnings.filterwarnings("ignore", "os.fork")
     import xarray  # noqa: F401
 
-    from packing_jax.commands import main, movie, phi_c_plots, plots, run_report, summary
+    from packing_jax.commands import main, movie, parser, phi_c_plots, plots, run_report, summary  # noqa: F401
     from packing_jax.sweeps import kinds, lazy, rerun, run  # noqa: F401
 
     class Undrawn:

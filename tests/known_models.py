@@ -93,7 +93,7 @@ def _time_collapse(rng):
 def _search(rng):
     """phi_h = phi_c - 0.004 x + b x^2, x = (N/256)^-omega: the search fits it without b, until its budget ends."""
     phi_c, b = 0.55 + 0.01 * rng.random(), 0.002 * rng.integers(-1, 2)
-    found = refine(settings(), Pretend(int(rng.integers(2**31)), phi_c, b=b), lambda _: None)
+    found = refine(settings(), Pretend(int(rng.integers(2**31)), phi_c, b=b), lambda *_: None)
     return {"phi_c": (found.interval, phi_c)}
 
 

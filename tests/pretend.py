@@ -2,32 +2,32 @@
 
 import numpy as np
 
-from packing_jax.criticality.search import Answer, SearchSettings, size_exponents
+from packing_jax.criticality.absorption import scaling_in
+from packing_jax.criticality.search import Answer, SearchSettings
 
 
 class Pretend:
-    """Replicas that are absorbed with probability 1/(1 + exp((phi - phi_h)/w)), by the law of finite-size scaling.
+    """Replicas that are absorbed by t with probability 1/(1 + exp((phi - phi_h)/w)), by the law of finite-size scaling.
 
-    phi_h = phi_c + a x + b x^2 and w = 0.004 x, x = (N/256)^-omega: b is a correction to scaling.
+    phi_h = phi_c + a x + b x^2 - c (t/2000)^(-1/nu_par) and w = 0.004 x, x = (N/256)^-omega: b is a correction to
+    scaling.
     """
 
-    def __init__(self, seed, phi_c=0.555, dim=3, a=-0.004, b=0.0, width=0.004):
-        self.seed, self.phi_c, self.a, self.b, self.width = seed, phi_c, a, b, width
-        self.omega = size_exponents(dim)[0]
+    def __init__(self, seed, phi_c=0.555, dim=3, a=-0.004, b=0.0, c=0.002, width=0.004):
+        self.seed, self.phi_c, self.a, self.b, self.c, self.width = seed, phi_c, a, b, c, width
+        self.scaling = scaling_in(dim)
         self.asked = []
 
     def __call__(self, ask):
         self.asked.append(ask)
-        x = (ask.particles / 256) ** -self.omega
-        half = self.phi_c + self.a * x + self.b * x**2
+        x = (ask.particles / 256) ** -self.scaling.omega
         absorbed_at, spent = [], 0
         for phi, number in ask.replicas:
-            name = [self.seed, ask.particles, round(phi * 1e6), number]
-            rng = np.random.default_rng(name)
-            gone = rng.random() < 1 / (1 + np.exp(np.clip((phi - half) / (self.width * x), -500, 500)))
-            at = int(rng.integers(1, ask.steps + 1)) if gone else -1
-            absorbed_at.append(at)
-            spent += ask.particles * (at if gone else ask.steps)
+            u = np.random.default_rng([self.seed, ask.particles, round(phi * 1e6), number]).random()
+            room = self.phi_c + self.a * x + self.b * x**2 - phi + self.width * x * np.log(1 / u - 1)
+            at = 2000 * (self.c / room) ** (1 / self.scaling.decay) if room > 0 else np.inf
+            absorbed_at.append(max(1, round(at)) if at <= ask.steps else -1)
+            spent += ask.particles * min(max(1, round(min(at, 1e9))), ask.steps)
         return Answer(tuple(absorbed_at), spent)
 
 

@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 BEGAN = time.monotonic()
 """When the command began; --max-walltime counts from here."""
@@ -32,6 +32,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _UNWINDING = 1.0  # seconds for a KeyboardInterrupt
 
 
+@runtime_checkable
 class Work(Protocol):
     """What is stopped by a flag and not by an exception."""
 

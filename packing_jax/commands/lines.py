@@ -1,16 +1,29 @@
 """Sentences for a person: in lines as wide as the terminal, and in one line where a program or a log reads them."""
 
-import shutil
+import os
 import sys
 import textwrap
-from typing import TextIO
+from typing import Protocol, runtime_checkable
 
 from packing_jax.errors import printable
 
-_WIDEST = 100
+_USUAL, _WIDEST = 80, 100
 
 
-def wrapped(text: str, stream: TextIO, indent: str = "") -> str:
+@runtime_checkable
+class Stream(Protocol):
+    """What can be asked whether it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Whether it is one."""
+        ...
+
+    def fileno(self) -> int:
+        """The number under which the system knows it."""
+        ...
+
+
+def wrapped(text: str, stream: Stream, indent: str = "") -> str:
     """A sentence as it is written to a stream; names of files are never broken.
 
     Args:
@@ -21,8 +34,16 @@ def wrapped(text: str, stream: TextIO, indent: str = "") -> str:
     text = printable(text)
     if not stream.isatty():
         return text
-    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    width = min(columns(stream), _WIDEST)
     return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def columns(stream: Stream) -> int:
+    """Of the terminal that a stream writes to; 80 where it is none or does not say."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL
+    except (OSError, ValueError):
+        return _USUAL
 
 
 def say(text: str) -> None:

@@ -1,5 +1,6 @@
 """Movies of trajectories: discs to scale, those that overlap coloured, as GIF or MP4."""
 
+import contextlib
 import math
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from packing_jax.errors import PackingError, printable
 from packing_jax.sweeps.folder import Folder
-from packing_jax.sweeps.frames import opened
+from packing_jax.sweeps.frames import Frames, opened
 from packing_jax.sweeps.manifest import Entry
 from packing_jax.sweeps.reader import Reader
 from packing_jax.sweeps.trajectory import frames_of, hoomd_schema, trajectory_name
@@ -112,9 +113,8 @@ def write_movie(sweep: Reader, entry: Entry, out: Path, fps: int = 10) -> int:
     if out.suffix == ".mp4" and not shutil.which("ffmpeg"):
         raise PackingError("MP4 needs the program ffmpeg, which is not on the PATH; install it, or write a .gif")
     hoomd_schema()
-    where = frames_of(sweep.cells.dims, sweep.attributes, entry.cell)
     try:
-        with opened(Folder(sweep.directory), *where, entry.trajectory) as found:
+        with _frames(sweep, entry) as found:
             last = found.step(len(found) - 1)
             ended = entry.absorbed_at if entry.state == "absorbed" else None
             canvas = FramePicture(found.frame(0), last, ended, even=sweep.attributes["trajectory"] != "log")
@@ -127,6 +127,19 @@ def write_movie(sweep: Reader, entry: Entry, out: Path, fps: int = 10) -> int:
         raise PackingError(f"cannot write {out}: {error.strerror or error}") from error
     except subprocess.CalledProcessError as error:
         raise PackingError(f"ffmpeg could not write {out} (exit code {error.returncode}); write a .gif") from error
+
+
+@contextlib.contextmanager
+def _frames(sweep: Reader, entry: Entry) -> Iterator[Frames]:
+    """Those of a finished cell, which is named where they are damaged."""
+    where = frames_of(sweep.cells.dims, sweep.attributes, entry.cell)
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(opened(Folder(sweep.directory), *where, entry.trajectory))
+        except PackingError as error:
+            place = sweep.cells.place(entry.cell)
+            raise PackingError(str(error) if place is None else sweep.damaged(place, error)) from error
+        yield found
 
 
 class FramePicture:
@@ -156,7 +169,7 @@ class FramePicture:
         if not even:
             below.set_xscale("symlog", linthresh=1)
             below.set_xlim(0, max(last, 1) * 1.05)
-        self._past: tuple[list[int], list[float]] = ([], [])
+        self._past: tuple[list[float], list[float]] = ([], [])
         (self._curve,) = below.plot([], [], color=_ACTIVE[:7], lw=1.5, marker="o", ms=4, markevery=[-1], clip_on=False)
 
     def show(self, frame: Any) -> None:
@@ -179,8 +192,8 @@ class FramePicture:
         )
         self._axes.add_collection(self._discs)
         step, activity = int(frame.configuration.step), float(frame.log["activity"][0])
-        for past, now in zip(self._past, (step, activity), strict=True):
-            past.append(now)
+        self._past[0].append(step)
+        self._past[1].append(activity)
         self._curve.set_data(*self._past)
         ended = self._absorbed_at is not None and step >= self._absorbed_at
         title = rf"step {step:,}    $\phi$ = {float(frame.log['phi'][0]):g}    "

@@ -72,7 +72,7 @@ def activity_vs_time(results: xr.Dataset, kick: float | None = None, batch_fract
 
 
 def phi_h_vs_size(result: SearchResult) -> Figure:
-    """An adaptive search: where half of the replicas are absorbed against N^-omega, with the fit and its phi_c.
+    """An adaptive search: where half of the replicas are absorbed against N^-omega, beside the fit, and phi_c.
 
     Every replica is a small mark at its phi and N, open if it was absorbed and filled if it stayed active. The first
     round's bracket is wide, and some of its replicas lie outside the picture. The band is one standard error of phi_c.
@@ -83,17 +83,19 @@ def phi_h_vs_size(result: SearchResult) -> Figure:
     figure, axes = new_figure(5.4, 4.1)
     sizes = np.array([one.particles for one in result.rounds], float)
     half, stderr = np.array([(one.phi_h, one.stderr) for one in result.rounds]).T
-    n, phi = np.array([(n, phi) for n, phi, _ in result.outcomes], float).T
-    gone = np.array([absorbed for _, _, absorbed in result.outcomes])
-    x, at = (n / sizes[0]) ** -result.omega, (sizes / sizes[0]) ** -result.omega
+    n, _, phi, absorbed_at = np.array(result.outcomes, float).T
+    gone, omega = absorbed_at >= 0, result.law.scaling.omega if result.law else 0.5
+    x, at = (n / sizes[0]) ** -omega, (sizes / sizes[0]) ** -omega
     dark, light = shades_of(2)
     for kind, label, face in ((gone, "absorbed", "white"), (~gone, "active", light)):
         axes.plot(x[kind], phi[kind], "o", ms=3, mfc=face, mec=light, mew=0.7, alpha=0.8, label=label)
     axes.errorbar(at, half, stderr, color=dark, marker="s", ls="", ms=5, capsize=2.5, label=r"half absorbed, $\phi_h$")
-    if np.isfinite(result.stderr):
-        fine = np.linspace(0.0, 1.0, 50)
+    if result.law is not None:
+        steps = np.array([one.steps for one in result.rounds], float)
+        fitted = result.law.half_absorbed(sizes / sizes[0], steps / steps.max())
+        axes.plot(at, fitted, "_", color="black", ms=14, mew=1.2, label=r"$\phi_h$ of the fit", zorder=4)
         label = rf"$\phi_c = {result.value:.4f} \pm {result.stderr:.4f}$"
-        axes.plot(fine, result.value + result.amplitude * fine, color="black", lw=0.8, label=label)
+        axes.axhline(result.value, color=dark, lw=0.9, label=label)
         axes.axhspan(result.value - result.stderr, result.value + result.stderr, color=dark, alpha=0.15, lw=0)
     reach = max(6 * max(one.width + one.stderr for one in result.rounds), 2 * float(np.ptp(half)))
     axes.set(xlim=(0.0, 1.06), ylim=(half.mean() - reach, half.mean() + reach))

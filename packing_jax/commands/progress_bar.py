@@ -1,7 +1,6 @@
 """What a command says on stderr while a sweep runs: a progress bar, one JSON object a line, or the last line only."""
 
 import json
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from packing_jax.commands.lines import say, wrapped
+from packing_jax.commands.lines import columns, say, wrapped
 from packing_jax.sweeps.progress import EveryTwoSeconds, SweepProgress
 from packing_jax.sweeps.run import Outcome
 from packing_jax.sweeps.spec import Spec
@@ -41,11 +40,11 @@ class Bar:
         self._first.n = min(share, 1.0)
         left = "" if seconds_left is None else f"{duration(seconds_left)} left"
         self._first.set_postfix_str(left, refresh=True)
-        self._second.set_description_str(_fitting(words, shutil.get_terminal_size().columns - 1), refresh=True)
+        self._second.set_description_str(_fitting(words, columns(sys.stderr) - 1), refresh=True)
 
     def close(self) -> None:
         """Leave it as it is."""
-        for one in (self._second, self._first):
+        for one in (self._first, self._second):  # from above: each ends its line
             if one is not None:
                 one.close()
         self._first = self._second = None

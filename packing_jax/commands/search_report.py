@@ -101,12 +101,13 @@ def format_result(result: SearchResult) -> str:
     """The rounds as a table, and phi_c, in 80 columns."""
     lines = format_rounds(result.rounds)
     spent = f"{result.particle_steps:.3g} of {result.budget:.3g} particle-steps spent"
-    if math.isfinite(result.stderr):
+    if result.law is not None:
         low, high = result.interval
         lines += [
-            f"phi_c = {result.value:.5f} +- {result.stderr:.5f} (95 %: {low:.5f} to {high:.5f}), N -> infinity",
-            f"by a line in N^-omega, omega = {result.omega:.3g} of the Manna class: "
-            f"chi2 = {result.chi2:.3g}, dof = {result.dof}",
+            f"phi_c = {result.value:.5f} +- {result.stderr:.5f} (95 %: {low:.5f} to {high:.5f}) of endless runs",
+            f"and systems; of its error {result.law.statistical:.5f} is of the replicas, "
+            f"{result.law.run_length:.5f} of the",
+            f"length of the runs, and {result.law.size:.5f} of the size",
         ]
     else:
         lines.append("phi_c is not extrapolated: that takes three sizes")

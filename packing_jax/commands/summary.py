@@ -332,10 +332,9 @@ def _draw(
 ) -> list[str]:
     """Draw every figure the results allow; returns a note for each that they do not."""
     rule = results.attrs.get("rule", "bro")
-    jobs: dict[str, Callable[[], Figure]] = {
-        "activity_vs_phi": partial(phi_c_plots.activity_vs_phi, results, estimates),
-        "packing": partial(_picture, results),
-    }
+    jobs: dict[str, Callable[[], Figure]] = {"packing": partial(_picture, results)}
+    if results.sizes["phi"] > 1:
+        jobs = {"activity_vs_phi": partial(phi_c_plots.activity_vs_phi, results, estimates)} | jobs
     ran = [e for e in estimates if e.missing < e.runs]
     fractions = {e.batch_fraction for e in ran}
     for e in ran:

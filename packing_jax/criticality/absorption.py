@@ -13,7 +13,8 @@ The exponents are those of the Manna class, each multiplied by an unknown factor
 for that of the size, since corrections to scaling and other classes are of that order, and from 1/2 to 5/4 for that of
 time, since a finite system that outlives N^(z/d) steps drifts more slowly, as a logarithm. The error of phi_c is the
 standard deviation of its posterior distribution, which an ensemble of walkers samples (Goodman and Weare, Commun. Appl.
-Math. Comput. Sci. 5, 65 (2010)); b, u and v are positive and have logarithmic priors, phi_c and a have flat ones.
+Math. Comput. Sci. 5, 65 (2010)); b, u and v are positive and have logarithmic priors,
+phi_c has a flat one, and a a normal one of twice the typical shift, `SIZE_SHIFT`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ Measured in 3D BRO at kick 0.05: half of the replicas of N = 256, 512 and 1000 a
 
 _IN_TIME, _IN_SIZE = (0.5, 1.25), (0.75, 1.25)  # factors on the exponents
 _WALKERS, _STEPS, _FORGOTTEN = 256, 400, 160
+_FARTHEST = 0.1  # of phi: how far the longest run may be from endless ones
 _TRIED = 4000  # random places, the best of which the walkers start from
 _LEAST = 1e-12  # probability: an outlier costs 28 in ln P, and no more
 _CENTRAL = [0.025, 0.975]
@@ -110,9 +112,15 @@ class AbsorptionTimes:
     size: float
     remaining: float
     amplitude: float  #: a at the smallest N: phi_h there is phi_c + a for endless runs
+    scaling: Scaling  #: the exponents with their factors
     width: float
     chi2: float
     dof: int
+
+    def half_absorbed(self, size: Array | float, time: Array | float) -> Array:
+        """phi_h of the fit where N is `size` times the smallest and t `time` times the longest run; any shapes."""
+        n, t = np.asarray(size, float) ** -self.scaling.omega, np.asarray(time, float) ** -self.scaling.decay
+        return np.asarray(self.value + self.amplitude * n - self.remaining * t)
 
 
 @or_results("phi", "absorption", "steps", "particles", "dim")
@@ -179,10 +187,18 @@ def fit(outcomes: Outcomes, scaling: Scaling, *, seed: int = 0) -> AbsorptionTim
         size=size,
         remaining=float(np.exp(middle[1])),
         amplitude=0.0 if law.sizes == 1 else float(middle[5]),
+        scaling=Scaling(scaling.omega * (float(middle[6]) if law.sizes > 1 else 1.0), scaling.decay * float(middle[4])),
         width=last,
         chi2=chi2,
         dof=dof,
     )
+
+
+def _transition(outcomes: Outcomes, spacing: float) -> tuple[float, float]:
+    """The phi between which replicas of the longest runs begin to survive."""
+    alive, gone = outcomes.counts[:, -1] > 0, outcomes.counts[:, :-1].sum(axis=1) > 0
+    ends = float(outcomes.phi[alive].min()), float(outcomes.phi[gone].max())
+    return min(ends) - spacing, max(ends) + spacing
 
 
 def _check(outcomes: Outcomes) -> None:
@@ -216,15 +232,17 @@ class _Law:
         self._outcomes, self._scaling = outcomes, scaling
         phis = np.unique(outcomes.phi)
         self.sizes = len(np.unique(outcomes.particles))
-        span, spacing = float(np.ptp(phis)), float(np.median(np.diff(phis)))
-        self._phis = phis
+        spacing = float(np.median(np.diff(phis)))
+        span = min(float(np.ptp(phis)), _FARTHEST * float(phis.mean()))
+        self._between = _transition(outcomes, spacing)
+        self._likely_a = 2 * SIZE_SHIFT * float(phis.mean()) * float(outcomes.particles.min()) ** -scaling.omega
         self._log_n = np.log(outcomes.particles / outcomes.particles.min())
         self._log_t = np.log(outcomes.times / outcomes.steps.max())
         self.size_ratio = float(np.exp(-scaling.omega * self._log_n.max()))
         scale = (math.log(1e-2 * spacing), math.log(span))
         low, high = [phis[0] - span, *3 * scale[:1], _IN_TIME[0]], [phis[-1] + span, *3 * scale[1:], _IN_TIME[1]]
         if self.sizes > 1:
-            low, high = [*low, -2 * span, _IN_SIZE[0]], [*high, 2 * span, _IN_SIZE[1]]
+            low, high = [*low, -10 * self._likely_a, _IN_SIZE[0]], [*high, 10 * self._likely_a, _IN_SIZE[1]]
         self._low, self._high = np.array(low), np.array(high)
 
     def shares(self, at: Array) -> Array:
@@ -242,12 +260,13 @@ class _Law:
         """ln of the posterior density, up to a constant, (samples,)."""
         inside = ((at > self._low) & (at < self._high)).all(axis=1)
         terms = np.log(np.maximum(self.shares(np.clip(at, self._low, self._high)), _LEAST))
-        return np.where(inside, np.tensordot(terms, self._outcomes.counts, 2), -np.inf)
+        prior = -0.5 * (at[:, 5] / self._likely_a) ** 2 if self.sizes > 1 else 0.0
+        return np.where(inside, np.tensordot(terms, self._outcomes.counts, 2) + prior, -np.inf)
 
     def started(self, rng: np.random.Generator) -> Array:
         """The best of many random places, (walkers, parameters)."""
         places = rng.uniform(self._low, self._high, (_TRIED, len(self._low)))
-        places[:, 0] = rng.uniform(self._phis[0], self._phis[-1], _TRIED)
+        places[:, 0] = rng.uniform(*self._between, _TRIED)
         if self.sizes > 1:
             places[:, 5] *= 0.1
         return places[np.argsort(-self.log_posterior(places), kind="stable")[:_WALKERS]]

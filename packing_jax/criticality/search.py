@@ -2,49 +2,40 @@
 
 Each replica answers one question: is it absorbed within T steps? At the packing fraction phi_h(N, T) half of them are.
 A few replicas find phi_h to high precision in small systems already, but finite N and T shift it away from phi_c. Near
-the transition both shifts follow one scaling law. The share of absorbed replicas is
+the transition both shifts follow one law, that of the share of replicas that are absorbed within t steps, and
+:mod:`packing_jax.criticality.absorption` fits it to the steps at which the replicas of all sizes were absorbed. When T
+grows as N^(z/d) both shifts shrink together, since nu_par = z nu_perp (Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004),
+section 3).
 
-    P(phi; N, T) = F((phi - phi_c) N^(1/(d nu_perp)), T N^(-z/d)),
-
-the finite-size scaling of an absorbing state (Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004), section 3; Hinrichsen,
-Adv. Phys. 49, 815 (2000), section 4.2). A finite time smears the transition by (T kick)^(-1/nu_par), a finite size by
-N^(-1/(d nu_perp)). When T grows as N^(z/d) the two shrink together, since nu_par = z nu_perp, and
-
-    phi_h(N) = phi_c + a N^(-omega),  width(N) ~ N^(-omega),  omega = 1/(d nu_perp).
-
-A round finds phi_h at one N; the next has twice the particles and 2^(z/d) times the steps. In the first round, a small
+A round finds phi_h at one N and T. The next has twice the particles and 2^(z/d) times the steps; or, where the error of
+phi_c is mostly that of the length of runs, the same particles and four times the steps. In the first round, a small
 system with few steps, batches of eight replicas at four phi narrow a bracket, about threefold each. A later round
-begins at the phi_h that the earlier ones predict, so that nothing is run far from it. The search ends when the standard
-error of phi_c, from :func:`intercept`, is within the tolerance, or when the budget does not suffice for another round.
+begins at the phi_h that the earlier ones predict, so that nothing is run far from it. The search ends when the whole
+error of phi_c is within the tolerance, or when the budget does not suffice for another round.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
 
-from packing_jax.criticality.fits import averaged, misfit, straight_line
+from packing_jax.criticality.absorption import AbsorptionTimes, fit, outcomes_of, scaling_in
 from packing_jax.criticality.half_absorbed import HalfAbsorbed, logistic
 from packing_jax.criticality.universality import classes_in
 from packing_jax.errors import PackingError
 
-Array = NDArray[np.float64]
-
 FEWEST_ROUNDS = 3
-"""Sizes that an extrapolation needs: two fix the line, the third tests it."""
+"""Sizes that an extrapolation needs."""
 
 _PHIS, _REPLICAS = 4, 2  # of a batch
 _MOST_BATCHES = 16  # of a round
-_DOUBTS = (0.75, 1.0, 1.25)  # factors on omega: corrections to scaling, or another class, may change it so much
+_LONGER = 4  # times the steps of the last round, where the length of runs is what the error is made of
 _SHARE = 0.5  # a round ends when the error of phi_h is this share of the tolerance
 _DECIMALS = 6  # of phi, so that a replica has a name one can type
-_NORMAL = 1.959964
 
 
 class Ask(NamedTuple):
@@ -79,90 +70,33 @@ class Round:
     particle_steps: int
 
 
+class Outcome(NamedTuple):
+    """One replica: its step of absorption, -1 if still active after `steps`."""
+
+    particles: int
+    steps: int
+    phi: float
+    absorbed_at: int
+
+
 @dataclass(frozen=True)
 class SearchResult:
     """phi_c with the rounds behind it; `reached` tells whether the error is within the tolerance.
 
-    `stderr` is one standard deviation and `interval` holds 95 %. With fewer than three rounds there is no
-    extrapolation: `value` is the last phi_h, `stderr` is infinite, and the interval is the bracket, extended down to
-    the lowest phi run.
+    `law` has the parts of the error. With fewer than three rounds there is none: `value` is the last phi_h, `stderr` is
+    infinite, and the interval is the bracket, extended down to the lowest phi run.
     """
 
     value: float
     stderr: float
     interval: tuple[float, float]
-    amplitude: float  #: a of phi_h = phi_c + a (N/N_0)^(-omega), N_0 of the first round
-    omega: float
-    chi2: float
-    dof: int
+    law: AbsorptionTimes | None
     reached: bool
     rounds: tuple[Round, ...]
-    outcomes: tuple[tuple[int, float, bool], ...]  #: (N, phi, absorbed) of every replica
+    outcomes: tuple[Outcome, ...]
     particle_steps: int
     tolerance: float
     budget: int
-
-    def phi_h(self, particles: Array) -> Array:
-        """phi_h of the fit at numbers of particles, of any shape."""
-        line: Array = self.value + self.amplitude * (particles / self.rounds[0].particles) ** -self.omega
-        return line
-
-
-def size_exponents(dim: int) -> tuple[float, float]:
-    """(omega, z/d) of the Manna class: the transition's width falls as N^-omega, and the steps needed grow as N^(z/d).
-
-    omega = 1/(d nu_perp). Above the upper critical dimension 4, d counts as 4: both are 1/2 (Luebeck 2004, section
-    3.4).
-    """
-    exponents = classes_in(dim)[0].exponents
-    d = min(dim, 4)
-    return 1.0 / (d * exponents["nu_perp"][0]), exponents["z"][0] / d
-
-
-class Intercept(NamedTuple):
-    """phi_c and amplitude of phi_h = phi_c + a x^omega."""
-
-    value: float
-    stderr: float
-    amplitude: float
-    chi2: float
-    dof: int
-
-
-def intercept(particles: ArrayLike, phi_h: ArrayLike, stderr: ArrayLike, omega: float) -> Intercept:
-    """phi_c = phi_h(N -> infinity): weighted lines in (N/N_0)^(-omega), averaged over windows and over omega.
-
-    Lines are fitted to all sizes and with the smallest left out, down to three sizes, and at 0.75, 1 and 1.25 times
-    omega: corrections to scaling, and the difference between Manna and mean-field exponents, are of that order. Each
-    line has the weight exp(-(chi^2 + 2 dropped)/2) (arXiv:2008.01069). The variance of phi_c is the weighted mean of
-    the lines' own variances, plus the scatter between lines. A line's own variance is multiplied by chi^2/dof where
-    chance gives such a chi^2 less than 1 time in 20.
-
-    Args:
-        particles: N of each round, increasing, three or more.
-        phi_h: of each round.
-        stderr: of phi_h, positive.
-        omega: 1/(d nu_perp).
-
-    Raises:
-        PackingError: fewer than three sizes.
-    """
-    n, y, stderr = (np.asarray(part, float) for part in (particles, phi_h, stderr))
-    if len(n) < FEWEST_ROUNDS:
-        raise PackingError(f"{len(n)} sizes; an extrapolation to infinite N needs {FEWEST_ROUNDS} or more")
-    found = []
-    for dropped in range(len(n) - FEWEST_ROUNDS + 1):
-        for doubt in _DOUBTS:
-            line = straight_line((n[dropped:] / n[0]) ** (-doubt * omega), y[dropped:], stderr[dropped:])
-            dof = len(n) - dropped - 2
-            spread = line.intercept_stderr * misfit(line.chi2, dof)
-            found.append((line.intercept, spread, line.chi2 + 2.0 * dropped))
-    centre, total = averaged(*(np.array(part) for part in zip(*found, strict=True)))
-    x = (n / n[0]) ** -omega
-    weight = stderr**-2.0 * x
-    amplitude = float(weight @ (y - centre) / (weight @ x))
-    chi2 = float(np.sum(((y - centre - amplitude * x) / stderr) ** 2))
-    return Intercept(centre, total, amplitude, chi2, len(n) - 2)
 
 
 class SearchSettings(NamedTuple):
@@ -175,9 +109,19 @@ class SearchSettings(NamedTuple):
     tolerance: float  #: the standard error of phi_c at which the search ends
     budget: int  #: particle-steps
 
-    def size(self, number: int) -> tuple[int, int]:
-        """(N, T) of a round: N doubles, T grows as N^(z/d)."""
-        return self.particles * 2**number, math.ceil(self.steps * 2 ** (number * size_exponents(self.dim)[1]))
+    def size(self, rounds: Sequence[Round], law: AbsorptionTimes | None) -> tuple[int, int]:
+        """(N, T) of the next round: N doubles and T grows as N^(z/d), or T alone grows."""
+        if not rounds:
+            return self.particles, self.steps
+        last = rounds[-1]
+        if law is not None and law.run_length > max(law.size, law.statistical):
+            return last.particles, _LONGER * last.steps
+        return 2 * last.particles, math.ceil(last.steps * 2.0 ** growth(self.dim))
+
+
+def growth(dim: int) -> float:
+    """z/d of the Manna class: the steps needed grow as N^(z/d). Above the upper critical dimension 4 it is 1/2."""
+    return classes_in(dim)[0].exponents["z"][0] / min(dim, 4)
 
 
 def check_settings(settings: SearchSettings) -> None:
@@ -188,7 +132,7 @@ def check_settings(settings: SearchSettings) -> None:
     """
     if not (math.isfinite(settings.tolerance) and settings.tolerance > 0):
         raise PackingError(f"the tolerance is {settings.tolerance:g}; it must be a positive number, such as 0.003")
-    least = cost_of(settings, 0, 4)
+    least = cost_of(settings.particles, settings.steps, 4)
     if settings.budget < least:
         raise PackingError(
             f"the budget is {settings.budget:g} particle-steps; finding a first bracket with {settings.particles} "
@@ -196,65 +140,56 @@ def check_settings(settings: SearchSettings) -> None:
         )
 
 
-def cost_of(settings: SearchSettings, number: int, batches: int) -> int:
-    """Particle-steps of some batches of a round, none absorbed."""
-    particles, steps = settings.size(number)
+def cost_of(particles: int, steps: int, batches: int) -> int:
+    """Particle-steps of some batches, none absorbed."""
     return particles * steps * _PHIS * _REPLICAS * batches
 
 
 def refine(
-    settings: SearchSettings, simulate: Simulator, on_round: Callable[[tuple[Round, ...]], None]
+    settings: SearchSettings,
+    simulate: Simulator,
+    on_round: Callable[[tuple[Round, ...], AbsorptionTimes | None], None],
 ) -> SearchResult:
     """phi_c to a tolerance, within a budget; see the module.
 
     Args:
         settings: bracket, first size, tolerance, budget.
         simulate: runs the replicas it is asked for; the same replica must give the same answer.
-        on_round: called after every round with all so far.
+        on_round: called after every round with all so far, and their phi_c; None where it is not known yet.
 
     Raises:
         PackingError: what `check_settings` refuses, phi_h above the bracket or nowhere below it, or a budget that ends
             before the first round does.
     """
     check_settings(settings)
-    omega, _ = size_exponents(settings.dim)
     rounds: list[Round] = []
-    outcomes: list[tuple[int, float, bool]] = []
+    outcomes: list[Outcome] = []
     left = settings.budget
-    fit: Intercept | None = None
-    while fit is None or fit.stderr > settings.tolerance:
-        if left < cost_of(settings, len(rounds), 2 if rounds else 1):
+    law: AbsorptionTimes | None = None
+    while law is None or law.stderr > settings.tolerance:
+        particles, steps = settings.size(rounds, law)
+        if left < cost_of(particles, steps, 2 if rounds else 1):
             break
-        found, gone, spent = _round(settings, rounds, left, omega, simulate)
+        found, ran, spent = _round(settings, (particles, steps), rounds, left, simulate)
         left -= spent
         if found is None:
             break
         rounds.append(found)
-        outcomes += [(found.particles, phi, absorbed) for phi, absorbed in gone]
-        on_round(tuple(rounds))
-        if len(rounds) >= FEWEST_ROUNDS:
-            rounds = with_least_stderrs(rounds, outcomes, omega)
-            fit = intercept(*_columns(rounds), omega)
+        outcomes += ran
+        law = _fit(outcomes, settings.dim)
+        on_round(tuple(rounds), law)
     if not rounds:
         raise PackingError(
             f"the budget of {settings.budget:g} particle-steps ended before the first round: allow more, or a larger "
             "kick"
         )
-    last = rounds[-1]
-    if fit is None:
-        fit = Intercept(last.phi_h, math.inf, 0.0, 0.0, 0)
-        interval = min(settings.bracket[0], *(phi for _, phi, _ in outcomes)), settings.bracket[1]
-    else:
-        interval = fit.value - _NORMAL * fit.stderr, fit.value + _NORMAL * fit.stderr
+    lowest = min(settings.bracket[0], *(one.phi for one in outcomes))
     return SearchResult(
-        value=fit.value,
-        stderr=fit.stderr,
-        interval=interval,
-        amplitude=fit.amplitude,
-        omega=omega,
-        chi2=fit.chi2,
-        dof=fit.dof,
-        reached=fit.stderr <= settings.tolerance,
+        value=law.value if law else rounds[-1].phi_h,
+        stderr=law.stderr if law else math.inf,
+        interval=law.interval if law else (lowest, settings.bracket[1]),
+        law=law,
+        reached=law is not None and law.stderr <= settings.tolerance,
         rounds=tuple(rounds),
         outcomes=tuple(outcomes),
         particle_steps=settings.budget - left,
@@ -263,58 +198,41 @@ def refine(
     )
 
 
-def with_least_stderrs(
-    rounds: Sequence[Round], outcomes: Sequence[tuple[int, float, bool]], omega: float
-) -> list[Round]:
-    """The rounds, with each error of phi_h raised to the least that its replicas allow.
-
-    A round ends when its error looks small, and sometimes that is because few replicas happened to agree. The least
-    error is 1/sqrt(I) with Fisher's information I = sum P (1 - P)/w^2 over the replicas, P the probability of
-    absorption from a logistic curve of width w. The width of a round is u N^-omega, with one number u for all rounds.
-    """
-    scale = {one.particles: (one.particles / rounds[0].particles) ** -omega for one in rounds}
-    weight = np.array([one.replicas for one in rounds], float)
-    u = float(weight @ [one.width / scale[one.particles] for one in rounds] / weight.sum())
-    raised = []
-    for one in rounds:
-        w = u * scale[one.particles]
-        p = expit([(one.phi_h - phi) / w for n, phi, _ in outcomes if n == one.particles])
-        raised.append(replace(one, stderr=max(one.stderr, w / math.sqrt(max(float(np.sum(p * (1 - p))), 0.25)))))
-    return raised
+def _fit(outcomes: Sequence[Outcome], dim: int) -> AbsorptionTimes | None:
+    """phi_c of endless runs and systems; None of fewer than three sizes, or where the replicas leave it open."""
+    particles, steps, phi, absorbed_at = np.array(outcomes, float).T
+    if len(np.unique(particles)) < FEWEST_ROUNDS:
+        return None
+    try:
+        return fit(outcomes_of(phi, particles, steps, absorbed_at), scaling_in(dim))
+    except PackingError:
+        return None
 
 
-def _columns(rounds: Sequence[Round]) -> tuple[list[int], list[float], list[float]]:
-    return [one.particles for one in rounds], [one.phi_h for one in rounds], [one.stderr for one in rounds]
-
-
-def _aim(settings: SearchSettings, rounds: Sequence[Round], omega: float) -> tuple[float, float]:
+def _aim(settings: SearchSettings, rounds: Sequence[Round]) -> tuple[float, float]:
     """Centre and half-width of the window in which a round begins."""
     low, high = settings.bracket
     if not rounds:
         return (low + high) / 2, (high - low) / 2
+    # phi_h moves by less than the width of the last round, and the last phi_h has an error; from two of them it is seen
+    # how it moves
     last = rounds[-1]
-    # phi_h moves by less than the width of the last round, and the last phi_h has an error
     reach = 2 * last.stderr + 1.5 * last.width
-    if len(rounds) == 1:
-        return last.phi_h, reach
-    n, y, stderr = _columns(rounds)
-    x = (np.array([*n, 2 * n[-1]]) / n[0]) ** -omega
-    line = straight_line(x[:-1], np.array(y), np.array(stderr))
-    ahead = line.intercept + line.slope * float(x[-1])
-    # not further than the reach from the last phi_h: a line through two noisy points may be steep
-    return float(np.clip(ahead, last.phi_h - reach, last.phi_h + reach)), reach
+    moved = last.phi_h - rounds[-2].phi_h if len(rounds) > 1 else 0.0
+    return last.phi_h + float(np.clip(0.5 * moved, -reach, reach)), reach
 
 
 def _round(
-    settings: SearchSettings, rounds: Sequence[Round], left: int, omega: float, simulate: Simulator
-) -> tuple[Round | None, list[tuple[float, bool]], int]:
-    """The next round, its replicas (phi, absorbed), and the particle-steps spent.
+    settings: SearchSettings, size: tuple[int, int], rounds: Sequence[Round], left: int, simulate: Simulator
+) -> tuple[Round | None, list[Outcome], int]:
+    """The next round, its replicas, and the particle-steps spent.
 
     None instead of a round if the budget ends before phi_h is known at all.
     """
-    particles, steps = settings.size(len(rounds))
-    centre, half = _aim(settings, rounds, omega)
+    particles, steps = size
+    centre, half = _aim(settings, rounds)
     absorbed: dict[float, list[bool]] = {}
+    ran: list[Outcome] = []
     spent, best = 0, None
     for batch in range(_MOST_BATCHES):
         asked = _placed(settings, rounds, centre, half, absorbed)
@@ -324,6 +242,7 @@ def _round(
         spent += answer.particle_steps
         for (phi, _), at in zip(asked, answer.absorbed_at, strict=True):
             absorbed.setdefault(phi, []).append(at >= 0)
+            ran.append(Outcome(particles, steps, phi, at))
         gone = [all(flags) for flags in absorbed.values()]
         alive = [not any(flags) for flags in absorbed.values()]
         if all(gone) or all(alive):
@@ -340,12 +259,11 @@ def _round(
     else:
         if all(alive):
             raise PackingError(f"every replica is active, down to phi = {min(absorbed):g}: there is no transition")
-    flat = [(phi, flag) for phi, flags in sorted(absorbed.items()) for flag in flags]
     if best is None:
-        return None, flat, spent
+        return None, ran, spent
     floor = 10.0**-_DECIMALS
     stderr, width = max(best.stderr, floor), max(best.width, best.stderr, floor)
-    return Round(particles, steps, best.value, stderr, width, len(flat), spent), flat, spent
+    return Round(particles, steps, best.value, stderr, width, len(ran), spent), ran, spent
 
 
 def _placed(

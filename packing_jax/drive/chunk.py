@@ -9,7 +9,8 @@ Several devices share a batch, and each runs both loops over its own replicas: t
 replicas of one device, so that no device waits for another before the chunk ends.
 
 A replica's random numbers are keyed by (key, step), and its key is its own, so that nothing it does depends on the
-batch, the devices or the chunk, as far as the arithmetic of its kind allows (:attr:`Kind.exact`).
+batch, the devices or the chunk, as far as the arithmetic of its kind allows
+(:attr:`packing_jax.drive.kind.Kind.exact`).
 """
 
 from collections.abc import Callable, Mapping

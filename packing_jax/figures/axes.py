@@ -35,3 +35,9 @@ def shades(count: int) -> list[Any]:
 def legend(axes: Axes, **more: Any) -> None:
     """A legend without a frame, where it hides least."""
     axes.legend(frameon=False, fontsize=7.5, **more)
+
+
+def ticks(axes: Axes, *places: float) -> None:
+    """These ticks alone on a logarithmic x axis of less than two decades, whose own labels would overlap."""
+    axes.set_xticks(places, [f"{one:g}" for one in places])
+    axes.set_xticks([], minor=True)

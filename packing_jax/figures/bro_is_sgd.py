@@ -85,7 +85,7 @@ def _ratio(rule: str, what: str, kick: float, phi: float) -> str:
 
 def _measure(run: Run) -> Measured:
     kicks = run.pick((0.1,), tuple(CASES), tuple(CASES))
-    particles, replicas = run.pick((64, 2), (1500, 8), (4000, 24))
+    particles, replicas = run.pick((64, 2), (1000, 8), (4000, 24))
     specs: dict[tuple[float, str], Sweep] = {}
     for kick in kicks:
         phis, time = CASES[kick]
@@ -151,7 +151,7 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
                     )
                     if rule != "bro":
                         z = differences(values, curves[kick, "bro", observable, phi].values)
-                        label = rf"{NAMES[rule]}, {OBSERVABLES[observable]}, $\phi = {phi:g}$"
+                        label = f"{NAMES[rule]}, {OBSERVABLES[observable]}" if dashes == LINES[0] else None
                         own = {"color": colour, "ls": dashes, "marker": "o" if observable == "msd" else None}
                         apart.plot(kick * times, z, **own, lw=0.9, ms=2.5, label=label)
             axis.set(xscale="log", yscale="log", xlabel=r"$\epsilon t$")
@@ -160,8 +160,8 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
         apart.axhspan(-2, 2, color="0.9", lw=0)
         apart.set(xscale="log", xlabel=r"$\epsilon t$", ylabel="Difference from BRO / standard error")
         legend(displacement)
-        apart.margins(y=0.35)
-        legend(apart, ncols=2, loc="upper left")
+        apart.set_ylim(top=apart.get_ylim()[1] + 0.3 * np.ptp(apart.get_ylim()))  # room for the legend
+        legend(apart, loc="upper left")
 
 
 FIGURE = Figure(

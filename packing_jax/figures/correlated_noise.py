@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from packing_jax.criticality.fits import Line, misfit, straight_line
-from packing_jax.figures.axes import MARKERS, POINTS, legend, panels, shades
+from packing_jax.figures.axes import MARKERS, POINTS, legend, panels, shades, ticks
 from packing_jax.figures.figure import Figure, Measured, Run, Size
 from packing_jax.figures.published import published
 from packing_jax.observables import (
@@ -35,7 +35,7 @@ CORRELATIONS = (0.0, 0.3, 0.6, 0.9, 1.0)
 #: Particles, replicas and steps.
 SIZES: Mapping[Size, tuple[int, int, int]] = {
     "smoke": (128, 2, 40),
-    "quick": (2048, 12, 1200),
+    "quick": (2048, 12, 800),
     "full": (8192, 6, 6000),
 }
 WINDOW = 0.07, 0.5  #: q sigma where the published law S = A (q sigma)^2 was fitted
@@ -123,7 +123,7 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
     left, right = panels(figure, 2)
     for (p, one), colour, marker in zip(found.items(), shades(len(found)), MARKERS, strict=False):
         q, value, stderr, _ = one.wide
-        left.errorbar(q, value, stderr, color=colour, marker=marker, lw=0.8, label=f"$c = {-p:g}$", **POINTS)
+        left.errorbar(q, value, stderr, color=colour, marker=marker, lw=0.8, label=f"$c = {0 - p:g}$", **POINTS)
         if p < 1:
             grid = np.geomspace(q[0], WINDOW[1], 50)
             left.plot(grid, one.zero.value + one.zero.slope * grid**2, color=colour, lw=0.9)
@@ -133,6 +133,7 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
     left.plot(grid, law * grid**2, "k--", lw=0.9, label=rf"published: ${law:g}\,(q\sigma)^2$")
     left.axhline(plateau.value, color="black", ls=":", lw=0.9, label=f"published: {plateau.value:g}")
     left.set(xscale="log", yscale="log", xlabel=r"$q\sigma$", ylabel="$S(q)$")
+    ticks(left, 0.1, 0.2, 0.5, 1, 2)
     legend(left, loc="lower right", ncols=2)
     share = np.linspace(0, 1, 2)
     right.plot(share, line.intercept + line.slope * share, color="0.4", lw=0.9, label="line through the points")

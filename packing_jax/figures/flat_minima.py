@@ -167,7 +167,7 @@ _SAMPLED = "dV by perturbations over dV without sampling"
 
 def _runs(run: Run, name: str, phis: tuple[float, ...], begin: float, end: float) -> tuple[States, NDArray[Any]]:
     """What SGD reached, and the positions at the smallest rate by (phi, batch fraction, replica)."""
-    particles, replicas, shorter = run.pick((64, 2, 60), (500, 3, 2), (1000, 4, 1))
+    particles, replicas, shorter = run.pick((64, 2, 60), (300, 3, 1), (1000, 4, 1))
     rates = RATES[name]
     energies, flats, first = [], [], None
     for i, (rate, steps) in enumerate(zip(rates, STEPS[name], strict=True)):

@@ -15,6 +15,7 @@ from packing_jax.errors import PackingError
 from packing_jax.figures.axes import LINES, MARKERS, POINTS, legend, panels, shades
 from packing_jax.figures.figure import Figure, Measured, Row, Run
 from packing_jax.figures.published import published
+from packing_jax.figures.result import with_error
 from packing_jax.sweeps.spheres import Sweep
 
 if TYPE_CHECKING:
@@ -26,20 +27,20 @@ RULES: Mapping[str, float] = {"bro": 1.0, "sgd": 4 / 3, "langevin": 1.0}
 NAMES = {"bro": "BRO", "sgd": "SGD", "langevin": "Langevin"}
 #: Where a coarse scan of small systems had the transition of each kick.
 ABOUT = {0.01: 0.630, 0.02: 0.622, 0.05: 0.597, 0.1: 0.556, 0.2: 0.480, 0.3: 0.415}
-_OFFSETS = np.array([-0.012, -0.004, 0.004, 0.012, 0.020, 0.030, 0.042])
-#: What two estimates of phi_c differ by in the same runs (tests/validation): the error of the one that stands in.
-_METHODS = 0.006
-_TIME = {"smoke": 2.0, "quick": 400.0, "full": 1500.0}  # eps t
+#: From there: most below, where the steps at which replicas are absorbed say how the transition moves in time.
+_OFFSETS = np.array([-0.030, -0.020, -0.012, -0.006, 0.0, 0.006, 0.014])
+_TIME = {"smoke": 2.0, "quick": 300.0, "full": 1500.0}  # eps t
 _APART = "phi_c, {} less BRO, mean over kicks"
 
 
 class Point(NamedTuple):
-    """phi_c at one kick."""
+    """phi_c at one kick, as recommended."""
 
     kick: float
     value: float
-    stderr: float
-    law: bool  #: by a power law of the activity; otherwise where half are absorbed, which is coarser
+    stderr: float  #: of everything
+    own: float  #: without what the size of the system may shift, which is the same for all rules
+    method: str  #: by which it is recommended, see packing_jax.criticality.estimates
 
 
 def spec(rule: str, kick: float, time: float, particles: int, replicas: int, seed: int) -> Sweep:
@@ -58,18 +59,16 @@ def spec(rule: str, kick: float, time: float, particles: int, replicas: int, see
 
 
 def point(kick: float, found: KickEstimate) -> Point | None:
-    """phi_c by the power law, or with a wider error by where half are absorbed; None where both refuse."""
-    if (law := found.power_law) is not None:
-        return Point(kick, law.value, law.stderr, law=True)
-    if (half := found.half_absorbed) is not None:
-        return Point(kick, half.value, float(np.hypot(half.stderr, _METHODS)), law=False)
-    return None
+    """The recommended phi_c; None where all methods refuse."""
+    if (one := found.recommended()) is None:
+        return None
+    return Point(kick, one.value, one.stderr, float(np.hypot(one.statistical, one.run_length)), one.method)
 
 
 def limit(points: list[Point]) -> ZeroKickLimit | None:
     """At zero kick; None of fewer than three kicks."""
     try:
-        return zero_kick_limit(*np.array([one[:3] for one in points]).T) if points else None
+        return zero_kick_limit(*np.array([one[:3] for one in points], float).T) if points else None
     except PackingError:
         return None
 
@@ -84,7 +83,7 @@ def apart(some: list[Point], others: list[Point]) -> tuple[float, float]:
     if not pairs:
         return np.nan, np.nan
     values = np.array([one.value - other.value for one, other in pairs])
-    stderrs = np.array([np.hypot(one.stderr, other.stderr) for one, other in pairs])
+    stderrs = np.array([np.hypot(one.own, other.own) for one, other in pairs])
     weights = stderrs**-2
     mean = float(weights @ values / weights.sum())
     chi2 = float(weights @ (values - mean) ** 2)
@@ -93,8 +92,8 @@ def apart(some: list[Point], others: list[Point]) -> tuple[float, float]:
 
 
 def _measure(run: Run) -> Measured:
-    kicks: tuple[float, ...] = run.pick((0.2,), (0.05, 0.1, 0.2, 0.3), tuple(ABOUT))
-    particles, replicas = run.pick((64, 2), (1000, 3), (4000, 6))
+    kicks: tuple[float, ...] = run.pick((0.2,), (0.05, 0.1, 0.2), tuple(ABOUT))
+    particles, replicas = run.pick((64, 2), (1000, 4), (4000, 8))
     specs = {
         f"{rule}-{kick:g}": spec(rule, kick, _TIME[run.size], particles, replicas, run.seed)
         for rule in RULES
@@ -138,19 +137,17 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
     reference = published("phi_c at zero kick, 3D")
     low, high = reference.value - reference.error, reference.value + reference.error
     largest = max((one.kick for some in points.values() for one in some), default=0.2)
-    left.axhspan(
-        low, high, color="0.85", lw=0, label=f"published limit: {reference.value:g}({1e3 * reference.error:.0f})"
-    )
+    left.axhspan(low, high, color="0.85", lw=0, label=f"published limit: {with_error(*reference[1:3])}")
     for i, (rule, colour) in enumerate(zip(RULES, shades(len(RULES)), strict=True)):
         shift = (i - 1) * 0.008 * largest  # of points that would hide one another
         label = NAMES[rule] if rule != "sgd" else r"SGD, $b_f = 3/4$, $\alpha = 4\epsilon/3$"
         found, style = limits[rule], {**POINTS, "color": colour, "marker": MARKERS[i], "capsize": 2}
-        for law in (True, False):
-            some = [one for one in points[rule] if one.law is law]
+        for first in (True, False):
+            some = [one[:3] for one in points[rule] if (one.method == "absorption") is first]
             if some:
-                kick, value, stderr, _ = np.array(some).T
-                face = {} if law else {"mfc": "white", "mec": colour, "mew": 1.0}
-                left.errorbar(kick + shift, value, stderr, **{**style, **face}, label=label if law else None)
+                kick, value, stderr = np.array(some).T
+                face = {} if first else {"mfc": "white", "mec": colour, "mew": 1.0}
+                left.errorbar(kick + shift, value, stderr, **{**style, **face}, label=label if first else None)
         if found is not None:
             grid = np.linspace(0, largest, 60)
             left.plot(grid, found.form.at(grid), color=colour, ls=LINES[i], lw=0.9)
@@ -168,8 +165,7 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
             ha="center",
             fontsize=7.5,
         )
-    right.set(xlabel=r"$\phi$", ylabel="Activity $f_a$ at the end", ylim=(0, None))
-    right.margins(y=0.12)
+    right.set(xlabel=r"$\phi$", ylabel="Activity $f_a$ at the end", ylim=(0, 1.1 * right.get_ylim()[1]))
 
 
 FIGURE = Figure(

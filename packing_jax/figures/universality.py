@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from packing_jax.criticality import Collapse, KickEstimate, PowerLaw, estimate_phi_c, time_collapse
 from packing_jax.errors import PackingError
-from packing_jax.figures.axes import LINES, MARKERS, POINTS, legend, panels, shades
+from packing_jax.figures.axes import LINES, MARKERS, POINTS, legend, panels, shades, ticks
 from packing_jax.figures.figure import Figure, Measured, Row, Run
 from packing_jax.figures.published import DIRECTED_PERCOLATION, MANNA
 from packing_jax.sweeps.spheres import Sweep
@@ -95,15 +95,15 @@ def collapsed(decays: Sequence[Decay]) -> Collapse:
 
 
 def _measure(run: Run) -> Measured:
-    particles, replicas, steps = run.pick((64, 2, 60), (4096, 3, 4000), (65536, 4, 20_000))
+    particles, replicas, steps = run.pick((64, 2, 60), (2048, 3, 2500), (65536, 4, 20_000))
     sizes: Mapping[int, int] = run.pick(
-        {64: 2}, {256: 48, 1024: 16, 4096: 6}, {256: 256, 1024: 128, 4096: 48, 16384: 16}
+        {64: 2}, {256: 32, 1024: 12, 4096: 4}, {256: 256, 1024: 128, 4096: 48, 16384: 16}
     )
     share = run.pick(0.5, 0.8, 0.8)
     large = run.sweep(scan(particles, replicas, steps, run.seed), f"scan-N{particles}", 0.0, share)
     one = estimate_phi_c(large)[0]
     phi_c = ABOUT if one.power_law is None else one.power_law.value
-    after = run.pick(60, 2000, 10_000)
+    after = run.pick(60, 1500, 10_000)
     specs = {f"decay-N{n}": decay_spec(phi_c, n, count, after, run.seed) for n, count in sizes.items()}
     decays = [decay_of(found) for found in run.sweeps(specs, share, 1.0).values()]
     try:
@@ -231,6 +231,7 @@ def _draw_activity(axes: "Axes", large: "xr.Dataset", law: PowerLaw | None) -> N
         ylabel="Final activity $f_a$",
         title=rf"$\phi_c = {phi_c:.4f}$",
     )
+    ticks(axes, 0.001, 0.003, 0.01, 0.03)
     legend(axes)
 
 

@@ -24,6 +24,7 @@ Parametrisation = Literal["standard", "ntk", "mean-field"]
 #: columns. Where c = 1/n the weights are those of c = 1/sqrt n.
 Start = Literal["uniform", "gaussian", "he", "orthogonal"]
 
+#: Activations by their names.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
     "tanh": jnp.tanh,

@@ -283,7 +283,7 @@ def isotropic_average(
     fluctuations are Gaussian. The variance of a wave is (sum of squares + 4 S^2 n / (n + 1)) / (n - 1 + 4): the scatter
     within the shell of n waves, and four waves' worth of the exponential law, because few waves alone estimate a
     variance badly. The standard error is right on average, but too small where a shell of few waves came out low: do
-    not weight a fit by it, see :func:`fit_hyperuniformity`.
+    not weight a fit by it, see :func:`packing_jax.observables.fit_hyperuniformity`.
 
     Args:
         modes: (M, dim) integers.

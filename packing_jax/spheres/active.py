@@ -81,7 +81,7 @@ def words_of(key: Array, seen: Neighbors, before: Array) -> noise.Words:
 
 
 def left(plan: Plan, system: System, coordinates: Array, seen: Neighbors) -> Array:
-    """Whether a listed particle has left the ball of half a skin; see :func:`neighbors.outdated`."""
+    """Whether a listed particle has left the ball of half a skin, :func:`packing_jax.spheres.neighbors.outdated`."""
     here = jnp.stack([take(x, seen.own) for x in coordinates])
     there = replace(seen, reference=jnp.stack([take(x, seen.own) for x in seen.reference]))
     return outdated(plan, system, here, there)

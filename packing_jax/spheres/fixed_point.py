@@ -3,7 +3,7 @@ r"""Fixed-point coordinates whose moves can be differentiated.
 A trajectory is integers, and integers have no derivative. The real numbers that they were rounded from have one, and
 since a quantum is far below anything physical, theirs is the derivative of the trajectory. A rule's step on
 :class:`Followed` coordinates computes every number from the integers, so that its contacts are those of the driver's
-step to the bit, and hands the derivative past each rounding (:func:`with_derivative`).
+step to the bit, and hands the derivative past each rounding (`with_derivative`).
 
 Written for a neighbour row, a step gathers, and the transpose of a gather is a scatter, which is slow on a CPU and
 unordered on a GPU. Where the two partners of a pair get opposite terms, but for a draw of their own, `seen_from` and

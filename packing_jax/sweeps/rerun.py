@@ -9,6 +9,7 @@ from packing_jax.sweeps.compute import finished_cell, run_cells
 from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.kinds import known_spec
 from packing_jax.sweeps.manifest import Manifest
+from packing_jax.sweeps.reader import Reader
 from packing_jax.sweeps.schema import Layout, dataset_of, description, stored_width
 from packing_jax.sweeps.spec import Spec, check_settings, stored_spec
 
@@ -45,7 +46,7 @@ def rerun(directory: Path, number: int, spec: Spec | None = None) -> tuple[bool,
     try:
         stored = read_cell(dataset_of(directory), layout, cell, entry)
     except PackingError as error:
-        return False, f"{where} is damaged: {error}"
+        return False, f"{where} is damaged: {error}; {Reader(directory).mended} computes it again"
     different = _differences(layout, stored, again)
     if different:
         return False, f"{where} comes out differently: {'; '.join(different)}"

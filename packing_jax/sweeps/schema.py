@@ -237,10 +237,12 @@ def description(directory: Path) -> dict[str, Any]:
             refused = error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
+    # the description follows from the command's words, and cells that do not fit it are computed again
     raise refused or PackingError(
         f"the description of the sweep in {dataset.path} is "
         + ("damaged or from an earlier version" if found else "missing")
-        + ", so it cannot be gone on with; run the sweep again into a new directory"
+        + "; its cells are not lost: begin the same sweep in another directory, stop it, copy results.zarr/.zattrs "
+        f"from there, and --resume {directory} goes on"
     )
 
 

@@ -98,7 +98,7 @@ def test_a_sweep_finds_its_range_once(packing, pretended):
 def test_the_main_job_has_its_range(monkeypatch, capsys):
     asked = []
     monkeypatch.setattr("packing_jax.commands.sweep.sweep_and_report", lambda spec, *_, **__: asked.append(spec) or 0)
-    monkeypatch.setattr("packing_jax.commands.sweep._with_phi", lambda spec, _: pytest.fail("a search was made"))
+    monkeypatch.setattr("packing_jax.commands.sweep._with_phi", lambda *_: pytest.fail("a search was made"))
     assert main(["sweep", "--replicas=2", "--seed=3"]) == 0
     assert len(asked[0].phi) >= 8
 

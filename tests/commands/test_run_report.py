@@ -13,25 +13,21 @@ from packing_jax.commands.run_report import against_time, run_report
 from packing_jax.criticality import open_results
 
 
-def widest(seen):
-    return abs(seen.displacements).max()
-
-
 def test_a_run_says_what_came_out_and_draws_it(tmp_path, capsys):
-    spec = dataclasses.replace(TINY, phi=(0.3,), replicas=3, record={"widest": widest})
+    spec = dataclasses.replace(TINY, phi=(0.3,), replicas=3)
     go(tmp_path, spec)
     assert main(["report", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert lines[0] == "phi 0.3, kick 0.3, 64 spheres in 2D, 300 steps"
-    assert lines[2].split() == ["replica", "absorbed", "at", "activity", "energy", "displacement", "widest"]
+    assert lines[2].split() == ["replica", "absorbed", "at", "activity", "energy", "displacement"]
     results = open_results(tmp_path).squeeze(["phi", "kick", "batch_fraction"]).load()
     for replica, line in enumerate(lines[5:8]):
         one = results.isel(replica=replica, time=-1)
         assert int(one["absorbed_at"]) >= 0
         number, step, *ends = (word.replace(",", "") for word in line.split())
         assert (int(number), int(step)) == (replica, int(one["absorbed_at"]))
-        expected = [one["activity"], one["energy"], np.sqrt(one["msd"]), one["widest"]]
+        expected = [one["activity"], one["energy"], np.sqrt(one["msd"])]
         np.testing.assert_allclose([float(end) for end in ends], expected, rtol=1e-3, atol=1e-9)
     assert lines[8].split()[:4] == ["mean", "3", "of", "3"]
     assert (tmp_path / "figures" / "run.png").stat().st_size > 5000

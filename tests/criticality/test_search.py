@@ -2,21 +2,22 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from pretend import Pretend, settings
 
 from packing_jax import adaptive as critical
-from packing_jax.commands import critical as critical_command
+from packing_jax.commands import search_report
 from packing_jax.commands.main import main
-from packing_jax.criticality.search import Answer, intercept, refine, size_exponents
+from packing_jax.criticality.search import Answer, Round, growth, refine
 from packing_jax.errors import PackingError
 
 COARSE = {"dim": 2, "rule": "ro", "kick": 1.0, "tolerance": 0.05, "budget": 10**8, "seed": 3}
 
 
-def quietly(_):
+def quietly(*_):
     pass
 
 
@@ -24,10 +25,10 @@ def test_replicas_are_where_the_transition_is():
     pretend = Pretend(0)
     found = refine(settings(), pretend, quietly)
     first = found.rounds[0].particles
-    later = [phi for n, phi, _ in found.outcomes if n > first]
+    later = [one.phi for one in found.outcomes if one.particles > first]
     assert np.abs(np.array(later) - 0.555).max() < 0.03
     assert found.particle_steps == sum(one.particle_steps for one in found.rounds) <= found.budget
-    assert [one.particles for one in found.rounds] == [first * 2**k for k in range(len(found.rounds))]
+    assert [one.particles for one in found.rounds][:3] == [first, 2 * first, 4 * first]
 
 
 def test_a_budget_that_ends_is_no_answer_within_the_tolerance():
@@ -37,25 +38,42 @@ def test_a_budget_that_ends_is_no_answer_within_the_tolerance():
     with pytest.raises(PackingError, match=r"takes .* or more"):
         refine(settings(budget=1000), Pretend(0), quietly)
     # a round that ends without an answer has been paid for
-    pretend = Pretend(13, a=-0.05, width=0.0015)
-    unlucky = refine(settings(tolerance=0.002, budget=42 * 10**6), pretend, quietly)
-    assert unlucky.particle_steps > sum(one.particle_steps for one in unlucky.rounds)
-    assert unlucky.particle_steps == sum(
-        Pretend(13, a=-0.05, width=0.0015)(ask).particle_steps for ask in pretend.asked
-    )
-    told = critical_command.format_result(found)
+    small, paid = Pretend(0), []
+
+    def stubborn(ask):
+        answer = small(ask)
+        if ask.particles > 256:
+            answer = Answer((-1,) * len(ask.replicas), ask.particles * ask.steps * len(ask.replicas))
+        paid.append(answer.particle_steps)
+        return answer
+
+    unlucky = refine(settings(tolerance=0.002, budget=10**8), stubborn, quietly)
+    assert unlucky.particle_steps == sum(paid) > sum(one.particle_steps for one in unlucky.rounds)
+    told = search_report.format_result(found)
     assert ("not extrapolated" in told) == (not math.isfinite(found.stderr))
 
 
-def test_a_line_in_the_smearing_is_found_exactly():
-    omega = size_exponents(3)[0]
-    n = np.array([256, 512, 1024, 2048])
-    fit = intercept(n, np.full(4, 0.6), [1e-3] * 4, omega)
-    assert fit.value == pytest.approx(0.6, abs=1e-9)
-    bent = intercept(n, 0.6 - 0.01 * (n / 256) ** -omega, [1e-3] * 4, omega)
-    assert abs(bent.value - 0.6) < 2 * bent.stderr
-    with pytest.raises(PackingError, match="2 sizes"):
-        intercept(n[:2], np.full(2, 0.6), [1e-3] * 2, omega)
+def test_the_error_of_an_answer_is_all_of_it_and_holds_phi_c():
+    pretend = Pretend(0)
+    found = refine(settings(), pretend, quietly)
+    assert found.reached
+    parts = found.law.statistical, found.law.run_length, found.law.size
+    assert found.stderr == pytest.approx(np.linalg.norm(parts))
+    assert found.stderr <= 0.003
+    assert abs(found.value - pretend.phi_c) < 3 * found.stderr
+    half = found.law.half_absorbed(1.0, 1.0)
+    assert half == pytest.approx(found.value + found.law.amplitude - found.law.remaining)
+
+
+def test_time_grows_where_the_length_of_runs_is_what_the_error_is_made_of():
+    begun = settings()
+    first = Round(256, 2000, 0.55, 1e-3, 1e-3, 16, 10**6)
+    law = refine(begun, Pretend(0), quietly).law
+    assert begun.size([], None) == (256, 2000)
+    assert begun.size([first], None) == (512, math.ceil(2000 * 2 ** growth(3)))
+    slow = replace(law, run_length=2 * max(law.size, law.statistical))
+    assert begun.size([first], slow) == (256, 8000)
+    assert begun.size([first], replace(law, run_length=0.0)) == begun.size([first], None)
 
 
 def test_no_transition_in_the_bracket():
@@ -69,7 +87,7 @@ def test_a_transition_below_the_bracket_is_found():
     assert abs(found.value - 0.04) < 3 * found.stderr
     assert found.reached
     first = found.rounds[0].particles
-    assert max(phi for n, phi, _ in found.outcomes if n > first) < 0.1  # found once
+    assert max(one.phi for one in found.outcomes if one.particles > first) < 0.1  # found once
     few = refine(settings(bracket=(0.6, 0.7), budget=5 * 10**7), Pretend(0, 0.04), quietly)
     assert few.interval[0] <= few.value <= few.interval[1]
     with pytest.raises(PackingError, match=r"every replica is active, down to phi = .*: there is no transition"):
@@ -108,20 +126,20 @@ def test_a_search_that_is_cut_goes_on_to_the_same_numbers(tmp_path, capsys, monk
     said = capsys.readouterr()
     assert max(map(len, said.out.splitlines()[:-2])) <= 80
     assert "phi_c = 0." in said.out
-    assert said.err == ""
-    facts = json.loads((whole / "critical.json").read_bytes())
-    assert 0.25 < facts["result"]["value"] < 0.45
+    assert said.err == f"{whole}: phi_c is known to the tolerance 0.05\n"
+    facts = json.loads((whole / "search.json").read_bytes())
+    assert 0.25 < json.loads((whole / "summary.json").read_bytes())["recommended"][0]["value"] < 0.45
     assert (whole / "critical.png").stat().st_size > 10_000
 
     # what a process that was killed after three batches left
     cut.mkdir()
-    (cut / "critical.json").write_text(json.dumps({**facts, "result": None, "batches": facts["batches"][:3]}))
-    again = critical.search(**COARSE, out=cut)
-    assert (cut / "critical.json").read_bytes() == (whole / "critical.json").read_bytes()
-    assert critical.summary(again)["value"] == facts["result"]["value"]
+    (cut / "search.json").write_text(json.dumps({**facts, "batches": facts["batches"][:3]}))
+    critical.search(**COARSE, out=cut)
+    for name in ("search.json", "summary.json"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
 
     with pytest.raises(PackingError, match="another system"):
         critical.search(**{**COARSE, "seed": 4}, out=cut)
-    (cut / "critical.json").write_text("{")
+    (cut / "search.json").write_text("{")
     with pytest.raises(PackingError, match="damaged"):
         critical.search(**COARSE, out=cut)

@@ -37,7 +37,7 @@ def run_page(page: str, folder: Path) -> int:
             env={**os.environ, "PATH": path, "MPLBACKEND": "Agg"},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, f"{page}:\n{block.text}\n{done.stdout}\n{done.stderr}"

@@ -62,8 +62,8 @@ class TestDifferences:
 class TestPhiC:
     def test_same_limits_and_a_known_distance(self):
         kicks = (0.05, 0.1, 0.2, 0.3)
-        bro = [Point(kick, 0.64 - 0.8 * kick, 0.001, law=True) for kick in kicks]
-        other = [Point(kick, 0.643 - 0.8 * kick, 0.001, law=True) for kick in kicks[1:]]
+        bro = [Point(kick, 0.64 - 0.8 * kick, 0.002, 0.001, "absorption") for kick in kicks]
+        other = [Point(kick, 0.643 - 0.8 * kick, 0.002, 0.001, "absorption") for kick in kicks[1:]]
         assert limit(bro).value == pytest.approx(0.64)
         assert limit(other[:2]) is None
         assert limit([]) is None
@@ -73,8 +73,8 @@ class TestPhiC:
         assert np.isnan(apart([], bro)).all()
 
     def test_scatter_widens_the_error(self):
-        bro = [Point(kick, 0.5, 0.001, law=True) for kick in (0.1, 0.2)]
-        other = [Point(0.1, 0.51, 0.001, law=True), Point(0.2, 0.49, 0.001, law=True)]
+        bro = [Point(kick, 0.5, 0.002, 0.001, "absorption") for kick in (0.1, 0.2)]
+        other = [Point(0.1, 0.51, 0.002, 0.001, "absorption"), Point(0.2, 0.49, 0.002, 0.001, "absorption")]
         value, stderr = apart(other, bro)
         assert value == pytest.approx(0.0)
         assert stderr == pytest.approx(0.01)

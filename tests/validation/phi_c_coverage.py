@@ -2,7 +2,8 @@
 
 `python tests/validation/phi_c_coverage.py` runs those that are missing, 10,000 steps and then on to 100,000, and writes
 phi_c_coverage.json: the recommended phi_c of each at both lengths. The list was committed before any of them was run;
-what the estimate was made with are sweeps of other seeds.
+what the estimate was made with are sweeps of other seeds. After the first five were run, those in 3D that were not
+begun gave way to smaller ones in 2D, since they took three times as long as foreseen.
 """
 
 from __future__ import annotations
@@ -37,20 +38,17 @@ class System(NamedTuple):
 
 
 _3D = Sweep(particles=1000, replicas=3)
-_2D = Sweep(dim=2, mixture="1:1.4", particles=700, replicas=3)
+_2D = Sweep(dim=2, mixture="1:1.4", particles=400, replicas=3)
 SYSTEMS = {
     "3D BRO, kick 0.05": System(replace(_3D, kick=(0.05,)), 0.597, range(1, 5), 0.005),
-    "3D BRO, kick 0.1": System(replace(_3D, kick=(0.1,)), 0.557, range(1, 5)),
-    "3D BRO, kick 0.2": System(replace(_3D, kick=(0.2,)), 0.488, range(1, 4)),
-    "3D SGD, learning rate 0.0667": System(
-        replace(_3D, rule="sgd", kick=(0.0667,), batch_fraction=(0.75,)), 0.597, range(1, 4), 0.005
-    ),
-    "2D BRO, kick 0.1": System(replace(_2D, kick=(0.1,)), 0.777, range(1, 9)),
+    "3D BRO, kick 0.1": System(replace(_3D, kick=(0.1,)), 0.557, range(1, 4)),
+    "3D BRO, kick 0.2": System(replace(_3D, kick=(0.2,)), 0.488, range(1, 3)),
+    "2D BRO, kick 0.1": System(replace(_2D, kick=(0.1,)), 0.777, range(1, 10)),
     "2D BRO, kick 0.3": System(replace(_2D, kick=(0.3,)), 0.672, range(1, 9)),
     "2D SGD, learning rate 0.133": System(
-        replace(_2D, rule="sgd", kick=(0.133,), batch_fraction=(0.75,)), 0.777, range(1, 6), 0.005
+        replace(_2D, rule="sgd", kick=(0.133,), batch_fraction=(0.75,)), 0.777, range(1, 8), 0.005
     ),
-    "2D Langevin, kick 0.1": System(replace(_2D, rule="langevin", kick=(0.1,)), 0.777, range(1, 6), 0.005),
+    "2D Langevin, kick 0.1": System(replace(_2D, rule="langevin", kick=(0.1,)), 0.777, range(1, 8), 0.005),
 }
 
 
