@@ -117,7 +117,7 @@ def _find(spec: Sweep, pair: Pair, on_progress: Callable[[float], None]) -> Rang
                 )
             seen[asked[index]] = Seen(one.absorbed_at >= 0, float(one.records["activity"][-1]))
         batch += 1
-    return _rounded(*_ends(seen))
+    return rounded(*_ends(seen))
 
 
 def joined(ranges: Mapping[Pair, Range]) -> tuple[float, ...]:
@@ -181,7 +181,7 @@ def _ends(seen: Mapping[float, Seen]) -> tuple[float, float]:
     return low, max(high, phis[first])
 
 
-def _rounded(low: float, high: float) -> Range:
+def rounded(low: float, high: float) -> Range:
     """The range between about these ends whose spacing is 1, 2, 2.5 or 5 times a power of ten."""
     wanted = (high - low) / _INTERVALS
     power = 10.0 ** math.floor(math.log10(wanted))

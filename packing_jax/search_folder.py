@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import operator
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -30,11 +31,11 @@ from packing_jax.criticality.search import (
     refine,
 )
 from packing_jax.errors import PackingError
-from packing_jax.phi_range import DENSEST
+from packing_jax.phi_range import DENSEST, Range, rounded
 from packing_jax.spheres.geometry import ball_volume
 from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.manifest import Manifest, is_locked
-from packing_jax.sweeps.schema import RESULTS
+from packing_jax.sweeps.schema import RESULTS, SEARCH_FILES
 from packing_jax.versions import provenance
 
 TOLERANCE = 0.003
@@ -43,8 +44,8 @@ TOLERANCE = 0.003
 BUDGET = 10**10
 """Particle-steps of a search: a quarter of an hour at 10 million a second."""
 
-SEARCH, BEFORE = "search.json", "critical.json"
-"""What a search goes on from; its name in version 0.1.0."""
+SEARCH = SEARCH_FILES[0]
+"""What a search goes on from."""
 
 _DILUTEST = 1 / 8  # of the densest phi, where a search begins: it goes lower if all is active there
 _SMALLEST, _SIDE = 256, 5  # particles, and mean diameters along a side, of the first round
@@ -95,22 +96,13 @@ class Standing(NamedTuple):
     running: bool  #: a process is at work on it
 
 
-def is_search(directory: Path) -> bool:
-    """Whether a search wrote there."""
-    try:
-        folder = Folder(directory)
-    except OSError:
-        return False
-    return any(folder.stat(name) is not None for name in (SEARCH, BEFORE))
-
-
 def stored_search(directory: Path) -> Stored | None:
     """What a search left in a directory, of version 0.1.0 too; None where there is none.
 
     Raises:
         PackingError: a damaged file, or one that no search wrote.
     """
-    for name in (SEARCH, BEFORE):
+    for name in SEARCH_FILES:
         try:
             facts = json.loads(Folder(directory).read(name, _LARGEST_FILE))
             return _checked(facts)
@@ -173,6 +165,29 @@ def standing(directory: Path) -> Standing:
     return Standing(rounds, None, spent, left, value, stderr, running)
 
 
+def range_around(directory: Path, particles: int) -> Range:
+    """Packing fractions for a sweep around the phi_c of a search: 12 widths below it and 16 above.
+
+    The width at N is u N^-omega, with one u for all rounds, and two errors of phi_c are added to either side. It suits
+    the estimates of a sweep: for the system of `packing-jax sweep` without options it gives its range.
+
+    Raises:
+        PackingError: no search there, or no round of it is finished.
+    """
+    now, stored = standing(directory), stored_search(directory)
+    if stored is None or not now.rounds:
+        raise PackingError(
+            f"no round of the search in {directory} is finished; packing-jax critical --out {directory} goes on"
+        )
+    omega = scaling_in(stored.settings.dim).omega
+    widths = [one.width * (one.particles / particles) ** omega for one in now.rounds]
+    replicas = [one.replicas for one in now.rounds]
+    width = sum(map(operator.mul, widths, replicas)) / sum(replicas)
+    last = now.rounds[-1]
+    value, stderr = (now.value, now.stderr) if math.isfinite(now.stderr) else (last.phi_h, last.stderr + last.width)
+    return rounded(max(value - 12 * width - 2 * stderr, 0.1 * value), value + 16 * width + 2 * stderr)
+
+
 def forecast(settings: SearchSettings, rounds: tuple[Round, ...], law: AbsorptionTimes | None, spent: int) -> float:
     """Particle-steps that are left, if each round costs as much more as its size, and the error falls as the width."""
     factor = 2.0 ** (1.0 + growth(settings.dim))
@@ -184,7 +199,7 @@ def forecast(settings: SearchSettings, rounds: tuple[Round, ...], law: Absorptio
     last = rounds[-1].particle_steps if rounds else first
     paid = spent - sum(one.particle_steps for one in rounds)  # for the round under way
     wanted = sum(last * factor**k for k in range(1, number + 1)) - paid
-    return float(min(max(wanted, 0.0), settings.budget - spent))
+    return float(max(min(wanted, settings.budget - spent), 0.0))
 
 
 @contextlib.contextmanager

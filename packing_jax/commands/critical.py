@@ -20,7 +20,7 @@ from packing_jax.commands.options import (
     RunOptions,
     free_directory,
 )
-from packing_jax.commands.search_report import SearchReport, format_result, write_figure
+from packing_jax.commands.search_report import SearchReport, format_result, is_search, write_figure
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.compute import Stopped
 from packing_jax.sweeps.model import RuleName
@@ -74,7 +74,6 @@ class CriticalCommand(RunOptions):
     def execute(self, command: str) -> int:
         """Search, and tell."""
         from packing_jax.adaptive import search
-        from packing_jax.search_folder import is_search
 
         out, bracket, asked = self.out or free_directory("packing-critical"), None, self
         if is_search(out):

@@ -13,6 +13,7 @@ from packing_jax.commands import interrupts
 from packing_jax.commands.own import OwnOptions
 from packing_jax.commands.progress_bar import Log, ProgressReport
 from packing_jax.commands.report import ReportCommand
+from packing_jax.commands.search_report import is_search
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.cluster import connected
 from packing_jax.sweeps.field_types import Mixture
@@ -125,6 +126,8 @@ def sweep_and_report(
     limit = None if options.max_walltime is None else seconds(options.max_walltime)
     log = ProgressReport(options.log or ("bar" if sys.stderr.isatty() else "quiet"))
     stop = Stop(limit, interrupts.BEGAN)
+    if not resume and is_search(out):
+        raise PackingError(f"{out} holds a search by packing-jax critical; choose another --out")
     if isinstance(spec, Sweep) and not resume:
         spec = spec.checked()
         if note := _never_absorbed(spec):

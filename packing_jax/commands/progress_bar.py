@@ -63,7 +63,7 @@ class ProgressReport:
     """What is said on stderr while a sweep runs."""
 
     def __init__(self, form: Log) -> None:
-        self._form = form
+        self.form = form
         self._bar = Bar()
         self._clock = EveryTwoSeconds()
         self._last: SweepProgress | None = None
@@ -71,9 +71,9 @@ class ProgressReport:
     def progress(self, now: SweepProgress) -> None:
         """Where the sweep stands, after a chunk."""
         begins, self._last = self._last is None, now
-        if self._form == "json" and (self._clock.due() or now.done == now.total):
+        if self.form == "json" and (self._clock.due() or now.done == now.total):
             self._json("progress", now.plain())
-        if self._form != "bar":
+        if self.form != "bar":
             return
         words = [f"{now.done}/{now.total} done"]
         words += ["compiling"] if begins else []
@@ -85,7 +85,7 @@ class ProgressReport:
 
     def note(self, text: str) -> None:
         """A sentence about damage."""
-        if self._form == "json":
+        if self.form == "json":
             self._json("note", {"text": text})
         else:
             tqdm.write(wrapped(text, sys.stderr), file=sys.stderr)
@@ -106,7 +106,7 @@ class ProgressReport:
             line += f" (one {outcome.reasons[0]})"
         if outcome.stopped is not None:
             line = f"stopped by {outcome.stopped}; {line}; {_goes_on(out, spec, missing)}"
-        if self._form == "json":
+        if self.form == "json":
             facts = outcome._asdict() | {"missing": missing, "directory": str(out), "text": line}
             self._json("end", facts)
         else:
@@ -122,7 +122,7 @@ class ProgressReport:
             line = f"stopped by {signal}; {out}: {done} of {total} cells are done, {total - done} are missing; "
             line += _goes_on(out, spec, total - done)
             facts = {"stopped": signal, "directory": str(out), "done": done, "total": total, "missing": total - done}
-        if self._form == "json":
+        if self.form == "json":
             return json.dumps({"event": "end", "time": time.time(), **facts, "text": line})
         return wrapped(line, sys.stderr)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from packing_jax.commands.search_report import is_search, report_search
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.schema import description, stored_kind
 from packing_jax.sweeps.status import how_it_goes_on, status
@@ -16,16 +17,20 @@ class ReportCommand:
     """Make the report of a store: summary.json, figures and a table.
 
     Of a sweep of spheres: phi_c. Of a run: what came out of each replica. Of
-    networks: losses, activity and displacements.
+    networks: losses, activity and displacements. Of a search by critical:
+    its table, figure and summary.json again.
 
     Exit code 0; 2 if there is no sweep, or none of its cells is finished.
     """
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """What run, sweep or train wrote with --out."""
+    """What run, sweep, train or critical wrote with --out."""
 
     def execute(self, command: str) -> int:
         """Make the report."""
+        if is_search(self.directory):
+            report_search(self.directory)
+            return 0
         try:
             kind = stored_kind(description(self.directory))
         except PackingError:  # estimates of phi_c take older and foreign stores too, and say what is wrong with others

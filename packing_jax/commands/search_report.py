@@ -14,6 +14,7 @@ from packing_jax.commands.progress_bar import Bar, Log
 from packing_jax.errors import PackingError, printable
 from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.progress import EveryTwoSeconds
+from packing_jax.sweeps.schema import SEARCH_FILES
 
 if TYPE_CHECKING:  # what they import takes as long as the rest of the command line
     from packing_jax.adaptive import SearchProgress
@@ -134,6 +135,15 @@ def write_figure(out: Path, result: SearchResult) -> None:
 # --- its directory --------------------------------------------------------------------------------------------
 
 
+def is_search(directory: Path) -> bool:
+    """Whether a search wrote there."""
+    try:
+        folder = Folder(directory)
+    except OSError:
+        return False
+    return any(folder.stat(name) is not None for name in SEARCH_FILES)
+
+
 def report_search(directory: Path) -> None:
     """Print a search's result and write its figure and summary.json again; of an unfinished one print the rounds.
 
@@ -185,7 +195,7 @@ def _facts(now: Standing, directory: Path) -> dict[str, Any]:
     }
 
 
-def format_status(directory: Path) -> str:
+def format_search(directory: Path) -> str:
     """The same for a person."""
     from packing_jax.search_folder import standing
 

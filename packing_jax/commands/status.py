@@ -9,17 +9,18 @@ from typing import Annotated, Literal
 import tyro
 
 from packing_jax.commands.lines import wrapped
+from packing_jax.commands.search_report import format_search, is_search, search_status
 
 
 @dataclass(frozen=True)
 class StatusCommand:
-    """Where a running or stopped sweep stands; from any terminal, at any time.
+    """Where a running or stopped sweep or search stands; from any terminal, at any time.
 
     Exit code 0; 1 if something is not as it was written, which the output names.
     """
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """What run, sweep or train writes with --out."""
+    """What run, sweep, train or critical writes with --out."""
     log: Annotated[Literal["text", "json"], tyro.conf.arg(metavar="text|json")] = "text"
     """For a person, or one JSON object."""
     verify: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -29,6 +30,9 @@ class StatusCommand:
         """Look and tell."""
         from packing_jax.sweeps.status import format_status, status
 
+        if is_search(self.directory):
+            print(json.dumps(search_status(self.directory)) if self.log == "json" else format_search(self.directory))
+            return 0
         facts = status(self.directory, verify=self.verify)
         if self.log == "json":
             print(json.dumps(facts))

@@ -1,7 +1,10 @@
 """The command `packing-jax sweep`."""
 
 import shlex
-from dataclasses import dataclass
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,12 +20,15 @@ from packing_jax.commands.options import (
     numbers,
     sweep_and_report,
 )
+from packing_jax.commands.progress_bar import Bar, ProgressReport
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.schema import description
 from packing_jax.sweeps.spec import stored_spec
 from packing_jax.sweeps.spheres import Sweep
 
-_MAIN_PHI = "0.59:0.6075:8"  # across the transition of the main job: 3D pairwise BRO at kick 0.05, phi_c near 0.597
+_MAIN_PHI = "0.59:0.6075:8"  # of the main job: 3D pairwise BRO at kick 0.05, phi_c near 0.597
+_LENGTH = ("particles", "steps")
+_SYSTEM = ("rule", "coupling", "correlation", "dim", "mixture", "exponent", "energy", "kick", "batch_fraction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +37,8 @@ class SweepCommand(SweepOptions):
 
     - With no options: 3D pairwise BRO at kick 0.05 across its transition,
       half a minute on two CPU cores.
+    - Without --phi, a short search in small systems finds a range across
+      the transition of each kick, in seconds.
     - Ends with the report: phi_c with its error, and figures.
     - Ctrl-C and SIGTERM end it after the present steps; nothing is lost.
     - --resume DIR goes on from there, and adds what is asked for beyond:
@@ -44,8 +52,12 @@ class SweepCommand(SweepOptions):
     """Go on with the sweep in DIR. Words that are not given are as they were; those that differ are refused, except for
     more steps, replicas and values of phi, kick and batch fraction."""
 
+    start_from: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR", help_behavior_hint="")] = None
+    """Sweep the system of the search that critical wrote to DIR, around the phi_c it found."""
+
     phi: OptionalGrid = None
-    """Packing fractions: a list 0.6,0.62 or a range 0.58:0.62:9 (both ends included)."""
+    """Packing fractions: a list 0.6,0.62 or a range 0.58:0.62:9 (both ends included). Default: what a short search
+    finds."""
     kick: Grid = "0.05"
     """Kick size eps for bro, ro and langevin, learning rate for sgd, in mean diameters. List or range."""
     batch_fraction: OptionalGrid = None
@@ -61,14 +73,15 @@ class SweepCommand(SweepOptions):
         """Run the sweep, then the report."""
         if self.resume is not None:
             return self._go_on(self.resume, command)
-        phi = self.phi
-        if phi is None:
-            asked = (self.rule, self.coupling or "pair", self.correlation, self.dim, self.mixture, self.kick)
-            if asked != ("bro", "pair", 1.0, 3, "mono", "0.05"):
-                raise PackingError("there is no default --phi for this system; give a list or a range, as 0.58:0.62:9")
-            phi = _MAIN_PHI
-        fractions = None if self.batch_fraction is None else numbers("batch-fraction", self.batch_fraction)
-        spec = self.specification(numbers("phi", phi), numbers("kick", self.kick), fractions, self.replicas)
+        asked, phi = self, None if self.phi is None else numbers("phi", self.phi)
+        if self.start_from is not None:
+            asked, phi = self._around(self.start_from, command)
+        fractions = None if asked.batch_fraction is None else numbers("batch-fraction", asked.batch_fraction)
+        spec = asked.specification(
+            phi or numbers("phi", _MAIN_PHI), numbers("kick", asked.kick), fractions, asked.replicas
+        )
+        if phi is None and any(getattr(self, name) != getattr(SweepCommand(), name) for name in (*_SYSTEM, *_LENGTH)):
+            spec = _with_phi(spec, self)
         return sweep_and_report(
             spec,
             self.out or free_directory("packing-sweep"),
@@ -78,11 +91,42 @@ class SweepCommand(SweepOptions):
             local_workers=self.local_workers,
         )
 
+    def _around(self, directory: Path, command: str) -> tuple["SweepCommand", tuple[float, ...]]:
+        """The words for the system of a search, and packing fractions around its phi_c."""
+        from packing_jax.search_folder import range_around, stored_search
+
+        stored = stored_search(directory)
+        if stored is None or self.phi is not None:
+            raise PackingError(
+                f"{directory} has no search.json: --from takes the directory that packing-jax critical wrote"
+                if stored is None
+                else "--from finds the packing fractions; leave --phi away"
+            )
+        what = stored.what
+        before = SweepCommand(
+            rule=what["rule"],
+            coupling=what["coupling"],
+            correlation=what["correlation"],
+            dim=what["dim"],
+            mixture=what["mixture"],
+            kick=_listed(what["kick"]),
+            batch_fraction=_listed(what["batch_fraction"]) if what["rule"] == "sgd" else None,
+        )
+        asked = _parsed(command, before)
+        for name in _SYSTEM:
+            if getattr(asked, name) != getattr(before, name):
+                raise PackingError(
+                    f"{name.replace('_', ' ')} is {getattr(before, name)} in {directory} and {getattr(asked, name)} "
+                    "here; the phi_c found there is of another system"
+                )
+        return asked, range_around(directory, asked.particles).values
+
     def _go_on(self, directory: Path, command: str) -> int:
         """The sweep in a directory, with what else the command asks for."""
         stored = stored_spec(description(directory), Sweep(**self.objects()))
-        if self.out is not None:
-            raise PackingError(f"--resume writes into {directory}; leave --out away")
+        for option, given in (("out", self.out), ("from", self.start_from)):
+            if given is not None:
+                raise PackingError(f"--resume goes on with what is in {directory}; leave --{option} away")
         # The words once more, with the store's values in the place of the defaults.
         before = SweepCommand(
             rule=stored.rule if isinstance(stored.rule, str) else self.rule,
@@ -101,7 +145,7 @@ class SweepCommand(SweepOptions):
             batch_fraction=_listed(stored.batch_fraction or (1.0,)),
             replicas=stored.replicas or 1,
         )
-        asked = tyro.cli(SweepCommand, args=shlex.split(command)[2:], default=before, prog="packing-jax sweep")
+        asked = _parsed(command, before)
         spec = asked.specification(
             numbers("phi", asked.phi or ""),
             numbers("kick", asked.kick),
@@ -119,5 +163,42 @@ class SweepCommand(SweepOptions):
         )
 
 
-def _listed(values: tuple[float, ...]) -> str:
+def _parsed(command: str, before: SweepCommand) -> SweepCommand:
+    """The words of a command once more, with other values in the place of the defaults."""
+    return tyro.cli(SweepCommand, args=shlex.split(command)[2:], default=before, prog="packing-jax sweep")
+
+
+def _with_phi(spec: Sweep, options: SweepCommand) -> Sweep:
+    """The sweep with packing fractions from a short search, told in one line."""
+    from packing_jax.phi_range import DENSEST, find_ranges, joined
+
+    replace(spec, phi=(DENSEST.get(spec.dim, 0.6),)).checked()  # bad input gets a sentence before anything is run
+    log = ProgressReport(options.log or ("bar" if sys.stderr.isatty() else "quiet"))
+    bar, began = Bar(), time.monotonic()
+
+    def show(share: float) -> None:
+        if log.form == "bar":
+            bar.show(share, None, ["looking for the transition, since there is no --phi"])
+
+    try:
+        ranges = find_ranges(spec, show)
+    finally:
+        bar.close()
+    phi = joined(ranges)
+    found = "; ".join(f"{_cell(pair, spec)}{one}" for pair, one in ranges.items())
+    together = f", together {len(phi)} values" if len(ranges) > 1 else ""
+    log.note(f"no --phi: a search of {time.monotonic() - began:.0f} s found {found}{together}")
+    return replace(spec, phi=phi)
+
+
+def _cell(pair: tuple[float, float], spec: Sweep) -> str:
+    """Which of several kicks and batch fractions, in words."""
+    several = (len(spec.kick) > 1, len(spec.batch_fraction or ()) > 1)
+    words = [
+        f"{name} {value:g}" for name, value, many in zip(("kick", "batch fraction"), pair, several, strict=True) if many
+    ]
+    return f"{', '.join(words)}: " if words else ""
+
+
+def _listed(values: Sequence[float]) -> str:
     return ",".join(map(repr, values))

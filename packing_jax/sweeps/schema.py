@@ -38,6 +38,9 @@ _NAME = r"[A-Za-z]\w{0,99}"
 #: Names in the folder of a sweep: the dataset, and where files are written before they are moved to their place.
 RESULTS, SCRATCH = "results.zarr", ".tmp"
 
+#: What the folder of a search for phi_c has instead, see packing_jax.search_folder; the last of version 0.1.0.
+SEARCH_FILES = ("search.json", "critical.json")
+
 #: What the marks of a cell say as long as it was not run.
 MARKS = {"absorbed_at": -1, "steps_done": 0, "failed": 0}
 

@@ -9,7 +9,7 @@ import pytest
 from pretend import Pretend, settings
 
 from packing_jax import adaptive as critical
-from packing_jax.commands import critical as critical_command
+from packing_jax.commands import search_report
 from packing_jax.commands.main import main
 from packing_jax.criticality.search import Answer, Round, growth, refine
 from packing_jax.errors import PackingError
@@ -49,7 +49,7 @@ def test_a_budget_that_ends_is_no_answer_within_the_tolerance():
 
     unlucky = refine(settings(tolerance=0.002, budget=10**8), stubborn, quietly)
     assert unlucky.particle_steps == sum(paid) > sum(one.particle_steps for one in unlucky.rounds)
-    told = critical_command.format_result(found)
+    told = search_report.format_result(found)
     assert ("not extrapolated" in told) == (not math.isfinite(found.stderr))
 
 
@@ -127,19 +127,19 @@ def test_a_search_that_is_cut_goes_on_to_the_same_numbers(tmp_path, capsys, monk
     assert max(map(len, said.out.splitlines()[:-2])) <= 80
     assert "phi_c = 0." in said.out
     assert said.err == f"{whole}: phi_c is known to the tolerance 0.05\n"
-    facts = json.loads((whole / "critical.json").read_bytes())
-    assert 0.25 < facts["result"]["value"] < 0.45
+    facts = json.loads((whole / "search.json").read_bytes())
+    assert 0.25 < json.loads((whole / "summary.json").read_bytes())["recommended"][0]["value"] < 0.45
     assert (whole / "critical.png").stat().st_size > 10_000
 
     # what a process that was killed after three batches left
     cut.mkdir()
-    (cut / "critical.json").write_text(json.dumps({**facts, "result": None, "batches": facts["batches"][:3]}))
-    again = critical.search(**COARSE, out=cut)
-    assert (cut / "critical.json").read_bytes() == (whole / "critical.json").read_bytes()
-    assert critical.summary(again)["value"] == facts["result"]["value"]
+    (cut / "search.json").write_text(json.dumps({**facts, "batches": facts["batches"][:3]}))
+    critical.search(**COARSE, out=cut)
+    for name in ("search.json", "summary.json"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
 
     with pytest.raises(PackingError, match="another system"):
         critical.search(**{**COARSE, "seed": 4}, out=cut)
-    (cut / "critical.json").write_text("{")
+    (cut / "search.json").write_text("{")
     with pytest.raises(PackingError, match="damaged"):
         critical.search(**COARSE, out=cut)
