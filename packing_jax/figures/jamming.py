@@ -162,10 +162,16 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Mapping[int, Any]) -> None
         N, phi, above = curves[dim]
         reference = phi_j(dim)
         value, error = at_infinite_size(phi, N, dim)
+        told = dim == next(iter(curves))
         places = dim - 0.3 + 0.2 * np.linspace(0, 1, len(phi))
-        first.plot(places, np.array(phi) - reference.value, color=colour, marker=marker, label=f"N = {N}", **POINTS)
-        first.errorbar(dim, value - reference.value, error, color="C3", marker="D", label=r"$N \to \infty$", **POINTS)
-        first.errorbar(dim + 0.2, 0, reference.error, color="black", marker="s", label="published", **POINTS)
+        first.plot(
+            places, np.array(phi) - reference.value, color=colour, marker=marker, label=f"{dim}D, N = {N}", **POINTS
+        )
+        for place, (y, bar), shade, shape, label in (
+            (dim, (value - reference.value, error), "C3", "D", r"$N \to \infty$"),
+            (dim + 0.2, (0, reference.error), "black", "s", "published"),
+        ):
+            first.errorbar(place, y, bar, color=shade, marker=shape, label=label if told else None, **POINTS)
         for space, (name, law) in zip(rest, LAWS.items(), strict=True):
             for i, one in enumerate(above):
                 label = f"{dim}D, N = {N}" if i == 0 else None
@@ -174,7 +180,7 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Mapping[int, Any]) -> None
                 every = np.concatenate([one["dphi"] for one in above])
                 x = np.geomspace(every.min(), every.max(), 50)
                 a, b, constant = fitted(above, name)
-                label = f"{a:.2f} of {law.value:g}"
+                label = f"fit {a:.2f}, known {law.value:g}"
                 space.plot(x, np.exp(constant + b * x) * x**a, color=colour, lw=0.8, label=label)
     first.set(ylabel=r"$\phi_J$ above the published one", xlabel="Dimension", xticks=list(curves), xlim=(1.5, 3.9))
     legend(first)
