@@ -139,7 +139,8 @@ def flatter(pairs: list[Ratio], replicas: int) -> tuple[float, float]:
     Each pair is flatter with the probability that Student's t gives its log ratio.
     """
     chance = stats.t.sf([one.deviation for one in pairs], 2 * (replicas - 1))
-    return float(chance.mean()), float(np.sqrt(np.sum(chance * (1 - chance))) / len(pairs))
+    error = np.sqrt(np.sum(chance * (1 - chance))) / len(pairs)
+    return round(float(chance.mean()), 3), round(float(error), 3)
 
 
 def equal_steps(name: str) -> list[tuple[int, int]]:
@@ -273,9 +274,11 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
         flat.set(xlabel="Batch fraction $b_f$", ylabel=r"$\Delta V$ (flat is small)")
         high.set(xlabel="Batch fraction $b_f$", ylabel="Energy per particle", yscale=scale)
         both.set(xlabel="Energy per particle", ylabel=r"$\Delta V$", xscale=scale)
-        flat.set_title(f"{name} energy, " + r"$\phi$ = " + ", ".join(f"{phi:g}" for phi in phis), fontsize=9)
+        flat.set_title(
+            f"{name} energy, " + r"$\phi$ = " + ", ".join(f"{phi:g}" for phi in phis) + " (solid to dotted)", fontsize=9
+        )
         both.set_title(r"each state; dark to light: $\phi$", fontsize=9)
-        legend(flat)
+        legend(flat, loc="center right", bbox_to_anchor=(1.0, 0.36))
         legend(both)
 
 

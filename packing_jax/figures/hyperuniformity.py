@@ -148,9 +148,9 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
     for space, (case, spectra, alpha), colour, marker in zip(spaces, curves, shades(2), MARKERS, strict=False):
         reference = published(case.quantity)
         every = together(spectra)
-        for spectrum, phi, grey in zip(spectra, case.phi, ("0.75", "0.55"), strict=True):
+        for spectrum, phi, grey in zip(spectra, case.phi, ("0.75", "0.55"), strict=False):
             space.plot(spectrum.q, spectrum.value, color=grey, lw=0.8, label=rf"$\phi = {phi:g}$")
-        space.errorbar(every.q, every.value, every.stderr, color=colour, marker=marker, label="both", **POINTS)
+        space.errorbar(every.q, every.value, every.stderr, color=colour, marker=marker, label="together", **POINTS)
         found = fits(every)
         best = found[WINDOWS[-1]]
         line = np.array([every.q.min(), WINDOWS[-1]])

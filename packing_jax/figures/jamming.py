@@ -3,7 +3,7 @@ r"""Jamming: phi_J of fast quenches, and how energy, pressure and contacts grow 
 O'Hern et al., Phys. Rev. E 68, 011306 (2003), minimise the energy of random starts: phi_J comes to 0.842 for the 2D
 mixture 1:1.4 and to 0.639 for equal spheres in 3D, in the limit of large systems. Above it, with dphi = phi - phi_J of
 each packing and the harmonic energy, E ~ dphi^2, p ~ dphi and Z - Z_iso ~ dphi^(1/2). Exponents are those of y = A
-dphi^a (1 + b dphi), since the range ends at dphi = 0.02, where bulk modulus and pressure have begun to stiffen; half of
+dphi^a exp(b dphi), since the range ends at dphi = 0.02, where bulk modulus and pressure have begun to stiffen; half of
 what the correction changes is in their error.
 """
 
@@ -86,14 +86,19 @@ def laws(phi_j: float, numbers: Sequence[Mapping[str, Any]], particles: int) -> 
     }
 
 
-def slope(packings: Sequence[Mapping[str, Any]], name: str, corrected: bool = True) -> float:
-    """a of y = A dphi^a (1 + b dphi), with an A of each packing; b = 0 where it is not ``corrected``."""
+def fitted(packings: Sequence[Mapping[str, Any]], name: str, corrected: bool = True) -> Array:
+    """(a, b, mean log A) of log y = log A + a log dphi + b dphi, an A of each packing; b = 0 if not ``corrected``."""
     dphi, y = (np.array([one[what] for one in packings]) for what in ("dphi", name))
     own = np.repeat(np.eye(len(packings)), dphi.shape[1], axis=0)
-    columns = [np.log(dphi).ravel(), *([dphi.ravel()] if corrected else []), *own.T]
+    design = np.stack([np.log(dphi).ravel(), corrected * dphi.ravel(), *own.T], axis=1)
     known = y.ravel() > 0  # close to phi_J a small packing may have no contact more than it needs
-    design = np.stack(columns, axis=1)[known]
-    return float(np.linalg.lstsq(design, np.log(y.ravel()[known]), rcond=None)[0][0])
+    a, b, *constants = np.linalg.lstsq(design[known], np.log(y.ravel()[known]), rcond=None)[0]
+    return np.array([a, b, np.mean(constants)])
+
+
+def slope(packings: Sequence[Mapping[str, Any]], name: str, corrected: bool = True) -> float:
+    """a of :func:`fitted`."""
+    return float(fitted(packings, name, corrected)[0])
 
 
 def exponent(packings: Sequence[Mapping[str, Any]], name: str) -> tuple[float, float]:
@@ -150,32 +155,33 @@ def _series(dim: int, particles: int, seed: Any, dphi: Array) -> dict[str, Any]:
 
 
 def _draw(figure: "matplotlib.figure.Figure", curves: Mapping[int, Any]) -> None:
-    first, *rest = panels(figure, 4)
+    first, *rest = panels(figure, 2, 2)
+    first.axhline(0, color="0.5", lw=0.8)
     for dim, colour, marker in zip(curves, shades(2), MARKERS, strict=False):
         N, phi, above = curves[dim]
-        value, error = at_infinite_size(phi, N, dim)
-        first.plot(np.full(len(phi), dim) - 0.15, phi, color=colour, marker=marker, label=f"{dim}D, N = {N}", **POINTS)
-        label = None if dim > 2 else r"$N \to \infty$"
-        first.errorbar(dim, value, error, color="C3", marker="D", label=label, **POINTS)
         reference = phi_j(dim)
-        first.errorbar(
-            dim + 0.15,
-            reference.value,
-            reference.error,
-            color="black",
-            marker="s",
-            label=None if dim > 2 else "published",
-            **POINTS,
+        value, error = at_infinite_size(phi, N, dim)
+        told = dim == next(iter(curves))
+        places = dim - 0.3 + 0.2 * np.linspace(0, 1, len(phi))
+        first.plot(
+            places, np.array(phi) - reference.value, color=colour, marker=marker, label=f"{dim}D, N = {N}", **POINTS
         )
+        for place, (y, bar), shade, shape, label in (
+            (dim, (value - reference.value, error), "C3", "D", r"$N \to \infty$"),
+            (dim + 0.2, (0, reference.error), "black", "s", "published"),
+        ):
+            first.errorbar(place, y, bar, color=shade, marker=shape, label=label if told else None, **POINTS)
         for space, (name, law) in zip(rest, LAWS.items(), strict=True):
             for i, one in enumerate(above):
                 label = f"{dim}D, N = {N}" if i == 0 else None
                 space.plot(one["dphi"], one[name], color=colour, marker=marker, label=label, **POINTS)
             if above:
-                x, y = (np.exp(np.mean(np.log([one[what] for one in above]), axis=0)) for what in ("dphi", name))
-                a = slope(above, name)
-                space.plot(x, y[0] * (x / x[0]) ** law.value, color=colour, lw=0.8, label=f"{law.value:g}; fit {a:.2f}")
-    first.set(ylabel=r"$\phi_J$", xlabel="Dimension", xticks=list(curves), xlim=(1.5, 3.5))
+                every = np.concatenate([one["dphi"] for one in above])
+                x = np.geomspace(every.min(), every.max(), 50)
+                a, b, constant = fitted(above, name)
+                label = f"fit {a:.2f}, known {law.value:g}"
+                space.plot(x, np.exp(constant + b * x) * x**a, color=colour, lw=0.8, label=label)
+    first.set(ylabel=r"$\phi_J$ above the published one", xlabel="Dimension", xticks=list(curves), xlim=(1.5, 3.9))
     legend(first)
     for space, name in zip(rest, LAWS, strict=True):
         space.set(xscale="log", yscale="log", xlabel=r"$\phi - \phi_J$", ylabel=name.capitalize())
