@@ -169,7 +169,8 @@ class FramePicture:
         if not even:
             below.set_xscale("symlog", linthresh=1)
             below.set_xlim(0, max(last, 1) * 1.05)
-        self._past: tuple[list[float], list[float]] = ([], [])
+        self._steps: list[int] = []
+        self._activity: list[float] = []
         (self._curve,) = below.plot([], [], color=_ACTIVE[:7], lw=1.5, marker="o", ms=4, markevery=[-1], clip_on=False)
 
     def show(self, frame: Any) -> None:
@@ -192,9 +193,9 @@ class FramePicture:
         )
         self._axes.add_collection(self._discs)
         step, activity = int(frame.configuration.step), float(frame.log["activity"][0])
-        self._past[0].append(step)
-        self._past[1].append(activity)
-        self._curve.set_data(*self._past)
+        self._steps.append(step)
+        self._activity.append(activity)
+        self._curve.set_data(self._steps, self._activity)
         ended = self._absorbed_at is not None and step >= self._absorbed_at
         title = rf"step {step:,}    $\phi$ = {float(frame.log['phi'][0]):g}    "
         title += "absorbed: no two overlap" if ended else f"activity {activity:.3f}"
