@@ -10,7 +10,7 @@ Signals have an answer before anything that takes time is imported, even the sta
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # no stubs
 import io
 import os
 import sys

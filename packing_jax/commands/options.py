@@ -80,7 +80,7 @@ class SweepOptions(RunOptions, OwnOptions):
     exponent: float = 1.0
     """Exponent a >= 1 of the pair energy (1 - r/sigma)^a: 1 linear, 2 harmonic, 2.5 Hertzian."""
     steps: OptionalInt = None
-    """Steps to make. Default: 500 over the smallest kick."""
+    """Steps to make. Default: 3000 over the smallest kick."""
     record_every: OptionalInt = None
     """Steps between two records. Default: 40 logarithmic and 100 linear times."""
     trajectory: OptionalFrames = None

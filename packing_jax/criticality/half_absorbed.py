@@ -41,8 +41,8 @@ def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
 
     Maximum likelihood over a table of phi_c and w. The 95 % interval holds every phi_c at which twice the
     log-likelihood, at its best w, is within 3.84 of the maximum; stderr is its half-width over 1.96. Where all replicas
-    of each phi agree, a bootstrap would give the error zero, and the likelihood gives the spacing of the scan. A logistic
-    curve that misfits has its stderr stretched, see `packing_jax.criticality.fits.misfit`.
+    of each phi agree, a bootstrap would give the error zero, and the likelihood gives the spacing of the scan. Where
+    the logistic curve misfits, stderr is stretched, see `packing_jax.criticality.fits.misfit`.
 
     In the place of phi and absorbed: a trajectory, a dataset, or the directory of a sweep (str or Path).
 

@@ -167,14 +167,14 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Mapping[int, Any]) -> None
             places, np.array(phi) - reference.value, color=colour, marker=marker, label=f"{dim}D, N = {N}", **POINTS
         )
         for place, (y, bar), shade, shape, label in (
-            (dim, (value - reference.value, error), "C3", "D", r"$N \to \infty$"),
+            (float(dim), (value - reference.value, error), "C3", "D", r"$N \to \infty$"),
             (dim + 0.2, (0, reference.error), "black", "s", "published"),
         ):
             first.errorbar(place, y, bar, color=shade, marker=shape, label=label if told else None, **POINTS)
         for space, (name, law) in zip(rest, LAWS.items(), strict=True):
             for i, one in enumerate(above):
-                label = f"{dim}D, N = {N}" if i == 0 else None
-                space.plot(one["dphi"], one[name], color=colour, marker=marker, label=label, **POINTS)
+                of = f"{dim}D, N = {N}" if i == 0 else None
+                space.plot(one["dphi"], one[name], color=colour, marker=marker, label=of, **POINTS)
             if above:
                 every = np.concatenate([one["dphi"] for one in above])
                 x = np.geomspace(every.min(), every.max(), 50)

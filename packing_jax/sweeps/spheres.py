@@ -85,7 +85,7 @@ class Sweep(Spec):
     exponent: float = 1.0
     mixture: Mixture = "mono"
     sizes: Any = None  #: (N,) relative diameters, of one number of particles; None: those of the mixture
-    steps: int | None = None  #: None: 500 over the smallest kick
+    steps: int | None = None  #: None: 3000 over the smallest kick
     record_every: int | None = None  #: None: 40 logarithmic and 100 linear times
     replicas: int | None = None  #: None: 3
     seed: int = 0
@@ -281,7 +281,7 @@ def _sorted(values: tuple[float | int, ...]) -> tuple[float, ...]:
 
 
 def _default_steps(spec: Sweep) -> int:
-    wanted = 500 / min(spec.kick)
+    wanted = 3000 / min(spec.kick)
     if not wanted <= STEP_LIMIT:
         raise PackingError(f"a kick of {min(spec.kick):g} takes {wanted:g} steps; give --steps, at most {STEP_LIMIT}")
     return int(np.ceil(wanted))
