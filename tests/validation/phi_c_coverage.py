@@ -42,9 +42,8 @@ _2D = Sweep(dim=2, mixture="1:1.4", particles=400, replicas=3)
 SYSTEMS = {
     "3D BRO, kick 0.05": System(replace(_3D, kick=(0.05,)), 0.597, range(1, 5), 0.005),
     "3D BRO, kick 0.1": System(replace(_3D, kick=(0.1,)), 0.557, range(1, 4)),
-    "3D BRO, kick 0.2": System(replace(_3D, kick=(0.2,)), 0.488, range(1, 3)),
-    "2D BRO, kick 0.1": System(replace(_2D, kick=(0.1,)), 0.777, range(1, 10)),
-    "2D BRO, kick 0.3": System(replace(_2D, kick=(0.3,)), 0.672, range(1, 9)),
+    "2D BRO, kick 0.1": System(replace(_2D, kick=(0.1,)), 0.777, range(1, 11)),
+    "2D BRO, kick 0.3": System(replace(_2D, kick=(0.3,)), 0.672, range(1, 10)),
     "2D SGD, learning rate 0.133": System(
         replace(_2D, rule="sgd", kick=(0.133,), batch_fraction=(0.75,)), 0.777, range(1, 8), 0.005
     ),
