@@ -44,12 +44,11 @@ from packing_jax.spheres.geometry import quanta, to_fixed
 
 SMOKE = os.environ.get("PACKING_JAX_SMOKE") == "1"
 PARTICLES = 60 if SMOKE else 1000
-STEPS = 100 if SMOKE else 4000
+STEPS = 400 if SMOKE else 4000
 REPLICAS = 2 if SMOKE else 3  # for phi_c, at each packing fraction
 MANY = 4 if SMOKE else 8  # for the curves in time
 KICKS = (0.1, 0.2) if SMOKE else (0.05, 0.1, 0.15, 0.2)
-DRAWS = 200 if SMOKE else 4000
-QUICK = {"skin": 0.6, "chunk_steps": STEPS} if SMOKE else {}  # one program for each rule
+DRAWS = 2000 if SMOKE else 4000
 
 # %matplotlib inline
 plt.rcParams.update({"figure.dpi": 100, "savefig.dpi": 100, "font.size": 9, "legend.frameon": False})
@@ -172,7 +171,7 @@ times = np.unique(np.rint(STEPS * (np.arange(121) / 120) ** 2)).astype(int)  # d
 
 systems = stack([System.create(phi, PARTICLES) for phi in phi_of])
 runs = {
-    name: simulate(systems, make(kick_of), STEPS, jax.random.key(seed), times=times, **QUICK)
+    name: simulate(systems, make(kick_of), STEPS, jax.random.key(seed), times=times)
     for seed, (name, make) in enumerate(RULES.items())
 }
 

@@ -41,10 +41,9 @@ from packing_jax.sweeps.run import run_sweep
 from packing_jax.sweeps.spheres import Sweep
 
 SMOKE = os.environ.get("PACKING_JAX_SMOKE") == "1"
-SIZES = (64, 100) if SMOKE else (1024, 8192)
+SIZES = (100, 196) if SMOKE else (1024, 8192)
 REPLICAS = 2 if SMOKE else 3
-STEPS = 100 if SMOKE else 6000
-QUICK = {"batch": 10, "chunk_steps": STEPS} if SMOKE else {}  # one program for each size
+STEPS = 300 if SMOKE else 6000
 PHI = (0.36, 0.39, 0.42, 0.45, 0.5) if SMOKE else (
     0.366, 0.369, 0.372, 0.374, 0.376, 0.378, 0.38, 0.382, 0.385, 0.388, 0.392, 0.396, 0.4
 )  # fmt: skip
@@ -79,8 +78,7 @@ results = []
 with tempfile.TemporaryDirectory() as folder:
     for particles in SIZES:
         place = Path(folder, str(particles))
-        one = Sweep(dim=DIM, kick=(KICK,), particles=particles, phi=PHI, steps=STEPS, replicas=REPLICAS)
-        run_sweep(one, place, **QUICK)
+        run_sweep(Sweep(dim=DIM, kick=(KICK,), particles=particles, phi=PHI, steps=STEPS, replicas=REPLICAS), place)
         results.append(open_results(place).drop_vars("positions").load())
 estimates = [estimate_phi_c(one)[0] for one in results]
 big, found = results[-1], estimates[-1]

@@ -38,8 +38,7 @@ from packing_jax import System, bro, observables, simulate, stack
 SMOKE = os.environ.get("PACKING_JAX_SMOKE") == "1"
 PARTICLES = 400 if SMOKE else 4000
 REPLICAS = 2 if SMOKE else 3
-STEPS = 50 if SMOKE else 1000
-QUICK = {"skin": 0.6, "chunk_steps": STEPS} if SMOKE else {}  # one program for each kind of noise
+STEPS = 100 if SMOKE else 1000
 KICK = 1.0
 ACTIVE = 0.8
 COUPLINGS = {"reciprocal": 1.0, "independent": 0.0}  # correlation of the two partners' lengths
@@ -68,7 +67,6 @@ runs = {
         STEPS,
         jax.random.key(seed),
         record=record,
-        **QUICK,
     )
     for seed, (name, correlation) in enumerate(COUPLINGS.items())
 }

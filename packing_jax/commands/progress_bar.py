@@ -52,8 +52,8 @@ class Bar:
 
 def _fitting(words: Sequence[str], width: int) -> str:
     """As many of the words as a line holds, in their order."""
-    line = ""
-    for word in words:
+    line = words[0][:width] if words else ""
+    for word in words[1:]:
         longer = f"{line}, {word}" if line else word
         line = longer if len(longer) <= width else line
     return line

@@ -11,6 +11,7 @@ import tyro
 from tqdm import tqdm
 
 from packing_jax.commands.options import OptionalDir, OptionalInt, OptionalLog, free_directory
+from packing_jax.commands.progress_bar import Bar
 from packing_jax.errors import PackingError
 from packing_jax.sweeps.progress import EveryTwoSeconds, Stop, stopping
 
@@ -161,7 +162,7 @@ class FigureLog:
 
     def __init__(self, form: str) -> None:
         self._form = form
-        self._bar: Any = None
+        self._bar = Bar()
         self._clock = EveryTwoSeconds()
 
     def progress(self, share: float, what: str) -> None:
@@ -170,10 +171,7 @@ class FigureLog:
             print(json.dumps({"event": "progress", "share": share, "what": what}), file=sys.stderr, flush=True)
         if self._form != "bar":
             return
-        if self._bar is None:
-            self._bar = tqdm(total=1.0, bar_format="{l_bar}{bar}| {elapsed}{postfix}", file=sys.stderr)
-        self._bar.update(share - self._bar.n)
-        self._bar.set_postfix_str(what)
+        self._bar.show(share, None, [what])
 
     def write(self, text: str) -> None:
         """A result on stdout, beside the bar."""
@@ -181,6 +179,4 @@ class FigureLog:
 
     def close(self) -> None:
         """End the bar."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self._bar.close()

@@ -39,7 +39,7 @@ EDGES = 9
 """Times at which absorbed replicas are counted, in steps of sqrt(2): from 1/16 of the run to its end."""
 
 SIZE_SHIFT = 0.15
-"""phi_c of endless runs of N particles lies above that of endless systems by about so much times phi_c N^-omega.
+"""phi_h of endless runs of N particles lies above phi_c by about so much times phi_c N^-omega: by a, in spheres.
 
 Measured in 3D BRO at kick 0.05: half of the replicas of N = 256, 512 and 1000 are absorbed within 1e5 steps at 0.5998,
 0.5986 and 0.5973, and all three together give 0.596. A finite system has a chance to be absorbed above phi_c.
@@ -96,12 +96,12 @@ def outcomes_of(phi: Array, particles: Array | int, steps: Array | int, absorbed
 
 @dataclass(frozen=True)
 class AbsorptionTimes:
-    """phi_c, `value`, of endless runs; of an endless system where there are several sizes.
+    """phi_c, `value`, of endless runs and systems.
 
     `stderr` holds the parts `statistical`, `run_length` (the exponent of time) and `size`: the exponent of N where
-    there are several sizes, and otherwise `SIZE_SHIFT`, by which one size may be off. `remaining` is the way from phi_h
-    at the end of the longest run of the largest size to phi_c, `width` the width there. `chi2` is the deviance from the
-    observed shares, `dof` the groups less the parameters.
+    there are several sizes, and otherwise half of the typical shift, `SIZE_SHIFT`, that was taken off. `remaining` is
+    what the length of the longest run leaves out of phi_h, `width` the width of the transition there. `chi2` is the
+    deviance from the observed shares, `dof` the groups less the parameters.
     """
 
     value: float
@@ -111,7 +111,7 @@ class AbsorptionTimes:
     run_length: float
     size: float
     remaining: float
-    amplitude: float  #: a at the smallest N: phi_h there is phi_c + a for endless runs
+    amplitude: float  #: a at the smallest N, fitted or typical: phi_h there is phi_c + a for endless runs
     scaling: Scaling  #: the exponents with their factors
     width: float
     chi2: float
@@ -127,7 +127,10 @@ class AbsorptionTimes:
 def absorption_phi_c(
     phi: ArrayLike, absorbed_at: ArrayLike, steps: int, particles: int | None, dim: int | None, *, seed: int = 0
 ) -> AbsorptionTimes:
-    """phi_c from the times of absorption, for endless runs; see the module.
+    """phi_c from the times of absorption of one size; see the module.
+
+    What a finite size shifts cannot be seen in one size: the typical shift, `SIZE_SHIFT` phi_c N^-omega, is taken off,
+    and half of it is in the error.
 
     In the place of the five: a trajectory, a dataset, or the directory of a sweep (str or Path).
 
@@ -172,10 +175,14 @@ def fit(outcomes: Outcomes, scaling: Scaling, *, seed: int = 0) -> AbsorptionTim
     statistical = float((phi_c - offset @ slope).std())
     middle = np.median(samples, axis=0)
     width = float(np.exp(middle[2])) * law.size_ratio
-    value = float(phi_c.mean())
-    size = parts[1] if law.sizes > 1 else SIZE_SHIFT * abs(value) * float(outcomes.particles[0]) ** -scaling.omega
+    value, shift = float(phi_c.mean()), 0.0
+    size = parts[-1]
+    if law.sizes == 1:
+        shift = SIZE_SHIFT * abs(value) * float(outcomes.particles[0]) ** -scaling.omega
+        size = shift / 2
     total = math.hypot(statistical, parts[0], size)
     extra = total / math.hypot(statistical, *parts)
+    value, low, high = value - shift, low - shift, high - shift
     last = float(np.exp(middle[3])) + width
     chi2, dof = law.deviance(middle)
     return AbsorptionTimes(
@@ -186,7 +193,7 @@ def fit(outcomes: Outcomes, scaling: Scaling, *, seed: int = 0) -> AbsorptionTim
         run_length=parts[0],
         size=size,
         remaining=float(np.exp(middle[1])),
-        amplitude=0.0 if law.sizes == 1 else float(middle[5]),
+        amplitude=shift if law.sizes == 1 else float(middle[5]),
         scaling=Scaling(scaling.omega * (float(middle[6]) if law.sizes > 1 else 1.0), scaling.decay * float(middle[4])),
         width=last,
         chi2=chi2,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 PREFERRED = {
-    "absorption": "from the step at which each replica was absorbed, carried on to endless runs",
+    "absorption": "from the step at which each replica was absorbed, carried on to endless runs and systems",
     "power_law": "from the activity where it is stationary, as it vanishes with a power law",
     "threshold": "the largest scanned phi with an activity below 0.1, the definition of arXiv:2411.11834",
 }

@@ -130,7 +130,7 @@ def of_endless_systems(sizes: Sequence[xr.Dataset], seed: int = 0) -> list[Recom
 
 def of_absorption(found: AbsorptionTimes, axes: dict[str, float], parameter: str = "phi") -> Recommended:
     """The value of several sizes, as the one to quote."""
-    why = "from the step at which each replica was absorbed, carried on to endless runs and systems"
+    why = "from the step at which each replica of several sizes was absorbed, carried on to endless runs and systems"
     parts = found.statistical, found.run_length, found.size
     return Recommended(parameter, axes, found.value, found.stderr, *parts, "absorption", why)
 

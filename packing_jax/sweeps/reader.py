@@ -240,6 +240,8 @@ class Reader:
         one, file = self.arrays[name], f"{name}/{self.chunk(name, place)}"
         axis = self.cells.axes.get(name)
         if self.dataset.stat(file) is None:  # zarr writes no chunk that is blank all over
+            if name in MARKS and not any(cell[:-1] == place for cell in self.entries):
+                return np.full(one.chunk, MARKS[name], one.dtype)
             if axis is not None and not any(axis):
                 return np.zeros(one.chunk, one.dtype)
             if axis is None and one.dtype.kind == "f":

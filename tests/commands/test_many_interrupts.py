@@ -20,8 +20,8 @@ pytestmark = pytest.mark.validation
 #: What an installed `packing-jax` is.
 INSTALLED = "import sys; from packing_jax.commands.main import main; sys.exit(main())"
 
-#: The main job with one replica.
-SWEEP = ["sweep", "--replicas=1"]
+#: A quarter of a minute on two idle cores.
+SWEEP = ["sweep", "--dim=2", "--particles=256", "--phi=0.1:0.9:5", "--kick=0.3", "--replicas=4", "--steps=40000"]
 ROUNDS, SIGNALS, LATEST, PATIENCE = 10, 10, 30.0, 3.0
 OTHERS = {
     "run": ["run", "--phi=0.6", "--steps=100000"],

@@ -48,7 +48,7 @@ def test_a_range_brackets_its_transition_as_widely_as_the_activity_rises(pretend
     above = [phi for phi in one.values if phi > 0.55]
     assert below
     assert len(above) >= 6
-    assert 7 <= one.count <= 14
+    assert 7 <= one.points <= 14
     full = 1 - math.exp(-0.15 / rise)  # at the densest
     assert 1 - math.exp(-(above[-1] - 0.55) / rise) == pytest.approx(0.75 * full, abs=0.12)
     assert len(pretended.tried) <= 40

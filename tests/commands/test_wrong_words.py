@@ -86,6 +86,16 @@ def test_a_report_of_nothing(packing, tmp_path):
     assert not (tmp_path / "there" / "summary.json").exists()
 
 
+def test_a_sweep_that_was_stopped_early_is_not_damaged(packing, tmp_path):
+    """Of the marks of cells that are all zero no file is written."""
+    results = synthetic_sweep()
+    results["steps_done"][1:] = 0
+    synthetic_store(tmp_path / "there", results)
+    done = packing("status", "there", "--verify")
+    assert (done.code, done.err) == (0, "")
+    assert "is missing" not in done.out
+
+
 def test_where_compiled_programs_are_kept(tmp_path):
     """In a process of its own: jax takes the name once."""
     code = "from packing_jax.commands import machine; machine.keep_compiled(); print(machine._kept())"

@@ -1,23 +1,12 @@
-"""Figures of spheres: each at its smallest to the end, and their statistics on samples whose truth is known."""
+"""Statistics of the figures of spheres, on samples whose truth is known."""
 
 import numpy as np
 import pytest
 
-from packing_jax.figures import bro_is_sgd, correlated_noise, phi_c, universality
-from packing_jax.figures.catalogue import find
+from packing_jax.figures import bro_is_sgd, correlated_noise, universality
 from packing_jax.figures.phi_c import Point, apart, limit
-from packing_jax.figures.session import reproduce
 from packing_jax.observables.hyperuniformity import ZeroLimit
 from packing_jax.observables.structure import ShellAverage
-
-
-@pytest.mark.parametrize("module", [phi_c, bro_is_sgd, universality, correlated_noise])
-def test_at_its_smallest(module, tmp_path):
-    result = reproduce(module.FIGURE.name, tmp_path / "out", size="smoke", seed=5)
-    assert find(module.FIGURE.name) is module.FIGURE
-    assert {row["quantity"] for row in result["rows"]} <= set(module.FIGURE.resolution)
-    assert all(row["agrees"] is None for row in result["rows"])
-    assert (tmp_path / "out" / "figure.png").stat().st_size > 20_000
 
 
 def test_every_row_at_full_size_has_a_resolution():
