@@ -20,7 +20,7 @@ from sphinx.ext.napoleon import Config, GoogleDocstring
 
 #: References that this site does not answer: types of other packages, type variables, and shapes by their names.
 ELSEWHERE = [
-    (r"py:.*", r"(jax|jaxlib|jaxtyping|jnp|np|numpy|optax|xarray|xr|matplotlib|distributed|zarr|tyro)\..*"),
+    (r"py:.*", r"(jax|jaxlib|jaxtyping|jnp|np|numpy|optax|scipy|xarray|xr|matplotlib|distributed|zarr|tyro)\..*"),
     (r"py:.*", r"(collections|contextlib|dataclasses|os|pathlib|threading|typing)\..*"),
     (
         r"py:.*",
@@ -48,6 +48,7 @@ _OTHERS = [
         "simulation",
         "adaptive",
         "phi_range",
+        "search_folder",
         "errors",
         "estimate",
         "exact",
