@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from packing_jax.figures import bro_is_sgd, correlated_noise, universality
+from packing_jax.figures import bro_is_sgd, correlated_noise, phi_c, universality
 from packing_jax.figures.phi_c import Point, apart, limit
 from packing_jax.observables.hyperuniformity import ZeroLimit
 from packing_jax.observables.structure import ShellAverage
