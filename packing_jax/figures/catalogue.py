@@ -3,7 +3,9 @@
 from packing_jax.errors import PackingError, did_you_mean
 from packing_jax.figures import (
     anomalous_diffusion,
+    bro_is_sgd,
     capacity,
+    correlated_noise,
     currents,
     equipartition,
     flat_minima,
@@ -11,12 +13,18 @@ from packing_jax.figures import (
     jamming,
     modified_loss,
     oscillations,
+    phi_c,
+    universality,
 )
 from packing_jax.figures.figure import Figure
 
 FIGURES: dict[str, Figure] = {
     figure.name: figure
     for figure in (
+        phi_c.FIGURE,
+        bro_is_sgd.FIGURE,
+        universality.FIGURE,
+        correlated_noise.FIGURE,
         hyperuniformity.FIGURE,
         flat_minima.FIGURE,
         jamming.FIGURE,
