@@ -134,7 +134,8 @@ def _as_it_was(out: Path, words: CriticalCommand) -> CriticalCommand:
     stored = stored_search(out)
     if stored is None:
         return words
-    return replace(words, **_words_of(stored.what), tolerance=stored.settings.tolerance, budget=stored.settings.budget)
+    tolerance, budget = stored.settings.tolerance, float(stored.settings.budget)
+    return replace(words, **_words_of(stored.what), tolerance=tolerance, budget=budget)
 
 
 def _words_of(what: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import inspect
 import itertools
+import os
 import textwrap
 import typing
 from collections.abc import Mapping, Sequence
@@ -195,7 +196,7 @@ def _until_option(words: Sequence[str]) -> list[str]:
 def _check_value(command: str, name: str, option: _Option, value: str) -> None:
     if option.path and not value:
         raise PackingError(f"--{name} is empty; it must be the name of a file or directory")
-    if name == "out" and option.metavar == "DIR" and Path(value).is_file():
+    if name == "out" and option.metavar == "DIR" and os.path.isfile(value):  # noqa: PTH113  # False, never an OSError
         raise PackingError(f"cannot write {value}: it is a file, and --out must name a directory, old or new")
     if command == "run" and name in _ONE_VALUE and ({",", ":"} & {*value}):
         raise PackingError(

@@ -139,9 +139,9 @@ def is_search(directory: Path) -> bool:
     """Whether a search wrote there."""
     try:
         folder = Folder(directory)
+        return any(folder.stat(name) is not None for name in SEARCH_FILES)
     except OSError:
         return False
-    return any(folder.stat(name) is not None for name in SEARCH_FILES)
 
 
 def report_search(directory: Path) -> None:

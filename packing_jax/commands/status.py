@@ -14,7 +14,7 @@ from packing_jax.commands.search_report import format_search, is_search, search_
 
 @dataclass(frozen=True)
 class StatusCommand:
-    """Where a running or stopped sweep or search stands; from any terminal, at any time.
+    """Where a sweep or search stands, running or not; from any terminal.
 
     Exit code 0; 1 if something is not as it was written, which the output names.
     """

@@ -18,6 +18,7 @@ from packing_jax.sweeps.schema import SCRATCH, Cells
 
 _WRITE_EVERY = 2.0  # seconds
 _PATIENCE = 2.0  # seconds; a chunk takes half of one, unless a program is compiled
+_PATIENCE_TERM = 20.0  # after SIGTERM: queue systems give half a minute
 
 
 class Transition(NamedTuple):
@@ -148,7 +149,8 @@ class Stop:
     @property
     def patience(self) -> float:
         """Seconds after a signal within which the present chunk should have ended, if nothing is compiled."""
-        return max(_PATIENCE, 2.0 * min(self._chunks))
+        least = _PATIENCE_TERM if self.signal == signal.SIGTERM else _PATIENCE
+        return max(least, 2.0 * min(self._chunks))
 
     def reason(self) -> str | None:
         """``SIGINT``, ``SIGTERM``, ``walltime``, or None to go on; asked once after every chunk."""

@@ -261,7 +261,7 @@ def test_a_report_of_a_sweep_that_was_absorbed_before_its_first_record(packing, 
     synthetic_store(tmp_path / "there", results)
     done = packing("report", "there")
     assert (done.code, done.err) == (0, "")
-    assert "no estimate of phi_c" in done.out
+    assert "no phi_c can be recommended" in done.out
     assert "activity_vs_time" in done.out  # a note says why this figure is missing
 
 

@@ -37,7 +37,7 @@ def test_a_sweep_across_a_transition(packing, tmp_path):
     # the largest phi whose activity ends below 0.1; the crossing is somewhere in the gap of 0.2 above it
     late = results["activity"].isel(time=slice(-10, None)).mean(["replica", "time"]).squeeze()
     assert row["value"] == late["phi"].where(late < 0.1).max()
-    assert row["stderr"] == pytest.approx(0.2 / np.sqrt(3))  # that of the gap alone: replicas agree on it
+    assert row["statistical"] == pytest.approx(0.2 / np.sqrt(3))  # that of the gap alone: replicas agree on it
     # what is stored as the command runs it again
     assert shlex.split(results.attrs["command"]) == ["packing-jax", *arguments]
     again = packing(*arguments)
@@ -165,7 +165,8 @@ def test_a_signal_keeps_what_is_finished(packing, tmp_path, number, code, name):
     assert np.all(results["absorbed_at"].sel(phi=0.1) > 0)
     assert np.all(np.isfinite(results["activity"].sel(phi=0.1)))
     assert np.all(np.isnan(results["activity"].sel(phi=1.2)))
-    assert len(list((tmp_path / "there" / "checkpoints").iterdir())) == 1
+    kept = len(list((tmp_path / "there" / "checkpoints").iterdir()))
+    assert kept == 1 or (kept == 0 and number == signal.SIGINT)  # Ctrl-C waits for no chunk that takes seconds
     done = packing("report", "there")
     assert done.code == 0
     assert "2 of 4 runs are not done" in done.out

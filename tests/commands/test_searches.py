@@ -56,10 +56,10 @@ def test_a_budget_that_ends_has_an_exit_code_of_its_own(packing, asked):
     assert done.code == 5
     assert "not known to the tolerance 0.0001; packing-jax critical --out short with a larger --budget" in done.err
     assert "the budget ended" in packing("status", "short").out
-    # a larger tolerance is reached by what is there
+    # a larger tolerance is reached, with little more than what is there
     count = len(asked)
     assert packing("critical", "--out=short", "--tolerance=0.05").code == 0
-    assert len(asked) == count
+    assert len(asked) < 2 * count
 
 
 def test_a_search_that_is_stopped_goes_on_without_its_words(packing, asked, finished, monkeypatch):
@@ -68,7 +68,7 @@ def test_a_search_that_is_stopped_goes_on_without_its_words(packing, asked, fini
     class After(Stop):
         def reason(self):
             calls.append(None)
-            return "SIGTERM" if len(calls) > 9 else None
+            return "SIGTERM" if len(calls) > 4 else None
 
     monkeypatch.setattr(command, "Stop", After)
     cut = packing("critical", *WORDS, "--out=cut")
@@ -141,7 +141,7 @@ def test_damage(packing, finished, content):
 
 @pytest.mark.usefixtures("asked")
 def test_from_a_sweep_and_around_a_search(packing, tmp_path, finished, monkeypatch):
-    go(tmp_path / "swept", like(rule="ro", kick=(0.3, 0.5), steps=40))
+    go(tmp_path / "swept", like(rule="ro", kick=(0.3, 0.5), phi=(0.05, 0.3, 0.8), steps=300))
     one_sentence(packing("critical", "--from=swept", "--out=s"), "kick 0.3, 0.5", "--kick")
     one_sentence(packing("critical", "--from=swept", "--kick=0.3", "--dim=3", "--out=s"), "dim is 2 in swept and 3")
     one_sentence(packing("critical", "--from=swept", "--kick=0.3", "--out=done"), "begun already")

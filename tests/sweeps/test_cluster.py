@@ -53,7 +53,7 @@ def client(environment):
         LocalCluster(
             n_workers=3, processes=True, threads_per_worker=1, dashboard_address=None, silence_logs=50
         ) as here,
-        Client(here) as client,
+        Client(here, set_as_default=False) as client,  # others read stores with dask as well
     ):
         yield client
 
@@ -149,13 +149,13 @@ kill -- "-$1"
 
 @pytest.mark.validation  # half a minute for workers to start twice
 def test_the_lines_for_slurm(environment, whole, tmp_path):
-    """Those of the README, with two jobs of a small sweep, where ``sbatch`` starts a job at once on this machine."""
+    """Those of the documentation, with two jobs of a small sweep, where ``sbatch`` starts one at once."""
     pytest.importorskip("dask_jobqueue")
     for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (lines,) = re.findall(r"```python\n(from dask[^`]*SLURMCluster[^`]*)```", readme)
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "machines.md").read_text()
+    (lines,) = re.findall(r"```python\n(from dask[^`]*SLURMCluster[^`]*)```", page)
     small = f"{SPEC!r}, {str(tmp_path / 'sweep')!r}"
     for old, new in (("jobs=10", "jobs=2"), ('Sweep(phi=(0.59, 0.6, 0.61), replicas=64), "big"', small)):
         assert old in lines

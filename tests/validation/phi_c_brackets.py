@@ -27,7 +27,7 @@ ROWS = FOLDER / "phi_c_brackets.json"
 RUNS = Path(os.environ.get("PACKING_JAX_RUNS", FOLDER / "runs")) / "phi_c_brackets"
 _LARGE = Sweep(particles=32_768, replicas=1, steps=100_000, seed=7)
 BRACKETS = {
-    "2D 1:1.4 BRO, kick 0.1": replace(_LARGE, dim=2, mixture="1:1.4", kick=(0.1,), phi=(0.7775, 0.78)),
+    "2D 1:1.4 BRO, kick 0.1": replace(_LARGE, dim=2, mixture="1:1.4", kick=(0.1,), phi=(0.7775, 0.78, 0.7805)),
     "3D BRO, kick 0.05": replace(_LARGE, kick=(0.05,), phi=(0.5955, 0.5985)),
 }
 
