@@ -10,11 +10,11 @@ from packing_jax.criticality import classes_in
 from packing_jax.errors import PackingError
 from packing_jax.figures import published as numbers
 from packing_jax.figures.catalogue import FIGURES
-from packing_jax.figures.published import MANNA, PUBLISHED, Published, published
+from packing_jax.figures.published import DIRECTED_PERCOLATION, MANNA, PUBLISHED, Published, published
 
 
 def test_each_number_has_one_name_and_a_source():
-    assert len(PUBLISHED) == len(numbers._NUMBERS) + len(MANNA)
+    assert len(PUBLISHED) == len(numbers._NUMBERS) + len(MANNA) + len(DIRECTED_PERCOLATION)
     for one in PUBLISHED.values():
         assert np.isfinite(one.value)
         assert one.error >= 0
