@@ -186,7 +186,7 @@ def rounded(low: float, high: float) -> Range:
     wanted = (high - low) / _INTERVALS
     power = 10.0 ** math.floor(math.log10(wanted))
     spacing = min((part * power for part in (1.0, 2.0, 2.5, 5.0, 10.0)), key=lambda h: abs(math.log(h / wanted)))
-    first, last = math.floor(low / spacing + 0.5), math.ceil(high / spacing - 0.5)
+    first, last = math.floor(low / spacing + 1e-9), math.ceil(high / spacing - 1e-9)
     first = max(first, 1)
     low, high = (float(f"{k * spacing:.10g}") for k in (first, last))
     return Range(low, high, last - first + 1)

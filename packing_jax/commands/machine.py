@@ -42,7 +42,7 @@ def keep_compiled() -> None:
 
 def _kept() -> str:
     """Where compiled programs are kept, and how many bytes they take."""
-    place = jax.config.read("jax_compilation_cache_dir")
+    place = jax.config.jax_compilation_cache_dir
     if not place:
         return "kept for this process only; set JAX_COMPILATION_CACHE_DIR to a directory to keep them"
     try:

@@ -133,7 +133,7 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
     left.plot(grid, law * grid**2, "k--", lw=0.9, label=rf"published: ${law:g}\,(q\sigma)^2$")
     left.axhline(plateau.value, color="black", ls=":", lw=0.9, label=f"published: {plateau.value:g}")
     left.set(xscale="log", yscale="log", xlabel=r"$q\sigma$", ylabel="$S(q)$")
-    ticks(left, 0.1, 0.2, 0.5, 1, 2)
+    ticks(left, 0.1, 0.2, 0.5, 1.0, 2.0)
     legend(left, loc="lower right", ncols=2)
     share = np.linspace(0, 1, 2)
     right.plot(share, line.intercept + line.slope * share, color="0.4", lw=0.9, label="line through the points")

@@ -49,7 +49,7 @@ class OnDisk(BackendArray):
             values = self._read(tuple(place for _, place in found))
             if values is not None:
                 part[tuple(at for at, _ in found)] = _outer(values, rest)
-        return part[tuple(slice(None) if np.ndim(one) else 0 for one in places)]
+        return np.asarray(part[tuple(slice(None) if np.ndim(one) else 0 for one in places)])
 
 
 def _outer(values: np.ndarray, key: tuple[Any, ...]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """`packing-jax sweep` without --phi: a short search finds packing fractions on both sides of the transition."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ from command_line import one_sentence
 
 from packing_jax import phi_range
 from packing_jax.commands.main import main
+from packing_jax.drive.run import Progress
 from packing_jax.errors import PackingError
 from packing_jax.phi_range import Range, find_ranges, joined
 from packing_jax.sweeps.reader import Reader
@@ -33,7 +35,7 @@ def pretended(monkeypatch):
                     records={"activity": np.array([1 - math.exp(-max(above, 0) / run.rise)])},
                 ),
             )
-        on_progress(SimpleNamespace(share=1.0))
+        on_progress(Progress(1, 1, 1.0, 0))
 
     run.phi_c, run.rise, run.tried = 0.6, 0.01, tried
     monkeypatch.setattr(phi_range, "run", run)
@@ -84,7 +86,7 @@ def test_a_sweep_finds_its_range_once(packing, pretended):
     done = packing("sweep", *words)
     assert done.code == 0, done.err
     (found,) = [line for line in done.err.splitlines() if line.startswith("no --phi")]
-    cells = Reader("here").cells.axes["phi"]
+    cells = Reader(Path("here")).cells.axes["phi"]
     low, high, count = found.split(" found ")[1].split(":")
     assert (cells[0], cells[-1], len(cells)) == (float(low), float(high), int(count))
     assert cells[0] < 0.4 < cells[-1]
@@ -92,7 +94,7 @@ def test_a_sweep_finds_its_range_once(packing, pretended):
     again = packing("sweep", "--resume=here", "--replicas=2")
     assert again.code == 0, again.err
     assert (len(pretended.tried), "no --phi" in again.err) == (before, False)
-    assert Reader("here").cells.axes["phi"] == cells
+    assert Reader(Path("here")).cells.axes["phi"] == cells
 
 
 def test_the_main_job_has_its_range(monkeypatch, capsys):

@@ -18,7 +18,7 @@ def test_a_run_says_what_came_out_and_draws_it(tmp_path, capsys):
     go(tmp_path, spec)
     assert main(["report", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert all(len(line) <= 80 for line in lines)
+    assert all(len(line) <= 80 for line in lines if str(tmp_path) not in line)
     assert lines[0] == "phi 0.3, kick 0.3, 64 spheres in 2D, 300 steps"
     assert lines[2].split() == ["replica", "absorbed", "at", "activity", "energy", "displacement"]
     results = open_results(tmp_path).squeeze(["phi", "kick", "batch_fraction"]).load()

@@ -111,7 +111,7 @@ def test_a_task_of_ones_own(packing, tmp_path, own):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["perceptrons"], ["there is no task 'perceptrons'", "random-labels"]),
+        (["perceptrons"], ["there is no task 'perceptrons'", "did you mean perceptron?"]),
         (["random-labels", "--batch-size=300"], ["a batch of 300 samples is larger than the data, which have 200"]),
         (["random-labels", "--rule=langevin", "--temperature=-1"], ["temperature is -1.0", "at least 0"]),
         (["random-labels", "--width=2.5"], ["width", "whole number"]),

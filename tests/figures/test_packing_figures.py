@@ -69,11 +69,11 @@ def test_shells_of_independent_positions():
 def test_flatness_without_sampling(name):
     x = np.random.default_rng(3).random((2, 60, 3)).astype(np.float32)
     systems = stack([System.create(0.5, 60, energy=overlap(flat_minima.EXPONENTS[name]))] * 2)
-    found = packing_flatness(systems, x, jax.random.key(1), samples=200)
+    found = packing_flatness(systems, x, jax.random.key(1), samples=4000)
     exact = [flat_minima.exact_flatness(one, 0.5, flat_minima.EXPONENTS[name]) for one in x]
     z = (np.asarray(found.value) - exact) / np.asarray(found.stderr)
     assert np.abs(z).max() < 4
-    assert (np.asarray(found.stderr) < 0.2 * np.abs(exact)).all()
+    assert np.asarray(found.stderr).max() < 0.15
 
 
 def test_share_of_flatter_pairs():

@@ -184,7 +184,7 @@ def test_rules_get_what_was_asked():
 
 def test_defaults():
     filled = Sweep(phi=(0.6, 0.5), kick=(0.1, 0.04)).checked()
-    assert (filled.coupling, filled.batch_fraction, filled.steps) == ("pair", (1.0,), 12500)
+    assert (filled.coupling, filled.batch_fraction, filled.steps) == ("pair", (1.0,), 75000)
     assert (filled.phi, filled.kick) == ((0.5, 0.6), (0.04, 0.1))
     assert Sweep(phi=(0.5,), rule="ro").checked().coupling == "particle"
     assert Sweep(phi=(0.5,), rule="sgd").checked().batch_fraction == (0.75,)
