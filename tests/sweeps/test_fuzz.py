@@ -178,7 +178,7 @@ def commands(directory):
     place = str(directory)
     return [
         ["status", place, "--log", "json"], ["status", place], ["status", place, "--verify"], ["report", place],
-        ["movie", place, "--out", str(directory / "movie.gif")],
+        ["movie", place, "--cell", "0", "--out", str(directory / "movie.gif")],
     ]  # fmt: skip
 
 
