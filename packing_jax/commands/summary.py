@@ -63,8 +63,8 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
         that did not refuse, with kick, batch_fraction, method, value, its errors as in `recommended` (null where a part
         is not known), and the details of the method. `exponents`: (name, value, stderr) by kick and batch fraction.
         `verdicts`: the universality classes that these fit, in words. `refusals`: why a method or exponent lacks.
-        `zero_kick_limit`: value, stderr and details, or None; the power law where it has three kicks, otherwise the
-        threshold, the weighted mean over batch fractions where there are several. `zero_kick_limits`: each of them.
+        `zero_kick_limit`: value, stderr and details, or None; of the first of `METHODS` that has three kicks, the
+        weighted mean over batch fractions where there are several. `zero_kick_limits`: each of them.
         `axes`: where a sweep has others, such as particles, their names, which every row then has a value of. `notes`:
         a sentence for each estimate or figure that was refused or is doubtful. `runs`, `missing`, `failed`: (phi, kick,
         batch fraction, replica) runs asked for, not done, and marked failed in the store.
