@@ -178,7 +178,7 @@ def numbers(name: str, text: str) -> tuple[float, ...]:
     """
     example = "a list such as 0.6,0.62 or a range lo:hi:n such as 0.58:0.62:9"
     parts = text.split(":")
-    if len(parts) == 2 and all(map(_is_number, parts)):
+    if len(parts) == 2 and all(map(is_number, parts)):
         raise PackingError(f"--{name} is {text!r}, a range that lacks its number of values: write {text}:9 for nine")
     try:
         if len(parts) == 1:
@@ -198,7 +198,8 @@ def numbers(name: str, text: str) -> tuple[float, ...]:
     return (first, *(float(f"{first + i * step:.10g}") for i in range(1, n - 1)), last)[:n]
 
 
-def _is_number(word: str) -> bool:
+def is_number(word: str) -> bool:
+    """Whether a word is a number."""
     try:
         float(word)
     except ValueError:

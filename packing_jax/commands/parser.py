@@ -19,6 +19,7 @@ from packing_jax.commands.bench import BenchCommand
 from packing_jax.commands.critical import CriticalCommand
 from packing_jax.commands.doctor import DoctorCommand
 from packing_jax.commands.movie import MovieCommand
+from packing_jax.commands.options import is_number
 from packing_jax.commands.report import ReportCommand
 from packing_jax.commands.reproduce import ReproduceCommand
 from packing_jax.commands.rerun import RerunCommand
@@ -220,20 +221,12 @@ def _alone(asked: Asked, before: Sequence[str], words: Sequence[str], last: str,
     if last and options[last].takes == 1 and before[-1] != f"--{last}":
         values = [before[-1].rpartition("=")[2], *words]
         listed = ",".join(one.strip(",") for one in values)
-        if all(map(_is_number, listed.split(","))):
+        if all(map(is_number, listed.split(","))):
             if asked.kind is RunCommand:
                 return f"run takes one value of --{last}: packing-jax sweep --{last} {listed} takes several"
             return f"--{last} takes one word: write --{last} {listed}, with commas and without spaces"
         return f"what is {words[0]!r}? --{last} takes one word, here {before[-1]!r}"
     return f"what is {words[0]!r}? {asked.prog} --help lists what may stand there"
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:
