@@ -157,7 +157,8 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
                         own = {"color": colour, "ls": dashes, "marker": "o" if observable == "msd" else None}
                         apart.plot(kick * times, z, **own, lw=0.9, ms=2.5, label=label)
             axis.set(xscale="log", xlabel=r"$\epsilon t$")
-        activity.set(ylabel="Activity $f_a$", title=rf"kick $\epsilon = {kick:g}$")
+        activity.set(ylabel="Activity $f_a$")
+        activity.set_title(rf"kick $\epsilon = {kick:g}$", fontsize=9)
         displacement.set(ylabel=r"Mean squared displacement / $\sigma^2$", yscale="log")
         apart.axhspan(-2, 2, color="0.9", lw=0)
         apart.set(xscale="log", xlabel=r"$\epsilon t$", ylabel="Difference from BRO / standard error")
@@ -171,7 +172,7 @@ FIGURE = Figure(
     source="arXiv:2411.11834, BRO as SGD with b_f = 3/4 and alpha = 4 eps/3",
     claim="For small kicks activity and displacement of biased random organization, SGD and Langevin dynamics are the "
     "same curves in time.",
-    minutes={"quick": 3.0, "full": 60.0},
+    minutes={"quick": 2.0, "full": 30.0},
     resolution={
         **{_quantity(r, what, kick): 0.6 for r in RULES for what in OBSERVABLES.values() for kick in CASES},
         **{_ratio(r, what, k, CASES[k][0][1]): 0.03 for r in RULES for what in OBSERVABLES.values() for k in CASES},
