@@ -39,7 +39,7 @@ _ROOMS = {
     "derivatives": "Derivatives through a run",
     "sweeps": "Sweeps and stores",
     "figures": "Published figures",
-    "drive": "The driver",
+    "drive": "The driver: the loop over steps",
 }
 
 _OTHERS = [
@@ -67,13 +67,14 @@ _OTHERS = [
 
 _GALLERY = """# Gallery of reproduced figures
 
-Each of these is a figure or a claim of a published paper. `packing-jax reproduce NAME` runs the simulations behind it,
-draws it in the axes of the paper, and holds every number against a reference: an exact value, a published one, one that
-follows from the definitions (derived), or another number of the same run (consistency). **yes** means that the two
-differ by at most two joint standard errors and that our error is small enough to decide; **undecided**, that our error
-is larger than what was asked for beforehand; **no**, that they differ.
+Each of these is a figure or a claim of a published paper. `packing-jax reproduce NAME` runs the simulations, draws the
+figure with the axes of the paper, and compares every number with a reference. A reference is an exact value, a
+published value, a value that follows from the definitions (derived), or another number of the same run (consistency).
 
-The pictures here are those of size `quick`, which takes minutes. `--size full` takes longer and decides more.
+The column "agrees" says **yes** if the two differ by at most two joint standard errors and our error is small enough to
+decide, **undecided** if our error is larger than was required beforehand, and **no** if they differ.
+
+The pictures are from size `quick`, which takes minutes. `--size full` takes longer and decides more.
 """
 
 
@@ -124,13 +125,13 @@ def _gallery(pictures: Path) -> Iterator[tuple[str, str]]:
         minutes = " and ".join(f"{figure.minutes[size]:g} minutes at size {size}" for size in ("quick", "full"))
         text = f"# {name}\n\n{figure.claim}\n\nSource: {figure.source}.\n\n"
         text += f"<!-- not run: minutes -->\n```console\n$ packing-jax reproduce {name} --size quick\n```\n\n"
-        text += f"It takes {minutes}, on two CPU cores.\n\n"
+        text += f"This takes {minutes}, on two CPU cores.\n\n"
         image = ""
         if (pictures / f"{name}.png").exists():
             text += f"![{figure.claim}]({name}.png)\n\n{_rows(pictures / f'{name}.json')}"
             image = f"[![{name}]({name}.png)]({name}.md)\n\n"
         else:
-            text += "Its picture is not kept here; the command draws it.\n"
+            text += "There is no picture of it here; the command draws it.\n"
         yield f"gallery/{name}.md", text
         cards.append(f":::{{container}} card\n{image}**[{name}]({name}.md)**\n\n{figure.claim}\n:::\n")
     tree = "\n".join(FIGURES)
@@ -145,8 +146,8 @@ def _rows(result: Path) -> str:
         return ""
     found = read_result(result)
     lines = [
-        f"Ours, at size {found['size']} in {found['seconds'] / 60:.1f} minutes. A number in brackets is the standard",
-        "error in the last digits.\n",
+        f"Our values, from size {found['size']} in {found['seconds'] / 60:.1f} minutes. A number in brackets is the",
+        "standard error in the last digits.\n",
         "| quantity | reference | kind | ours | agrees |",
         "|---|---|---|---|---|",
     ]
@@ -216,7 +217,7 @@ def _typed() -> str:
     """The names that `import packing_jax` gives, with what they are."""
     import packing_jax
 
-    lines = ["What is imported from `packing_jax` itself:", "", "| name | |", "|---|---|"]
+    lines = ["These names are imported from `packing_jax` itself:", "", "| name | |", "|---|---|"]
     for name in packing_jax.__all__:
         value = getattr(packing_jax, name)
         where = value.__module__ if callable(value) else _written_in("packing_jax.names", name)
