@@ -198,7 +198,7 @@ def prepared(system: Any, rule: Any, key: Array, start: Any, skin: float | None 
         replicas, batched = gather_replicas(system, rule, key, start)
         return particles_of(replicas, skin), replicas, batched
     if skin is not None:
-        raise PackingError("a skin belongs to spheres, which have neighbours; leave it away")
+        raise PackingError("a skin belongs to spheres, which have neighbours; omit it")
     if not isinstance(system, Problem):
         raise PackingError(
             f"the system is of type {type(system).__name__}; it must be a packing_jax.System, for several "

@@ -125,7 +125,7 @@ def _watch(pipe: int) -> None:
         elif not told and waited > _UNWINDING and os.isatty(2):
             told = True
             with contextlib.suppress(OSError):
-                os.write(2, b"\npacking-jax: stopping after the present steps; a second Ctrl-C ends at once\n")
+                os.write(2, b"\npacking-jax: stopping after the current steps; a second Ctrl-C ends at once\n")
     end(number)
 
 

@@ -294,7 +294,7 @@ def _check_rule(rule: Any) -> None:
     else:
         meant = f"it is of type {type(rule).__name__}; give one of packing_jax.networks.rules, or an object of a class "
         meant += "of WeightRule"
-    raise PackingError(f"the rule is no rule of weights: {meant}")
+    raise PackingError(f"the rule is not a rule for weights: {meant}")
 
 
 def _check_step(rule: WeightRule, objective: Objective, weights: Any, data: Data, samples: int) -> None:

@@ -63,7 +63,7 @@ def test_a_sweep_across_a_transition(packing, tmp_path):
     # other words than those of the store
     refused = packing("sweep", "--resume", "my results", "--seed", "1", "--steps", "200", "--rule", "ro")
     one_sentence(refused, "rule is bro there and ro here", "seed is 0 there and 1 here", "300 steps there and 200 here")
-    one_sentence(packing("sweep", "--resume", "my results", "--out", "x"), "leave --out away")
+    one_sentence(packing("sweep", "--resume", "my results", "--out", "x"), "omit --out")
     # nothing is left to do
     again = packing("sweep", "--resume", "my results", "--log", "json")
     assert again.code == 0

@@ -335,7 +335,7 @@ def test_a_seed_is_no_key(key: Any, given: str) -> None:
     ],
 )
 def test_what_is_no_rule(rule: Any, sentence: str) -> None:
-    with pytest.raises(PackingError, match=f"the rule is no rule of spheres: {sentence}"):
+    with pytest.raises(PackingError, match=f"the rule is not a rule for spheres: {sentence}"):
         inspect.unwrap(gather_replicas)(_crowd(), rule, KEY, None)
 
 

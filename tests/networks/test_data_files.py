@@ -161,7 +161,7 @@ def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         ("a.csv", b"1,2\n3,x\n", "no table of numbers with commas between: could not convert string 'x'"),
         ("a.csv", b"1,2\n3,\n", "no table of numbers with commas between"),
         ("a.csv", b"1,2\n3,nan\n", "1 of its numbers are NaN or infinite"),
-        ("a.csv", b"1,2\0\n", "it is no text; known forms are"),
+        ("a.csv", b"1,2\0\n", "it is not text; known forms are"),
         ("a.csv.gz", gzip.compress(b"1,2\n3,4\n" * 9)[:-9], "is damaged or cut off"),
         ("a.npz", b"PK\3\4" + bytes(60), "is damaged or cut off"),
         ("a.npy", b"\x93NUMPY\1\0", "put inputs and targets in one npz file"),
@@ -192,8 +192,8 @@ def test_a_bad_file_gets_a_sentence_with_its_name(tmp_path: Path, name: str, con
         ({"inputs": np.zeros((3, 2)), "targets": np.zeros(4)}, "both need one and the same first axis"),
         ({"inputs": np.zeros((0, 2)), "targets": np.zeros(0)}, "it holds no samples"),
         ({"inputs": np.full((3, 2), np.inf), "targets": np.zeros(3)}, "6 of its numbers are NaN or infinite"),
-        ({"inputs": np.zeros((3, 2), complex), "targets": np.zeros(3)}, "inputs.npy is no array of plain numbers"),
-        ({"inputs": np.array(["a"]), "targets": np.zeros(1)}, "inputs.npy is no array of plain numbers"),
+        ({"inputs": np.zeros((3, 2), complex), "targets": np.zeros(3)}, "inputs.npy is not an array of plain numbers"),
+        ({"inputs": np.array(["a"]), "targets": np.zeros(1)}, "inputs.npy is not an array of plain numbers"),
         ({"inputs": np.zeros((3, 2)), "targets": np.zeros(3), "test_inputs": np.zeros((3, 2))}, "and not both"),
     ],
 )
@@ -214,10 +214,10 @@ def test_a_folder_without_one_whole_set_gets_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(PackingError, match="t10k-labels-idx1-ubyte is missing: the set beside it is not complete"):
         load(tmp_path / "MNIST")
     with pytest.raises(
-        PackingError, match="is no file and no folder; a data set is one of these, or 'mnist-5k' or 'digits'"
+        PackingError, match="is neither a file nor a folder; a data set is one of these, or 'mnist-5k' or 'digits'"
     ):
         load(tmp_path / "nothing")
-    with pytest.raises(PackingError, match="is no file and no folder"):
+    with pytest.raises(PackingError, match="is neither a file nor a folder"):
         load("/dev/zero")
     (tmp_path / "a.csv").write_text(table())
     with pytest.raises(PackingError, match="column 13 was to be the label, beside others; the table has 13 columns"):

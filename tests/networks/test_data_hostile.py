@@ -224,7 +224,7 @@ def test_other_compression_and_encryption_are_refused(tmp_path: Path) -> None:
     for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         content[content.index(header) + flags] |= 1
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(PackingError, match=r"it is no ordinary npz file: .*encrypted"):
+    with pytest.raises(PackingError, match=r"it is not an ordinary npz file: .*encrypted"):
         load(tmp_path / "a.npz")
 
 

@@ -203,7 +203,7 @@ def test_a_worker_gets_the_fields_and_makes_the_rest():
     [
         ({"task": "perceptrons"}, "there is no task 'perceptrons'"),
         ({"rule": "sdg"}, "the rule is 'sdg'"),
-        ({"axes": {"rate": 0.1}}, "rate is no number"),
+        ({"axes": {"rate": 0.1}}, "rate is not a number"),
         ({"axes": {"batch_size": 13}}, "a batch of 13 samples is larger than the data, which have 12"),
         ({"axes": {"batch_size": -1}}, "a batch of -1 samples"),
         ({"axes": {"batch_size": 1.5}}, "whole number"),
