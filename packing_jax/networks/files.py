@@ -280,7 +280,9 @@ def _read_csv(path: Path, label_column: int) -> Data:
             raise PackingError(f"it is not a table of comma-separated numbers: {str(error)[:200]}") from error
     columns = table.shape[1]
     if columns < 2 or not -columns <= label_column < columns:
-        raise PackingError(f"column {label_column} was to be the label, beside others; the table has {columns} columns")
+        raise PackingError(
+            f"column {label_column} was to be the label, and others the inputs; the table has {columns} columns"
+        )
     return _flat(np.delete(table, label_column, axis=1), table[:, label_column])
 
 

@@ -158,7 +158,7 @@ class Task:
             if not (isinstance(leaf, Array | np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.floating)):
                 raise PackingError(
                     f"the weights hold {type(leaf).__name__ if not hasattr(leaf, 'dtype') else leaf.dtype}; they must "
-                    "be a pytree of floats: of a module with other fields, packing_jax.networks.models.from_module"
+                    "be a pytree of floats; for a module with other fields use packing_jax.networks.models.from_module"
                 )
         if not jax.tree.leaves(weights):
             raise PackingError("the start makes no weights; it must return a pytree with at least one array of floats")

@@ -181,7 +181,7 @@ def _made(rule: Any, kick: Any) -> Rule | optax.GradientTransformation:
         made = rule(kick)
     except Exception as error:
         raise PackingError(
-            f"the rule {name_of(rule)} cannot be made from a kick, or an array of one for each replica: "
+            f"the rule {name_of(rule)} cannot be made from a kick, or from an array with one for each replica: "
             f"{'' if isinstance(error, PackingError) else type(error).__name__ + ': '}{' '.join(str(error).split())}"
         ) from error
     if not isinstance(made, (Rule, optax.GradientTransformation)):

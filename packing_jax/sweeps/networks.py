@@ -290,8 +290,8 @@ class Training(Spec):
         found = replace(self, **values, settings=settings, axes=axes).checked()
         if found.start_from is not None and found.parent.digest != attributes.get("parent"):
             raise PackingError(
-                f"{found.start_from} holds other weights than those that this sweep was begun from: give the directory "
-                "as it was"
+                f"{found.start_from} does not hold the weights from which this sweep began: give the directory as it "
+                "was"
             )
         return found
 

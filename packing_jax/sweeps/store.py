@@ -87,7 +87,7 @@ class Store:
                 # another process may remove a folder that it made in vain, before anything of this one is in it
                 with contextlib.suppress(FileNotFoundError):
                     return cls._created(directory, layout, files)
-            raise PackingError(f"{path} cannot be made: {directory} is a link to nothing, or is removed all the time")
+            raise PackingError(f"{path} cannot be made: {directory} is a link to nothing, or keeps being removed")
         except OSError as error:
             raise cannot_write(path, error) from error
 

@@ -186,18 +186,30 @@ def npy(header: str, content: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (npz(npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", pickle.dumps([1]))), "no array of plain"),
-        (npz(npy("{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (1,), }")), "no array of plain numbers"),
-        (npz(npy("__import__('os').mkdir('ran')")), "no array of plain numbers"),
-        (npz(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (" + "1" * 60000 + "), }")), "no array of plain"),
-        (npz(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (" + "1," * 8000 + "x), }")), "no array of plain"),
-        (npz(npy("(" * 60000)), "no array of plain numbers"),
-        (npz(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-1,), }")), "no array of plain numbers"),
+        (
+            npz(npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", pickle.dumps([1]))),
+            "not an array of plain",
+        ),
+        (
+            npz(npy("{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (1,), }")),
+            "not an array of plain numbers",
+        ),
+        (npz(npy("__import__('os').mkdir('ran')")), "not an array of plain numbers"),
+        (
+            npz(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (" + "1" * 60000 + "), }")),
+            "not an array of plain",
+        ),
+        (
+            npz(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (" + "1," * 8000 + "x), }")),
+            "not an array of plain",
+        ),
+        (npz(npy("(" * 60000)), "not an array of plain numbers"),
+        (npz(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-1,), }")), "not an array of plain numbers"),
         (npz(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (9,), }", bytes(8))), "claims 72 bytes"),
         (npz(npy(f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({10**18}, {10**18}), }}")), "claims 8000000"),
         (npz(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (100000000,), }"), 800000067), "claims 800000000"),
-        (npz(b"no array"), "no array of plain numbers"),
-        (npz(b""), "no array of plain numbers"),
+        (npz(b"no array"), "not an array of plain numbers"),
+        (npz(b""), "not an array of plain numbers"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

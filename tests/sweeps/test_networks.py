@@ -148,7 +148,7 @@ def test_runs_go_on_from_the_weights_of_a_store(whole, tmp_path):
     np.testing.assert_array_equal(start, opened(whole)["weights"].squeeze().sel(learning_rate=0.1))
     assert rerun(tmp_path / "there", 3, hot)[0]
     go(tmp_path / "other", small(seed=1))
-    with pytest.raises(PackingError, match="other weights than those"):
+    with pytest.raises(PackingError, match="does not hold the weights from which"):
         go(tmp_path / "there", small(**_same(hot, start_from=tmp_path / "other")), resume=True)
 
 
