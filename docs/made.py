@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
 #: References that this site does not answer: types of other packages, type variables, and shapes by their names.
@@ -30,6 +31,7 @@ ELSEWHERE = [
 ]
 
 _ROOT = Path(__file__).parents[1]
+_SHORT = 28  # letters of a word that fits any screen
 _ROOMS = {
     "spheres": "Spheres: systems, energies and rules",
     "networks": "Networks: tasks, data, rules and theory",
@@ -286,6 +288,13 @@ def resolved(app: Any, env: Any, node: Any, content: Any) -> Any:
 def links_on_the_site(_app: object, _page: str, source: list[str]) -> None:
     """A link to a page of the project that has a copy here leads to the copy."""
     source[0] = re.sub(r"\]\((\.\./)+tests/validation/README\.md", "](/validation_table.md", source[0])
+
+
+def whole_words(_app: object, doctree: nodes.document) -> None:
+    """Mark code whose words are short: a line does not break within them, as browsers do behind each hyphen."""
+    for code in doctree.findall(nodes.literal):
+        if max(map(len, code.astext().split()), default=0) <= _SHORT:
+            code["classes"].append("whole")
 
 
 def _typeset(lines: list[str]) -> list[str]:
