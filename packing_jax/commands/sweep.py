@@ -36,7 +36,7 @@ class SweepCommand(SweepOptions):
     """Sweep a grid of packing fractions (and kicks) and estimate phi_c.
 
     - With no options: 3D pairwise BRO at kick 0.05 across its transition,
-      half a minute on two CPU cores.
+      two minutes on two CPU cores.
     - With other options but without --phi, a short search in small systems
       finds a range across the transition of each kick, in seconds.
     - Ends with the report: phi_c with its error, and figures.
@@ -114,10 +114,11 @@ class SweepCommand(SweepOptions):
         )
         asked = _parsed(command, before)
         for name in _SYSTEM:
-            if getattr(asked, name) != getattr(before, name):
+            there, here = getattr(before, name), getattr(asked, name)
+            if _meant(name, there) != _meant(name, here):
                 raise PackingError(
-                    f"{name.replace('_', ' ')} is {getattr(before, name)} in {directory} and {getattr(asked, name)} "
-                    "here; the phi_c found there is of another system"
+                    f"{name.replace('_', ' ')} is {there} in {directory} and {here} here; the phi_c found there is of "
+                    "another system"
                 )
         return asked, range_around(directory, asked.particles).values
 
@@ -161,6 +162,11 @@ class SweepCommand(SweepOptions):
             scheduler=self.scheduler,
             local_workers=self.local_workers,
         )
+
+
+def _meant(name: str, value: object) -> object:
+    """What the value of an option says, so that 0.10 is 0.1."""
+    return numbers(name, value) if name in ("kick", "batch_fraction") and isinstance(value, str) else value
 
 
 def _parsed(command: str, before: SweepCommand) -> SweepCommand:

@@ -169,10 +169,11 @@ def test_from_a_sweep_and_around_a_search(packing, tmp_path, finished, monkeypat
 
     swept = []
     monkeypatch.setattr("packing_jax.commands.sweep.sweep_and_report", lambda spec, *_, **__: swept.append(spec) or 0)
-    assert packing("sweep", "--from=done", "--particles=512").code == 0
+    assert packing("sweep", "--from=done", "--particles=512", "--kick=1.0").code == 0
     (spec,) = swept
     assert (spec.rule, spec.dim, spec.kick, spec.particles) == ("ro", 2, (1.0,), 512)
     assert spec.phi[0] < 0.34 < spec.phi[-1]
     assert spec.phi == range_around(finished, 512).values
     one_sentence(packing("sweep", "--from=done", "--dim=3"), "dim is 2 in done and 3 here")
+    one_sentence(packing("sweep", "--from=done", "--kick=0.5"), "kick is 1.0 in done and 0.5 here")
     one_sentence(packing("sweep", "--from=done", "--phi=0.3"), "omit --phi")
