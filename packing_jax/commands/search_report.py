@@ -110,9 +110,8 @@ def format_result(result: SearchResult) -> str:
         ]
     else:
         lines.append("phi_c is not extrapolated, because that takes three sizes")
-    tolerance = f"the tolerance {result.tolerance:g}"
-    verdict = f"within {tolerance}" if result.reached else f"the budget was spent before {tolerance} was reached"
-    lines.append(f"{verdict}; {spent}")
+    verdict = "reached" if result.reached else "not reached"
+    lines.append(f"tolerance {result.tolerance:g} {verdict}; {spent}")
     return "\n".join(lines)
 
 

@@ -167,13 +167,13 @@ def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         ("a.npy", b"\x93NUMPY\1\0", "put inputs and targets in one npz file"),
         ("batch", cifar_batch()[:-1], "not a batch of CIFAR-10 in the python version, or is damaged"),
         ("batch", cifar_batch()[:2000], "not a batch of CIFAR-10 in the python version, or is damaged"),
-        ("batch", pickle.dumps({"labels": [1]}), "no batch of CIFAR-10"),
+        ("batch", pickle.dumps({"labels": [1]}), "not a batch of CIFAR-10"),
         ("batch", pickle.dumps({"data": cifar_images(), "labels": [1, 2]}), "at least one sample"),
-        ("batch", pickle.dumps({"data": cifar_images()[:, :99], "labels": [1] * SAMPLES}), "no batch of CIFAR-10"),
-        ("batch", pickle.dumps({"data": cifar_images() / 2, "labels": [1] * SAMPLES}), "no batch of CIFAR-10"),
-        ("batch", pickle.dumps(BY_COLUMNS, protocol=4), "no batch of CIFAR-10"),
-        ("batch", pickle.dumps(BY_COLUMNS, protocol=5), "no batch of CIFAR-10"),
-        ("batch", pickle.dumps({"data": cifar_images(), "labels": ["1"] * SAMPLES}), "no batch of CIFAR-10"),
+        ("batch", pickle.dumps({"data": cifar_images()[:, :99], "labels": [1] * SAMPLES}), "not a batch of CIFAR-10"),
+        ("batch", pickle.dumps({"data": cifar_images() / 2, "labels": [1] * SAMPLES}), "not a batch of CIFAR-10"),
+        ("batch", pickle.dumps(BY_COLUMNS, protocol=4), "not a batch of CIFAR-10"),
+        ("batch", pickle.dumps(BY_COLUMNS, protocol=5), "not a batch of CIFAR-10"),
+        ("batch", pickle.dumps({"data": cifar_images(), "labels": ["1"] * SAMPLES}), "not a batch of CIFAR-10"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -220,5 +220,7 @@ def test_a_folder_without_one_whole_set_gets_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(PackingError, match="is neither a file nor a folder"):
         load("/dev/zero")
     (tmp_path / "a.csv").write_text(table())
-    with pytest.raises(PackingError, match="column 13 was to be the label, beside others; the table has 13 columns"):
+    with pytest.raises(
+        PackingError, match="column 13 was to be the label, and others the inputs; the table has 13 columns"
+    ):
         load(tmp_path / "a.csv", label_column=13)

@@ -76,15 +76,15 @@ def test_no_pickle_runs_anything(tmp_path: Path, protocol: int, place: str) -> N
         (b"\x80\x02S'text'\n.", "asks for STRING"),
         (b"\x80\x02cnumpy\nload\n(tR.", "asks for 'numpy load'"),
         (b"\x80\x02cnumpy.core.multiarray\nscalar\n(tR.", "asks for 'numpy.core.multiarray scalar'"),
-        (b"\x80\x02Nr\xff\xff\xff\xff.", "no batch of CIFAR-10"),  # memory for 2**32 entries
-        (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x0f.", "no batch of CIFAR-10"),  # bytes without end
-        (b"\x80\x02]q\x00h\x00a.", "no batch of CIFAR-10"),  # a list within itself
-        (b"\x80\x02K\x01(tR.", "no batch of CIFAR-10"),
-        (b"\x80\x02}(cnumpy\ndtype\nNu.", "no batch of CIFAR-10"),
-        (b"\x80\x02" + b"\x85" * 9 + b".", "no batch of CIFAR-10"),
-        (b"\x80\x02" + b"e" * 9 + b".", "no batch of CIFAR-10"),
-        (b"\x80\x02", "no batch of CIFAR-10"),
-        (b"\x80\x02" + b")" + b"\x85" * 9999 + b".", "no batch of CIFAR-10"),
+        (b"\x80\x02Nr\xff\xff\xff\xff.", "not a batch of CIFAR-10"),  # memory for 2**32 entries
+        (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x0f.", "not a batch of CIFAR-10"),  # bytes without end
+        (b"\x80\x02]q\x00h\x00a.", "not a batch of CIFAR-10"),  # a list within itself
+        (b"\x80\x02K\x01(tR.", "not a batch of CIFAR-10"),
+        (b"\x80\x02}(cnumpy\ndtype\nNu.", "not a batch of CIFAR-10"),
+        (b"\x80\x02" + b"\x85" * 9 + b".", "not a batch of CIFAR-10"),
+        (b"\x80\x02" + b"e" * 9 + b".", "not a batch of CIFAR-10"),
+        (b"\x80\x02", "not a batch of CIFAR-10"),
+        (b"\x80\x02" + b")" + b"\x85" * 9999 + b".", "not a batch of CIFAR-10"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -104,7 +104,7 @@ def test_keys_whose_hash_takes_for_ever_are_refused(tmp_path: Path) -> None:
     """A tuple of a tuple twice, sixty times over: 2**60 to hash."""
     program = b"\x80\x02)" + b"".join(b"q%ch%c\x86" % (n, n) for n in range(60)) + b"q\x60}h\x60Ns."
     (tmp_path / "batch").write_bytes(program)
-    with pytest.raises(PackingError, match="no batch of CIFAR-10"):
+    with pytest.raises(PackingError, match="not a batch of CIFAR-10"):
         load(tmp_path / "batch")
 
 
@@ -116,7 +116,7 @@ def test_text_that_is_named_again_and_again_is_not_copied(tmp_path: Path) -> Non
         b"cnumpy\ndtype\nh\x00\x85R",
     ):
         (tmp_path / "batch").write_bytes(b"\x80\x04" + long + b"q\x00" + again * 2000 + b".")
-        with little_memory(16 * MIB), pytest.raises(PackingError, match="no batch of CIFAR-10"):
+        with little_memory(16 * MIB), pytest.raises(PackingError, match="not a batch of CIFAR-10"):
             load(tmp_path / "batch")
 
 

@@ -137,7 +137,7 @@ def test_digits_are_there() -> None:
         (lambda data: one_hot(one_hot(data)), "classes must be one integer per sample"),
         (lambda data: one_hot(Data(data.inputs, -data.targets)), "a class is negative"),
         (lambda data: one_hot(Data(data.inputs, data.targets + 2**45)), "more than half of what this machine has"),
-        (lambda data: principal_components(data, 0), "inputs of 6 numbers have 1 to that"),
+        (lambda data: principal_components(data, 0), "there must be 1 to 6, the length of an input"),
         (lambda data: principal_components(data, 7), "7 principal components"),
         (lambda data: principal_components(data, 6), "vary in fewer than the 6 directions"),
         (lambda data: split(data, 41), "the set has 40 in all"),
