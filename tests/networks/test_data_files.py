@@ -220,5 +220,5 @@ def test_a_folder_without_one_whole_set_gets_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(PackingError, match="is neither a file nor a folder"):
         load("/dev/zero")
     (tmp_path / "a.csv").write_text(table())
-    with pytest.raises(PackingError, match="column 13 was to be the label, .* has 13 columns"):
+    with pytest.raises(PackingError, match=r"column 13 was to be the label, .* has 13 columns"):
         load(tmp_path / "a.csv", label_column=13)
