@@ -55,6 +55,7 @@ html_theme_options = {"navigation_with_keys": True}
 if "OWNER" not in _REPOSITORY:  # until a maintainer has written the project's address into pyproject.toml
     html_theme_options |= {"source_repository": _REPOSITORY, "source_branch": "main", "source_directory": "docs/"}
 copybutton_prompt_text = "$ "
+highlight_language = "none"  # blocks of docstrings are equations and tables
 pygments_style = "friendly"
 pygments_dark_style = "native"
 
@@ -62,7 +63,8 @@ made.write_pages(HERE)
 
 
 def setup(app: Any) -> None:
-    """Docstrings are plain text; sphinx wants reStructuredText."""
+    """Docstrings are plain text, and sphinx wants reStructuredText; what else :mod:`made` mends on the way."""
     app.connect("autodoc-process-docstring", made.as_rst)
     app.connect("missing-reference", made.resolved)
     app.connect("source-read", made.links_on_the_site)
+    app.connect("doctree-read", made.whole_words)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
 #: References that this site does not answer: types of other packages, type variables, and shapes by their names.
@@ -30,6 +31,7 @@ ELSEWHERE = [
 ]
 
 _ROOT = Path(__file__).parents[1]
+_SHORT = 28  # letters of a word that fits any screen
 _ROOMS = {
     "spheres": "Spheres: systems, energies and rules",
     "networks": "Networks: tasks, data, rules and theory",
@@ -39,7 +41,7 @@ _ROOMS = {
     "derivatives": "Derivatives through a run",
     "sweeps": "Sweeps and stores",
     "figures": "Published figures",
-    "drive": "The driver",
+    "drive": "The driver: the loop over steps",
 }
 
 _OTHERS = [
@@ -67,13 +69,14 @@ _OTHERS = [
 
 _GALLERY = """# Gallery of reproduced figures
 
-Each of these is a figure or a claim of a published paper. `packing-jax reproduce NAME` runs the simulations behind it,
-draws it in the axes of the paper, and holds every number against a reference: an exact value, a published one, one that
-follows from the definitions (derived), or another number of the same run (consistency). **yes** means that the two
-differ by at most two joint standard errors and that our error is small enough to decide; **undecided**, that our error
-is larger than what was asked for beforehand; **no**, that they differ.
+Each of these is a figure or a claim of a published paper. `packing-jax reproduce NAME` runs the simulations, draws the
+figure with the axes of the paper, and compares every number with a reference. A reference is an exact value, a
+published value, a value that follows from the definitions (derived), or another number of the same run (consistency).
 
-The pictures here are those of size `quick`, which takes minutes. `--size full` takes longer and decides more.
+The column "agrees" says **yes** if the two differ by at most two joint standard errors and our error is small enough to
+decide, **undecided** if our error is larger than was required beforehand, and **no** if they differ.
+
+The pictures are from size `quick`, which takes minutes. `--size full` takes longer and decides more.
 """
 
 
@@ -124,13 +127,13 @@ def _gallery(pictures: Path) -> Iterator[tuple[str, str]]:
         minutes = " and ".join(f"{figure.minutes[size]:g} minutes at size {size}" for size in ("quick", "full"))
         text = f"# {name}\n\n{figure.claim}\n\nSource: {figure.source}.\n\n"
         text += f"<!-- not run: minutes -->\n```console\n$ packing-jax reproduce {name} --size quick\n```\n\n"
-        text += f"It takes {minutes}, on two CPU cores.\n\n"
+        text += f"This takes {minutes}, on two CPU cores.\n\n"
         image = ""
         if (pictures / f"{name}.png").exists():
             text += f"![{figure.claim}]({name}.png)\n\n{_rows(pictures / f'{name}.json')}"
             image = f"[![{name}]({name}.png)]({name}.md)\n\n"
         else:
-            text += "Its picture is not kept here; the command draws it.\n"
+            text += "There is no picture of it here; the command draws it.\n"
         yield f"gallery/{name}.md", text
         cards.append(f":::{{container}} card\n{image}**[{name}]({name}.md)**\n\n{figure.claim}\n:::\n")
     tree = "\n".join(FIGURES)
@@ -145,8 +148,8 @@ def _rows(result: Path) -> str:
         return ""
     found = read_result(result)
     lines = [
-        f"Ours, at size {found['size']} in {found['seconds'] / 60:.1f} minutes. A number in brackets is the standard",
-        "error in the last digits.\n",
+        f"Our values, from size {found['size']} in {found['seconds'] / 60:.1f} minutes. A number in brackets is the",
+        "standard error in the last digits.\n",
         "| quantity | reference | kind | ours | agrees |",
         "|---|---|---|---|---|",
     ]
@@ -216,7 +219,7 @@ def _typed() -> str:
     """The names that `import packing_jax` gives, with what they are."""
     import packing_jax
 
-    lines = ["What is imported from `packing_jax` itself:", "", "| name | |", "|---|---|"]
+    lines = ["These names are imported from `packing_jax` itself:", "", "| name | |", "|---|---|"]
     for name in packing_jax.__all__:
         value = getattr(packing_jax, name)
         where = value.__module__ if callable(value) else _written_in("packing_jax.names", name)
@@ -285,6 +288,13 @@ def resolved(app: Any, env: Any, node: Any, content: Any) -> Any:
 def links_on_the_site(_app: object, _page: str, source: list[str]) -> None:
     """A link to a page of the project that has a copy here leads to the copy."""
     source[0] = re.sub(r"\]\((\.\./)+tests/validation/README\.md", "](/validation_table.md", source[0])
+
+
+def whole_words(_app: object, doctree: nodes.document) -> None:
+    """Mark code whose words are short: a line does not break within them, as browsers do behind each hyphen."""
+    for code in doctree.findall(nodes.literal):
+        if max(map(len, code.astext().split()), default=0) <= _SHORT:
+            code["classes"].append("whole")
 
 
 def _typeset(lines: list[str]) -> list[str]:

@@ -177,7 +177,7 @@ def range_around(directory: Path, particles: int) -> Range:
     now, stored = standing(directory), stored_search(directory)
     if stored is None or not now.rounds:
         raise PackingError(
-            f"no round of the search in {directory} is finished; packing-jax critical --out {directory} goes on"
+            f"no round of the search in {directory} is finished; to continue: packing-jax critical --out {directory}"
         )
     omega = scaling_in(stored.settings.dim).omega
     widths = [one.width * (one.particles / particles) ** omega for one in now.rounds]

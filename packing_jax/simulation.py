@@ -53,8 +53,8 @@ class Trajectory:
         """
         if name not in self.records:
             raise PackingError(
-                f"{name!r} was not recorded, but {', '.join(self.records) or 'nothing'}: what simulate is given as "
-                "record takes the place of activity, energy and msd"
+                f"{name!r} was not recorded, but {', '.join(self.records) or 'nothing'}: the "
+                "argument record of simulate replaces activity, energy and msd"
             )
         return self.records[name]
 
@@ -75,7 +75,7 @@ class Trajectory:
         """
         if "positions" not in self.final:
             raise PackingError(
-                f"positions are of spheres; the last configuration here is final: {', '.join(self.final)}"
+                f"only spheres have positions; the last configuration here is in final: {', '.join(self.final)}"
             )
         return self.final["positions"]
 
@@ -198,7 +198,7 @@ def prepared(system: Any, rule: Any, key: Array, start: Any, skin: float | None 
         replicas, batched = gather_replicas(system, rule, key, start)
         return particles_of(replicas, skin), replicas, batched
     if skin is not None:
-        raise PackingError("a skin belongs to spheres, which have neighbours; leave it away")
+        raise PackingError("a skin belongs to spheres, which have neighbours; omit it")
     if not isinstance(system, Problem):
         raise PackingError(
             f"the system is of type {type(system).__name__}; it must be a packing_jax.System, for several "
@@ -256,7 +256,7 @@ def _dataset(made: Trajectory) -> "xr.Dataset":
     taken = {*arrays, "time", "replica", *(dim for dims, _ in (*records.values(), *arrays.values()) for dim in dims)}
     if clash := sorted(taken & records.keys()):
         raise PackingError(
-            f"{', '.join(clash)} would be in the dataset twice, as a record and as an axis or the end of the run: "
+            f"{', '.join(clash)} would be in the dataset twice, as a record and as an axis or a final value: "
             "record it under another name"
         )
     arrays = {**records, **arrays}

@@ -311,16 +311,16 @@ def format_rows(rows: list[Row]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchCommand:
-    """Time the steps of this machine, beside its memory floor.
+    """Measure steps per second on this machine, and the limit that its memory sets.
 
-    - Three rules in 3D at phi 0.66 and kick 0.02, thermalised; about ten
-      seconds for each rule and size, most of them the compiler's.
+    - Three rules in 3D at phi 0.66 and kick 0.02, in stationary states; about
+      ten seconds for each rule and size, most of them for compiling.
     """
 
     particles: Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT ...")] = (1000, 10_000, 100_000)
     """System sizes N."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """Where to write the rows as JSON. Default: nowhere."""
+    """File to write the rows to, as JSON. Default: none."""
 
     def execute(self, command: str) -> int:
         """Measure and print."""

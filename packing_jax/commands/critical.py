@@ -36,15 +36,15 @@ _SYSTEM = ("dim", "rule", "coupling", "mixture")
 class CriticalCommand(RunOptions):
     """Find phi_c to a tolerance, choosing phi, N, steps and replicas by itself.
 
-    - Counts absorbed replicas in systems of growing size, where the
-      transition is, and extrapolates to infinite size.
+    - Counts absorbed replicas at the transition, in systems of growing size
+      and runs of growing length, and extrapolates both.
     - Ends when the standard error is within the tolerance, or the budget
-      is spent. status DIR and report DIR say where it stands.
-    - --out DIR of a search that was stopped goes on with it, and ends with
-      the same numbers; words that are not given are as they were.
+      is spent. status DIR and report DIR show the state.
+    - --out DIR of a stopped search continues it, and ends with the same
+      numbers. Options that are not given keep their values.
     - Exit code 0: within the tolerance; 2: bad input or a full disk; 3:
-      stopped by --max-walltime; 5: the budget ended short of the tolerance;
-      130 or 143: stopped by a signal.
+      stopped by --max-walltime; 5: the budget was spent before the tolerance
+      was reached; 130 or 143: stopped by a signal.
     """
 
     dim: int = 3
@@ -52,24 +52,24 @@ class CriticalCommand(RunOptions):
     rule: RuleName = "bro"
     """What moves the particles."""
     kick: float = 0.05
-    """Kick size eps for bro, ro and langevin, learning rate for sgd, in mean diameters."""
+    """Kick size eps of bro, ro and langevin, or learning rate of sgd, in mean diameters."""
     tolerance: float = 0.003
-    """Standard error of phi_c to reach."""
+    """Standard error that phi_c is to reach."""
     budget: Annotated[float, tyro.conf.arg(help_behavior_hint="(default: 1e10)")] = 1e10
-    """Particle-steps to spend at most."""
+    """Particle-steps to spend at most; one is one step of one particle."""
     coupling: OptionalCoupling = None
-    """Who shares a random draw, as for sweep. Default: pair; particle for ro."""
+    """What shares a random draw, as for sweep. Default: pair; particle for ro."""
     batch_fraction: OptionalFloat = None
     """Batch fraction b_f of sgd, above 0 and at most 1. Default: 0.75."""
     mixture: MixtureWord = "mono"
-    """Equal spheres, or half of diameter 1 and half of 1.4."""
+    """Equal spheres (mono), or half of diameter 1 and half of 1.4."""
     seed: int = 0
     """Seed of everything random; the same seed gives the same numbers."""
     start_from: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR", help_behavior_hint="")] = None
-    """Begin with the system of the sweep in DIR, and where it saw the transition. Of several kicks, give one."""
+    """Search in the system of the sweep in DIR, starting at its transition. If it has several kicks, give one."""
     out: OptionalDir = None
-    """Directory for search.json, from which a stopped search goes on, summary.json and critical.png. Default:
-    packing-critical, or the first free packing-critical-2, -3, ..."""
+    """Directory for search.json, from which a stopped search continues, summary.json and critical.png. Default:
+    packing-critical; if it exists, the first free packing-critical-2, -3, ..."""
 
     def execute(self, command: str) -> int:
         """Search, and tell."""
@@ -78,7 +78,7 @@ class CriticalCommand(RunOptions):
         out, bracket, asked = self.out or free_directory("packing-critical"), None, self
         if is_search(out):
             if self.start_from is not None:
-                raise PackingError(f"the search in {out} has begun already; leave --from away, or give another --out")
+                raise PackingError(f"the search in {out} has begun already; omit --from, or give another --out")
             asked = _parsed(command, _as_it_was(out, self))
         elif self.start_from is not None:
             asked, bracket = _beginning(self.start_from, command, self)
@@ -182,8 +182,8 @@ def _beginning(directory: Path, command: str, words: CriticalCommand) -> tuple[C
         chosen[name] = float(one or 0)
     if different := [name for name in _SYSTEM if getattr(asked, name) != getattr(before, name)]:
         raise PackingError(
-            f"{different[0]} is {what[different[0]]} in {directory} and {getattr(asked, different[0])} here; a search "
-            "that begins there is of the same system"
+            f"{different[0]} is {what[different[0]]} in {directory} and {getattr(asked, different[0])} here; with "
+            "--from they must be the same"
         )
     fraction = chosen["batch_fraction"] if what["rule"] == "sgd" else None
     return replace(asked, kick=chosen["kick"], batch_fraction=fraction), _bracket(directory, chosen)
@@ -207,8 +207,8 @@ def _bracket(directory: Path, chosen: dict[str, float]) -> tuple[float, float]:
     high = min((phi for phi in seen if phi > max(absorbed, default=math.inf)), default=None)
     if low is None or high is None:
         raise PackingError(
-            f"{directory} shows no transition: its finished replicas are all "
-            f"{'active' if low is None else 'absorbed'} at one end; leave --from away"
+            f"{directory} shows no transition: all finished replicas must be absorbed at one phi or more below it, and "
+            "active at one or more above it; omit --from"
         )
     return around(low, high)
 

@@ -44,7 +44,7 @@ _THREEFRY = (
 
 @dataclass(frozen=True)
 class DoctorCommand:
-    """Show versions and devices, and check that this jax computes right numbers."""
+    """Show versions and devices, and check that this jax computes correctly."""
 
     def execute(self, command: str) -> int:
         """Examine this machine."""

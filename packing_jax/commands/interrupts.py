@@ -43,6 +43,7 @@ class Work(Protocol):
 
 _asked: int | None = None  # the first signal
 _work: tuple[Work, Callable[[str], str]] | None = None
+_left = 0.0  # when the last work had said its last words
 
 
 def unwind_on_signals() -> None:
@@ -65,12 +66,12 @@ def stopped_by_flag(work: Work, last_words: Callable[[str], str]) -> Iterator[No
         work: is told of a signal by somebody else.
         last_words: the last line, from the name of the signal.
     """
-    global _work  # noqa: PLW0603 - signals belong to the process
+    global _work, _left  # noqa: PLW0603 - signals belong to the process
     _work = work, last_words
     try:
         yield
     finally:
-        _work = None
+        _work, _left = None, time.monotonic()
 
 
 def asked() -> int | None:
@@ -78,13 +79,14 @@ def asked() -> int | None:
     return _asked
 
 
-def end(number: int, text: str = "packing-jax: interrupted") -> NoReturn:
-    """End the process here and now, with the exit code of a signal."""
+def end(number: int, text: str | None = "packing-jax: interrupted") -> NoReturn:
+    """End the process here and now, with the exit code of a signal; None: all is said."""
     with contextlib.suppress(BaseException):
         if threading.current_thread() is threading.main_thread():
             sys.stdout.flush()
     with contextlib.suppress(OSError):
-        os.write(2, f"{chr(10) if os.isatty(2) else ''}{text}\n".encode(errors="backslashreplace"))
+        if text is not None:
+            os.write(2, f"{chr(10) if os.isatty(2) else ''}{text}\n".encode(errors="backslashreplace"))
     os._exit(128 + number)
 
 
@@ -118,14 +120,16 @@ def _watch(pipe: int) -> None:
     while _next_signal(pipe, 0.05) is None:
         waited = time.monotonic() - began
         if _work is None:
-            if waited > _UNWINDING:
+            if _left > began and time.monotonic() - _left > _UNWINDING:
+                end(number, None)
+            if _left <= began and waited > _UNWINDING:
                 end(number)
         elif not _work[0].answered and waited > _work[0].patience:
             end(number, _work[1](signal.Signals(number).name))
         elif not told and waited > _UNWINDING and os.isatty(2):
             told = True
             with contextlib.suppress(OSError):
-                os.write(2, b"\npacking-jax: stopping after the present steps; a second Ctrl-C ends at once\n")
+                os.write(2, b"\npacking-jax: stopping after the current steps; a second Ctrl-C ends at once\n")
     end(number)
 
 

@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, every cell is in the store; 1 a check failed (doctor, rerun, status); 2 bad input, nothing to report
 or a full disk, in one sentence; 3 stopped by --max-walltime with cells left; 4 done, but some cells failed; 5 a
-search's budget ended short of its tolerance; 130 Ctrl-C; 143 SIGTERM. The last line
+search spent its budget before it reached its tolerance; 130 Ctrl-C; 143 SIGTERM. The last line
 says how many cells are done, failed and missing.
 
 Signals have an answer before anything that takes time is imported, even the standard library's `signal`, see

@@ -30,13 +30,13 @@ _LAST_SECONDS = 1.5  # for which the last frame is shown
 
 @dataclass(frozen=True, kw_only=True)
 class MovieCommand:
-    """Make a movie of a cell whose sweep or run wrote --trajectory.
+    """Make a movie of one replica of a run or sweep with --trajectory.
 
-    - Discs in 2D; in 3D, the cuts of the spheres by the plane z = 0, in the
-      middle of the box. Those that overlap are red.
-    - Below them the activity so far, the share of particles that overlap.
-    - Trajectories of --trajectory log show the first steps as well as the
-      last ones; those of every:K are even in time.
+    - Shows discs in 2D; in 3D, the cuts of the spheres by the plane z = 0, in
+      the middle of the box. Those that overlap are red.
+    - Below them: the activity so far, the fraction of particles that overlap.
+    - With --trajectory log, time is logarithmic and the first steps are seen
+      as well as the last ones; with every:K, time is linear.
     """
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
@@ -44,9 +44,9 @@ class MovieCommand:
     cell: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None
     """Number of the cell, as for rerun. Default: the first that has a trajectory."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.mp4|.gif", help_behavior_hint="")] = None
-    """Where to write. Default: DIR/movies/CELL.mp4 if ffmpeg is there, else .gif."""
+    """File to write. Default: DIR/movies/CELL.mp4 if ffmpeg is installed, else CELL.gif."""
     fps: int = 10
-    """Frames per second. The last frame stays for a second and a half."""
+    """Frames per second. The last frame stays for 1.5 seconds."""
 
     def execute(self, command: str) -> int:
         """Draw and write."""

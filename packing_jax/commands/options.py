@@ -48,13 +48,13 @@ class RunOptions:
     """How a sweep of anything is run."""
 
     out: OptionalDir = None
-    """Directory for the results. Default: packing-run, packing-sweep or packing-TASK, or the first free
+    """Directory for the results. Default: packing-run, packing-sweep or packing-TASK; if it exists, the first free
     packing-sweep-2, -3, ..."""
     max_walltime: OptionalText = None
-    """Stop in time for this limit of a queue system, counted from the start of the command: seconds, MM:SS, HH:MM:SS or
+    """Stop before this time limit of a queue system, counted from the start of the command: seconds, MM:SS, HH:MM:SS or
     D-HH:MM:SS."""
     log: OptionalLog = None
-    """What is said on the way, on stderr: a progress bar, one JSON object a line, or nothing but the last line.
+    """What to print on stderr during the run: a progress bar, one JSON object per line, or only the last line.
     Default: bar on a terminal, else quiet."""
 
 
@@ -64,27 +64,28 @@ class SweepOptions(RunOptions, OwnOptions):
 
     rule: RuleWord = "bro"
     """What moves the particles: biased random organization, stochastic gradient descent on the overlap energy, random
-    organization, or the moment-matched Langevin map. Or an object of your own, such as my_model:slow in ./my_model.py:
-    a rule, an optax optimizer, or a function that makes one from the kick."""
+    organization, or Langevin with the mean and variance of bro. Or an object of your own, such as my_model:slow in
+    ./my_model.py: a rule, an optax optimizer, or a function that makes one from the kick."""
     coupling: OptionalCoupling = None
-    """Who shares a random draw: both partners of an overlap (pair), each its own (pair-independent), or all overlaps
-    of a particle; particle-normalised is for bro. Default: pair; particle for ro."""
+    """What shares a random draw: both partners of an overlap (pair), nothing (pair-independent), or all overlaps of a
+    particle (particle). particle-normalised, for bro only, makes one kick along the sum of their directions. Default:
+    pair; particle for ro."""
     correlation: float = 1.0
-    """Correlation p of the two partners' draws, 0 to 1, for coupling pair."""
+    """Correlation p of the draws of the two partners, 0 to 1, for coupling pair."""
     dim: int = 3
     """Dimension, 1 to 6."""
     particles: int = 1000
     """Number of particles N."""
     mixture: MixtureWord = "mono"
-    """Equal spheres, or half of diameter 1 and half of 1.4."""
+    """Equal spheres (mono), or half of diameter 1 and half of 1.4."""
     exponent: float = 1.0
     """Exponent a >= 1 of the pair energy (1 - r/sigma)^a: 1 linear, 2 harmonic, 2.5 Hertzian."""
     steps: OptionalInt = None
-    """Steps to make. Default: 3000 over the smallest kick."""
+    """Steps to make. Default: 3000 divided by the smallest kick."""
     record_every: OptionalInt = None
     """Steps between two records. Default: 40 logarithmic and 100 linear times."""
     trajectory: OptionalFrames = None
-    """Write the particles to DIR/trajectories/*.gsd, for OVITO and freud: every K steps, or 20 times a decade.
+    """Write the positions to DIR/trajectories/*.gsd, for OVITO and freud: every K steps, or 20 times per decade.
     Default: no trajectories."""
     seed: int = 0
     """Seed of everything random; the same seed gives the same bits."""
@@ -179,7 +180,9 @@ def numbers(name: str, text: str) -> tuple[float, ...]:
     example = "a list such as 0.6,0.62 or a range lo:hi:n such as 0.58:0.62:9"
     parts = text.split(":")
     if len(parts) == 2 and all(map(is_number, parts)):
-        raise PackingError(f"--{name} is {text!r}, a range that lacks its number of values: write {text}:9 for nine")
+        raise PackingError(
+            f"--{name} is {text!r}, a range that lacks its number of values: write {text}:9 for nine values"
+        )
     try:
         if len(parts) == 1:
             return tuple(float(part) for part in text.split(","))
@@ -188,10 +191,10 @@ def numbers(name: str, text: str) -> tuple[float, ...]:
     except ValueError as error:
         raise PackingError(f"--{name} is {text!r}; it must be {example}") from error
     if n > _MOST_VALUES:
-        raise PackingError(f"--{name} is {text!r}, a range of {n} values; it may have {_MOST_VALUES}")
+        raise PackingError(f"--{name} is {text!r}, a range of {n} values; at most {_MOST_VALUES} are possible")
     if n < 1 or (n == 1 and first != last):
         raise PackingError(
-            f"--{name} is {text!r}; a range includes both its ends, so it has two values at least: {low}:{high}:2"
+            f"--{name} is {text!r}; a range includes both ends, so it has at least two values: {low}:{high}:2"
         )
     # rounded, so that a range gives the numbers one would type: they name the cells of the store
     step = (last - first) / max(n - 1, 1)

@@ -14,18 +14,18 @@ class OwnOptions:
     """What run, sweep and rerun take of a user's own."""
 
     rule: Annotated[str | None, tyro.conf.arg(metavar="MODULE:OBJECT", help_behavior_hint="")] = None
-    """The rule of your own that the sweep was made with."""
+    """The rule of your own with which the sweep was made."""
     energy: Annotated[str | None, tyro.conf.arg(metavar="MODULE:OBJECT", help_behavior_hint="")] = None
     """Pair energy of your own, such as my_model:energy in ./my_model.py: a packing_jax.PairEnergy. Default: the overlap
     energy."""
     record: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=MODULE:OBJECT", help_behavior_hint="")
     ] = ()
-    """Record an observable of your own as well, under a name of your choice: a function of a configuration, such as
+    """Also record an observable of your own, under a name of your choice: a function of a configuration, such as
     widest=my_model:widest. Can be given several times."""
     trust_rule: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Go on with objects of your own that have no source to be compared with what the sweep was begun with. The store
-    keeps a note of it."""
+    """Resume although objects of your own have no source code that could be compared with those at the beginning of the
+    sweep. The store keeps a note of this."""
 
     def objects(self) -> dict[str, Any]:
         """The fields of a Sweep that this command line names; only its modules are imported.

@@ -77,16 +77,16 @@ def overview() -> str:
     """What `packing-jax --help` says: the commands."""
     width = max(map(len, COMMANDS))
     lines = ["usage: packing-jax COMMAND ...", ""]
-    lines += ["Packed spheres and networks under random organization and SGD.", ""]
+    lines += ["Simulate spheres and networks under random organization and SGD.", ""]
     for name, kind in COMMANDS.items():
         first = f"  {name:<{width}}  "
         claim = inspect.cleandoc(kind.__doc__).partition("\n\n")[0]
         lines += textwrap.wrap(claim, _WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
     last = (
-        "packing-jax COMMAND --help lists a command's options, packing-jax --version says which version this is.",
-        "Compiled programs are kept in ~/.cache/packing_jax, so that the next run of the same shapes begins at once. "
-        "They can be deleted at any time. JAX_COMPILATION_CACHE_DIR names another place; packing-jax doctor says which "
-        "it is, and how large.",
+        "packing-jax COMMAND --help lists the options of a command. packing-jax --version prints the version.",
+        "Compiled programs are kept in ~/.cache/packing_jax, so that the next run of the same kind begins at once. "
+        "You can delete them at any time. JAX_COMPILATION_CACHE_DIR chooses another folder. packing-jax doctor shows "
+        "the folder and its size.",
     )
     for text in last:
         lines += ["", *textwrap.wrap(text, _WIDTH, break_on_hyphens=False)]
@@ -208,7 +208,7 @@ def _check_value(command: str, name: str, option: _Option, value: str) -> None:
 def _unknown(asked: Asked, command: str, word: str, options: Mapping[str, _Option]) -> str:
     name = word.lstrip("-").replace("_", "-")
     if command == "run" and name == "resume":
-        return "run has no --resume: packing-jax sweep --resume DIR goes on with what run wrote"
+        return "run has no --resume: packing-jax sweep --resume DIR continues a run"
     near = did_you_mean(name, ["help", *(one for one, option in options.items() if not option.place)], "--")
     others = [other for other, kind in COMMANDS.items() if name in _options(kind) and other != command]
     elsewhere = f"it is an option of {_listed(others)}" if others else ""
@@ -226,7 +226,7 @@ def _alone(asked: Asked, before: Sequence[str], words: Sequence[str], last: str,
                 return f"run takes one value of --{last}: packing-jax sweep --{last} {listed} takes several"
             return f"--{last} takes one word: write --{last} {listed}, with commas and without spaces"
         return f"what is {words[0]!r}? --{last} takes one word, here {before[-1]!r}"
-    return f"what is {words[0]!r}? {asked.prog} --help lists what may stand there"
+    return f"what is {words[0]!r}? {asked.prog} --help lists the options"
 
 
 def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:

@@ -14,10 +14,10 @@ from packing_jax.sweeps.status import how_it_goes_on, status
 
 @dataclass(frozen=True)
 class ReportCommand:
-    """Make the report of a store: summary.json, figures and a table.
+    """Report on what is in DIR: summary.json, figures and a table.
 
-    - Of a sweep of spheres: phi_c. Of a run: what came out of each replica.
-      Of networks: losses, activity and displacements. Of a search by
+    - For a sweep of spheres: phi_c. For a run: the result of each replica.
+      For networks: losses, activity and displacements. For a search by
       critical: its table, figure and summary.json again.
     - Exit code 0; 2 if there is no sweep, or none of its cells is finished.
     """

@@ -26,36 +26,36 @@ OptionalName = Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceCommand:
-    """Compute a published figure again; without a name, list them.
+    """Compute a published figure again; without a name, list the figures.
 
-    - Runs sweeps, draws the figure in the paper's axes (DIR/figure.png),
-      prints a table (quantity, reference, ours with its error, agrees)
-      and writes it to DIR/result.json.
-    - Exit code 0: done, whether or not it agrees, for a disagreement is a
-      result; 2: bad input or a full disk; 130 or 143: stopped by a signal.
+    - Runs sweeps, draws the figure with the axes of the paper
+      (DIR/figure.png), prints a table (quantity, reference, ours with its
+      error, agrees) and writes it to DIR/result.json.
+    - Exit code 0: done, even if our values disagree; 2: bad input or a full
+      disk; 130 or 143: stopped by a signal.
     """
 
     name: OptionalName = None
     """Name of a figure."""
     size: OptionalSize = None
-    """smoke: seconds, to see that it runs, without a verdict; quick: minutes; full: what the paper's claim needs.
-    Default: quick."""
+    """smoke: seconds, only to see that it runs; quick: minutes; full: what the claim of the paper needs. Default:
+    quick."""
     seed: OptionalInt = None
     """Seed of everything random. Default: 0."""
     out: OptionalDir = None
-    """Directory for the results. Default: reproduce-NAME, or the first free reproduce-NAME-2, -3, ..."""
+    """Directory for the results. Default: reproduce-NAME; if it exists, the first free reproduce-NAME-2, -3, ..."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Go on with what --out holds (default: reproduce-NAME). Size and seed are as they were."""
+    """Continue what is in --out (default: reproduce-NAME). Size and seed keep their values."""
     all: tyro.conf.FlagCreatePairsOff[bool] = False
-    """All figures, one process per core, each in a folder of its name below --out (default: reproduce-all)."""
+    """Make all figures, one process per core, each in a folder of its name below --out (default: reproduce-all)."""
     log: OptionalLog = None
-    """What is said on the way, on stderr: a progress bar, one JSON object a line, or nothing.
+    """What to print on stderr during the run: a progress bar, one JSON object per line, or nothing.
     Default: bar on a terminal, else quiet."""
 
     def execute(self, command: str) -> int:
         """List the figures, or reproduce one or all."""
         if self.all and self.name is not None:
-            raise PackingError(f"--all is every figure: leave {self.name} away, or leave --all away")
+            raise PackingError(f"--all makes all figures: omit {self.name}, or omit --all")
         if not self.all and self.name is None:
             if self.resume or self.out is not None:
                 raise PackingError("which figure? Give its name, or --all; packing-jax reproduce lists them")
@@ -91,7 +91,7 @@ class ReproduceCommand:
             )
         except Interrupted as end:
             log.close()
-            print(f"stopped by {end}; packing-jax reproduce {name} --out {out} --resume goes on", file=sys.stderr)
+            print(f"stopped by {end}; to continue: packing-jax reproduce {name} --out {out} --resume", file=sys.stderr)
             return _stopped(stop)
         log.close()
         print(shown(result, out))
@@ -112,7 +112,7 @@ class ReproduceCommand:
                 log.write(f"{name}: {text}\n")
         log.close()
         if stop.signal is not None:
-            print(f"stopped; packing-jax reproduce --all --out {out} --resume goes on", file=sys.stderr)
+            print(f"stopped; to continue: packing-jax reproduce --all --out {out} --resume", file=sys.stderr)
             return _stopped(stop)
         if failed:
             print(f"packing-jax: not reproduced: {', '.join(failed)}", file=sys.stderr)

@@ -16,16 +16,16 @@ from packing_jax.sweeps.schema import description, stored_kind
 class RerunCommand(OwnOptions):
     """Compute one cell of a sweep again, and say whether the bytes agree.
 
-    Exit code 0 if every byte does, 1 if not.
+    Exit code 0 if all bytes agree, 1 if not.
     """
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """What run, sweep or train wrote with --out."""
     cell: int
-    """Number of the cell, from 0, along the axes of the store (of spheres phi, kick, batch fraction, replica), the
-    replica fastest."""
+    """Number of the cell. Cells are counted from 0 along the axes of the store (for spheres: phi, kick, batch fraction,
+    replica), the last axis fastest."""
     task: Annotated[str | None, tyro.conf.arg(metavar="MODULE:OBJECT", help_behavior_hint="")] = None
-    """Of networks, the task of your own that the sweep was made with."""
+    """For networks: the task of your own with which the sweep was made."""
 
     def execute(self, command: str) -> int:
         """Compute and compare."""

@@ -9,13 +9,13 @@ from packing_jax.commands.options import OptionalFloat, SweepOptions, free_direc
 class RunCommand(SweepOptions):
     """Run one packing fraction: activity, energy and displacement against time.
 
-    The same words as sweep with one value each, the same store and figures.
+    Takes the options of sweep, with one value each, and writes the same files.
     """
 
     phi: float
     """Packing fraction."""
     kick: float = 0.05
-    """Kick size eps for bro, ro and langevin, learning rate for sgd, in mean diameters."""
+    """Kick size eps of bro, ro and langevin, or learning rate of sgd, in mean diameters."""
     batch_fraction: OptionalFloat = None
     """Batch fraction b_f of sgd, above 0 and at most 1. Default: 0.75."""
     replicas: int = 1

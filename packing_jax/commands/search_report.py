@@ -59,7 +59,7 @@ class SearchReport:
 
     def last_words(self, out: Path, why: str) -> str:
         """The last line of a search that was stopped."""
-        text = f"stopped by {why}; packing-jax critical --out {out} goes on"
+        text = f"stopped by {why}; to continue: packing-jax critical --out {out}"
         return self._line(text, {"stopped": why, "reached": False})
 
     def end(self, out: Path, result: SearchResult) -> None:
@@ -67,7 +67,7 @@ class SearchReport:
         self.close()
         known = "known to" if result.reached else "not known to"
         text = f"{out}: phi_c is {known} the tolerance {result.tolerance:g}"
-        text += "" if result.reached else f"; packing-jax critical --out {out} with a larger --budget goes on"
+        text += "" if result.reached else f"; to continue: packing-jax critical --out {out} with a larger --budget"
         print(self._line(text, {"stopped": None, "reached": result.reached}), file=sys.stderr)
 
     def _line(self, text: str, facts: dict[str, Any]) -> str:
@@ -104,15 +104,14 @@ def format_result(result: SearchResult) -> str:
     if result.law is not None:
         low, high = result.interval
         lines += [
-            f"phi_c = {result.value:.5f} +- {result.stderr:.5f} (95 %: {low:.5f} to {high:.5f}) of endless runs",
-            f"and systems; of its error {result.law.statistical:.5f} is of the replicas, "
-            f"{result.law.run_length:.5f} of the",
-            f"length of the runs, and {result.law.size:.5f} of the size",
+            f"phi_c = {result.value:.5f} +- {result.stderr:.5f} (95 %: {low:.5f} to {high:.5f}) for infinite",
+            f"time and size; its error is made of {result.law.statistical:.5f} from the replicas,",
+            f"{result.law.run_length:.5f} from the length of the runs and {result.law.size:.5f} from the size",
         ]
     else:
-        lines.append("phi_c is not extrapolated: that takes three sizes")
-    verdict = "within the tolerance" if result.reached else "the budget ended short of the tolerance"
-    lines.append(f"{verdict} {result.tolerance:g}; {spent}")
+        lines.append("phi_c is not extrapolated, because that takes three sizes")
+    verdict = "reached" if result.reached else "not reached"
+    lines.append(f"tolerance {result.tolerance:g} {verdict}; {spent}")
     return "\n".join(lines)
 
 
@@ -160,8 +159,8 @@ def report_search(directory: Path) -> None:
         return
     if not now.rounds:
         raise PackingError(
-            f"there is nothing to report: no round of the search in {directory} is finished; packing-jax critical "
-            f"--out {directory} goes on"
+            f"there is nothing to report: no round of the search in {directory} is finished; to continue: "
+            f"packing-jax critical --out {directory}"
         )
     print("\n".join([*format_rounds(now.rounds), *_where(directory, now)]))
 
@@ -206,7 +205,7 @@ def _where(directory: Path, now: Standing) -> list[str]:
     facts = _facts(now, directory)
     state = "running" if now.running else "complete" if facts["done"] else "stopped"
     size = f", the last with N = {now.rounds[-1].particles}" if now.rounds else ""
-    known = "not known yet: that takes three rounds"
+    known = "is not known yet: that takes three rounds"
     if math.isfinite(now.stderr):
         known = f"{now.value:.5f} +- {now.stderr:.5f}{'' if facts['done'] else ' so far'}"
     left = "" if facts["done"] else f", about {now.left:.2g} left"
@@ -216,7 +215,7 @@ def _where(directory: Path, now: Standing) -> list[str]:
         f"{now.particle_steps:.3g} of {facts['budget']:.3g} particle-steps spent{left}",
     ]
     if state == "stopped":
-        lines.append(f"packing-jax critical --out {directory} goes on")
+        lines.append(f"to continue: packing-jax critical --out {directory}")
     elif state == "complete" and not facts["reached"]:
-        lines.append(f"the budget ended; packing-jax critical --out {directory} with a larger --budget goes on")
+        lines.append(f"the budget is spent; to continue: packing-jax critical --out {directory} with a larger --budget")
     return [printable(line) for line in lines]

@@ -14,17 +14,17 @@ from packing_jax.commands.search_report import format_search, is_search, search_
 
 @dataclass(frozen=True)
 class StatusCommand:
-    """Where a sweep or search stands, running or not; from any terminal.
+    """Show the state of a sweep or search, running or not, from any terminal.
 
-    Exit code 0; 1 if something is not as it was written, which the output names.
+    Exit code 0; 1 if files are damaged, which the output names.
     """
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """What run, sweep, train or critical writes with --out."""
     log: Annotated[Literal["text", "json"], tyro.conf.arg(metavar="text|json")] = "text"
-    """For a person, or one JSON object."""
+    """Text for a person, or one JSON object."""
     verify: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Read all numbers and compare their checksums, and not only the names and sizes of the files."""
+    """Read all numbers and compare their checksums. Default: only the names and sizes of the files."""
 
     def execute(self, command: str) -> int:
         """Look and tell."""

@@ -211,10 +211,10 @@ def format_summary(summary: dict[str, Any]) -> str:
 
 def _recommendation(one: dict[str, Any], summary: dict[str, Any]) -> list[str]:
     """The value to quote, where it comes from, and what its error is made of."""
-    parts = f"{one['statistical']:.5f} of the replicas, {one['run_length']:.5f} of the length of the runs"
+    parts = f"{one['statistical']:.5f} from the replicas, {one['run_length']:.5f} from the length of the runs"
     text = (
         f"phi_c = {one['value']:.5f} +- {one['stderr']:.5f} at {_cell(one['axes'], summary)}: {one['why']}. Its error "
-        f"is {parts}, and {one['size']:.5f} of the size."
+        f"is made of {parts}, and {one['size']:.5f} from the size."
     )
     return textwrap.wrap(text, _WIDTH)
 
@@ -265,8 +265,8 @@ def _zero_kick_limits(estimates: Sequence[KickEstimate]) -> tuple[Limits, list[s
             where = f"Batch fraction {fraction:g}, {_words(method)}"
             if len(limit.forms) == 1:
                 notes.append(
-                    f"{where}: three kicks carry a straight line only, so that the zero-kick limit's error "
-                    "does not contain a bend: sweep four kicks or more."
+                    f"{where}: three kicks allow only a straight line, so the error of the zero-kick limit "
+                    "does not include a curvature: sweep four kicks or more."
                 )
             if form.chi2 > _POOR_FIT * form.dof:
                 notes.append(
@@ -298,13 +298,13 @@ def _doubts(estimates: Sequence[KickEstimate]) -> list[str]:
     notes = []
     for e in estimates:
         where = f"Kick {e.kick:g}, batch fraction {e.batch_fraction:g}"
-        notes += [f"{where}, no {_words(method)}: {why}." for method, why in e.refusals if method in METHODS]
+        notes += [f"{where}: no phi_c by {_words(method)}: {why}." for method, why in e.refusals if method in METHODS]
         for method in dict(e.errors):
             one = getattr(e, method)
             if getattr(one, "dof", 0) and one.chi2 > _POOR_FIT * one.dof:
                 notes.append(
-                    f"{where}: {_words(method)} fits badly (chi2/dof {one.chi2:.1f}/{one.dof}), and its error is "
-                    "stretched by that: scan closer to phi_c."
+                    f"{where}: {_words(method)} fits badly (chi2/dof {one.chi2:.1f}/{one.dof}), and its error "
+                    "is enlarged for that: scan closer to phi_c."
                 )
         notes += _apart(e, where)
     return notes

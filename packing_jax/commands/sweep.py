@@ -36,38 +36,38 @@ class SweepCommand(SweepOptions):
     """Sweep a grid of packing fractions (and kicks) and estimate phi_c.
 
     - With no options: 3D pairwise BRO at kick 0.05 across its transition,
-      half a minute on two CPU cores.
-    - Without --phi, a short search in small systems finds a range across
-      the transition of each kick, in seconds.
+      two minutes on two CPU cores.
+    - With other options but without --phi, a short search in small systems
+      finds a range across the transition of each kick, in seconds.
     - Ends with the report: phi_c with its error, and figures.
-    - Ctrl-C and SIGTERM end it after the present steps; nothing is lost.
-    - --resume DIR goes on from there, and adds what is asked for beyond:
-      more --steps, more --replicas, further values of --phi or --kick.
+    - Ctrl-C and SIGTERM stop it after the current steps; nothing is lost.
+    - --resume DIR continues, and can add more --steps, more --replicas, and
+      further values of --phi, --kick or --batch-fraction.
     - Exit code 0: all cells done; 2: bad input or a full disk; 3: stopped
       by --max-walltime; 4: some cells failed; 130 or 143: stopped by a
-      signal. The last line counts.
+      signal. A cell is one replica at one point of the grid.
     """
 
     resume: OptionalDir = None
-    """Go on with the sweep in DIR. Words that are not given are as they were; those that differ are refused, except for
-    more steps, replicas and values of phi, kick and batch fraction."""
+    """Continue the sweep in DIR. Options that are not given keep their values. Only more steps, replicas and values of
+    phi, kick and batch fraction may be added; other changes are refused."""
 
     start_from: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR", help_behavior_hint="")] = None
-    """Sweep the system of the search that critical wrote to DIR, around the phi_c it found."""
+    """Sweep around the phi_c that critical found, with the system of its search in DIR."""
 
     phi: OptionalGrid = None
-    """Packing fractions: a list 0.6,0.62 or a range 0.58:0.62:9 (both ends included). Default: what a short search
-    finds."""
+    """Packing fractions: a list 0.6,0.62 or a range 0.58:0.62:9 (both ends included). Default: found by a short
+    search."""
     kick: Grid = "0.05"
-    """Kick size eps for bro, ro and langevin, learning rate for sgd, in mean diameters. List or range."""
+    """Kick size eps of bro, ro and langevin, or learning rate of sgd, in mean diameters. List or range."""
     batch_fraction: OptionalGrid = None
     """Batch fraction b_f of sgd, above 0 and at most 1. List or range. Default: 0.75."""
     replicas: int = 3
     """Independent runs of each point of the grid."""
     scheduler: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = None
-    """Run on the workers of a Dask scheduler, such as tcp://node1:8786; they share this file system."""
+    """Run on the workers of a Dask scheduler, such as tcp://node1:8786. They must see the same file system."""
     local_workers: OptionalInt = None
-    """Run on so many worker processes of this machine."""
+    """Number of worker processes to run on, on this machine."""
 
     def execute(self, command: str) -> int:
         """Run the sweep, then the report."""
@@ -100,7 +100,7 @@ class SweepCommand(SweepOptions):
             raise PackingError(
                 f"{directory} has no search.json: --from takes the directory that packing-jax critical wrote"
                 if stored is None
-                else "--from finds the packing fractions; leave --phi away"
+                else "--from finds the packing fractions; omit --phi"
             )
         what = stored.what
         before = SweepCommand(
@@ -114,10 +114,11 @@ class SweepCommand(SweepOptions):
         )
         asked = _parsed(command, before)
         for name in _SYSTEM:
-            if getattr(asked, name) != getattr(before, name):
+            there, here = getattr(before, name), getattr(asked, name)
+            if _meant(name, there) != _meant(name, here):
                 raise PackingError(
-                    f"{name.replace('_', ' ')} is {getattr(before, name)} in {directory} and {getattr(asked, name)} "
-                    "here; the phi_c found there is of another system"
+                    f"{name.replace('_', ' ')} is {there} in {directory} and {here} here; the phi_c found there is of "
+                    "another system"
                 )
         return asked, range_around(directory, asked.particles).values
 
@@ -126,7 +127,7 @@ class SweepCommand(SweepOptions):
         stored = stored_spec(description(directory), Sweep(**self.objects()))
         for option, given in (("out", self.out), ("from", self.start_from)):
             if given is not None:
-                raise PackingError(f"--resume goes on with what is in {directory}; leave --{option} away")
+                raise PackingError(f"--resume continues what is in {directory}; omit --{option}")
         # The words once more, with the store's values in the place of the defaults.
         before = SweepCommand(
             rule=stored.rule if isinstance(stored.rule, str) else self.rule,
@@ -163,6 +164,11 @@ class SweepCommand(SweepOptions):
         )
 
 
+def _meant(name: str, value: object) -> object:
+    """What the value of an option says, so that 0.10 is 0.1."""
+    return numbers(name, value) if name in ("kick", "batch_fraction") and isinstance(value, str) else value
+
+
 def _parsed(command: str, before: SweepCommand) -> SweepCommand:
     """The words of a command once more, with other values in the place of the defaults."""
     return tyro.cli(SweepCommand, args=shlex.split(command)[2:], default=before, prog="packing-jax sweep")
@@ -178,7 +184,7 @@ def _with_phi(spec: Sweep, options: SweepCommand) -> Sweep:
 
     def show(share: float) -> None:
         if log.form == "bar":
-            bar.show(share, None, ["looking for the transition, since there is no --phi"])
+            bar.show(share, None, ["looking for the transition, as there is no --phi"])
 
     try:
         ranges = find_ranges(spec, show)

@@ -41,36 +41,37 @@ class TrainCommand(RunOptions):
     Every number of the task and the rule can be a list or a range; replicas of all combinations are run. Ends with the
     report: a table, and figures of loss, activity and displacements.
 
-    - Ctrl-C and SIGTERM end it after the present steps; nothing is lost.
-    - --resume DIR goes on from there, and adds what is asked for beyond:
-      more --steps, more --replicas, further values of numbers.
+    - Ctrl-C and SIGTERM stop it after the current steps; nothing is lost.
+    - --resume DIR continues, and can add more --steps, more --replicas, and
+      further values of numbers.
     - Exit code 0: all cells done, diverged ones included; 2: bad input or
       a full disk; 3: stopped by --max-walltime; 4: some cells failed;
-      130 or 143: stopped by a signal. The last line counts.
+      130 or 143: stopped by a signal.
     """
 
     task: tyro.conf.SuppressFixed[tyro.conf.Fixed[str]] = ""
     rule: Annotated[str | None, tyro.conf.arg(metavar="sgd|adam|langevin|bro|MODULE:OBJECT", help_behavior_hint="")] = (
         None
     )
-    """What moves the weights, whose own numbers are listed below: heavy-ball SGD, Adam, Langevin dynamics, or biased
-    random organization of violated samples. Or an object of your own, such as my_model:slow in ./my_model.py: a
-    function of keyword numbers that makes a rule or an optax optimizer."""
+    """What moves the weights: heavy-ball SGD, Adam, Langevin dynamics, or biased random organization of violated
+    samples. Its numbers are options too, listed here for the rule that is given. Or an object of your own, such as
+    my_model:slow in ./my_model.py: a function of numbers, given as keyword arguments, that makes a rule or an optax
+    optimizer."""
     steps: OptionalInt = None
     """Steps to make."""
     replicas: OptionalInt = None
     """Independent runs of each combination of numbers."""
     resume: OptionalDir = None
-    """Go on with the sweep in DIR. Words that are not given are as they were; those that differ are refused, except for
-    more steps, replicas and values of numbers."""
+    """Continue the sweep in DIR. Options that are not given keep their values. Only more steps, replicas and values of
+    numbers may be added; other changes are refused."""
     start_from: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR", help_behavior_hint="")] = None
-    """Start from the final weights of the sweep in DIR: those of the same values and replica number. A number that has
-    one value there may have another here."""
+    """Start each replica from the final weights of the sweep in DIR, from the cell with the same values and replica
+    number. A number with only one value there may have another value here."""
     record: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="WORDS", help_behavior_hint="")
     ] = ()
-    """What to record, such as loss,activity,msd,overlap=0.01 (with the distance that counts as near); or an observable
-    of your own, name=my_model:function. Can be given several times."""
+    """What to record, such as loss,activity,msd,overlap=0.01 (the number is the distance within which weights overlap);
+    or an observable of your own, name=my_model:function. Can be given several times."""
     record_every: OptionalInt = None
     """Steps between two records. Default: 40 logarithmic and 100 linear times."""
     waits: Annotated[str | None, tyro.conf.arg(metavar="LIST", help_behavior_hint="")] = None
@@ -78,19 +79,19 @@ class TrainCommand(RunOptions):
     precision: Annotated[
         Literal["float32", "float64"] | None, tyro.conf.arg(metavar="float32|float64", help_behavior_hint="")
     ] = None
-    """Floats of the dynamics and of the store. Default: float32."""
+    """Floating-point type of the dynamics and of the store. Default: float32."""
     seed: _Whole = None
     """Seed of batches and noise; the same seed gives the same bits. Default: 0."""
     disorder_seed: _Whole = None
-    """Seed of data that are drawn and of first weights, which are the same for all learning rates, batches and
+    """Seed of random data and of initial weights, which are the same for all learning rates, batch sizes and
     temperatures. Default: 0."""
     scheduler: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = None
-    """Run on the workers of a Dask scheduler, such as tcp://node1:8786; they share this file system."""
+    """Run on the workers of a Dask scheduler, such as tcp://node1:8786. They must see the same file system."""
     local_workers: OptionalInt = None
-    """Run on so many worker processes of this machine."""
+    """Number of worker processes to run on, on this machine."""
     trust_rule: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Go on with objects of your own that have no source to be compared with what the sweep was begun with. The store
-    keeps a note of it."""
+    """Resume although objects of your own have no source code that could be compared with those at the beginning of the
+    sweep. The store keeps a note of this."""
 
     def execute(self, command: str) -> int:
         """Run it, then the report."""
@@ -98,7 +99,7 @@ class TrainCommand(RunOptions):
         if self.resume is None:
             out = self.out or free_directory(f"packing-{self.task}" if self.task in TASKS else "packing-train")
         elif self.out is not None:
-            raise PackingError(f"--resume writes into {self.resume}; leave --out away")
+            raise PackingError(f"--resume writes into {self.resume}; omit --out")
         else:
             out, stored = self.resume, stored_spec(description(self.resume), spec)
             same = {name: getattr(stored, name) for name in ("seed", "disorder_seed", "precision")}
@@ -155,8 +156,8 @@ def overview() -> str:
         first = f"  {name:<{width}}  "
         lines += textwrap.wrap(ready.claim, _WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
     last = (
-        "or a function of your own that makes a task of numbers, as my_model:task in ./my_model.py. packing-jax train "
-        "TASK --help lists the task's options; without any, an example is run."
+        "or a function of your own that makes a task from numbers, such as my_model:task in ./my_model.py. packing-jax "
+        "train TASK --help lists the options of the task. Without any it runs an example."
     )
     head = "Train networks: packing-jax train TASK, where TASK is one of"
     return "\n".join([head, "", *lines, "", _item(last)])
@@ -224,7 +225,7 @@ def _described(ready: Ready) -> str:
     if not several:
         return claim
     shown = ", ".join(f"{name.replace('_', ' ')} {_shown(values)}" for name, values in several.items())
-    more = f"Without a rule or numbers: {shown}; where some are given, each of the rest has one value."
+    more = f"Without a rule or numbers it runs {shown}. If you give some, each of the others has one value."
     return f"{claim}\n\n{_item(more)}"
 
 

@@ -21,7 +21,7 @@ from packing_jax.criticality.recommended import (
     ErrorParts,
     Recommended,
     error_parts,
-    size_error,
+    halfway,
     with_run_length,
 )
 from packing_jax.criticality.relaxation import Relaxation, relaxation_phi_c
@@ -189,10 +189,11 @@ def _estimate(cell: Scan, kick: float, batch_fraction: float, draws: int, seed: 
 
     how = {"draws": draws, "seed": seed}
     phi, f_a, gone = cell.phi, cell.activity, cell.absorbed_at
+    half = halfway(cell)
 
     def absorption_times() -> AbsorptionTimes:
         found = absorption_phi_c(phi, cell.absorption, cell.steps, cell.particles, cell.dim, seed=seed)
-        return with_run_length(cell, found, seed)
+        return with_run_length(cell, half, found, seed)
 
     methods: dict[str, Callable[[Scan], Any]] = {
         "threshold": lambda c: threshold_phi_c(c.phi, c.final, c.drift, **how),
@@ -222,11 +223,7 @@ def _estimate(cell: Scan, kick: float, batch_fraction: float, draws: int, seed: 
                 "scan closer to phi_c, in larger systems",
             )
         )
-    errors = {
-        method: error_parts(cell, one, methods[method], size_error(cell, one.value))
-        for method, one in found.items()
-        if one is not None
-    }
+    errors = {method: error_parts(cell, half, one, methods[method]) for method, one in found.items() if one is not None}
     if absorption is not None:
         errors = {"absorption": ErrorParts(absorption.statistical, absorption.run_length, absorption.size)} | errors
     return KickEstimate(

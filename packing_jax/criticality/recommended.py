@@ -86,9 +86,15 @@ def shortened(cell: Scan, steps: float) -> Scan:
     return replace(cell, time=time, activity=activity, absorbed_at=absorbed_at, final=final, drift=drift)
 
 
-def with_run_length(cell: Scan, found: AbsorptionTimes, seed: int) -> AbsorptionTimes:
+def halfway(cell: Scan) -> Scan | None:
+    """The same replicas as they stood at T/2; None where too little is recorded by then."""
+    found: Scan | None = _attempt(lambda: shortened(cell, cell.time[-1] / 2))
+    return found
+
+
+def with_run_length(cell: Scan, half: Scan | None, found: AbsorptionTimes, seed: int) -> AbsorptionTimes:
     """The estimate with what its value still moves from T/2 to T, beyond its statistical error, in its error."""
-    earlier = _attempt(lambda: absorption_phi_c(*_absorptions(shortened(cell, cell.time[-1] / 2)), seed=seed))
+    earlier = None if half is None else _attempt(lambda: absorption_phi_c(*_absorptions(half), seed=seed))
     if earlier is None:
         return found
     moved = math.sqrt(max(0.0, (found.value - earlier.value) ** 2 - earlier.statistical**2))
@@ -98,14 +104,14 @@ def with_run_length(cell: Scan, found: AbsorptionTimes, seed: int) -> Absorption
     return replace(found, stderr=total, run_length=run_length, interval=(low, high))
 
 
-def error_parts(cell: Scan, found: Any, estimate: Callable[[Scan], Any], size: float | None) -> ErrorParts:
+def error_parts(cell: Scan, half: Scan | None, found: Any, estimate: Callable[[Scan], Any]) -> ErrorParts:
     """Errors of an estimate of a scan that is no extrapolation; run_length is None where it is refused at T/2."""
-    earlier = _attempt(lambda: estimate(shortened(cell, cell.time[-1] / 2)))
+    earlier = None if half is None else _attempt(lambda: estimate(half))
     moved = None if earlier is None else abs(found.value - earlier.value) * _left(cell)
-    return ErrorParts(found.stderr, moved, size)
+    return ErrorParts(found.stderr, moved, _size_error(cell, found.value))
 
 
-def size_error(cell: Scan, value: float) -> float | None:
+def _size_error(cell: Scan, value: float) -> float | None:
     """How far this size may shift a value; None where the size is not known."""
     if cell.particles is None or cell.dim is None:
         return None

@@ -50,7 +50,9 @@ def common_random_numbers(measure: Callable[[Array, Array], Any], at: float, wid
         if values is None:
             raise PackingError("the measure returned no array of real numbers; it must return one number for each run")
         if values.shape != keys.shape:
-            raise PackingError(f"the measure returned shape {values.shape} for {len(keys)} runs; it must be one each")
+            raise PackingError(
+                f"the measure returned shape {values.shape} for {len(keys)} runs; it must be one number for each"
+            )
         ends.append(values.astype(np.float64))
     slopes = (ends[0] - ends[1]) / (2.0 * width)
     return Estimate(float(np.mean(slopes)), float(np.std(slopes, ddof=1) / np.sqrt(len(keys))))

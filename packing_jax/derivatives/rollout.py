@@ -81,7 +81,7 @@ class Rollout:
         """
         if self.unsound:
             raise PackingError(
-                "something that was traced is out of range: starting coordinates must be finite, diameters, phi and "
+                "a traced value is out of range: starting coordinates must be finite, diameters, phi and "
                 "the kick positive, a batch fraction above 0 and at most 1, the energy's exponent 1 or more and its "
                 "amplitude positive"
             )
@@ -92,7 +92,7 @@ class Rollout:
             )
         if self.overflowed:
             raise PackingError(
-                f"a particle had {int(self.needed_row)} neighbours in reach and a run of cells "
+                f"a particle had {int(self.needed_row)} neighbours in reach and a row of cells "
                 f"{int(self.needed_slots)} particles, more than the plan holds ({self.plan.capacity}, "
                 f"{self.plan.slots}); make the plan with rollout_plan for these arguments"
             )
@@ -103,8 +103,8 @@ class Rollout:
             )
         if self.absorbed_at >= 0:
             return (
-                f"absorbed at step {int(self.absorbed_at)}: nothing moves from there on, so later steps add nothing to "
-                "a derivative, and that of the energy is zero by nature, since no overlap is left to change it"
+                f"absorbed at step {int(self.absorbed_at)}: nothing moves afterwards, so later steps add nothing to a "
+                "derivative; the derivative of the energy is zero, because no overlap is left"
             )
         return ""
 
@@ -157,7 +157,7 @@ def rollout(
     every = segment_length(steps, system, rule) if checkpoint_every is None else checkpoint_every
     if not (is_whole(every) and 1 <= every <= max(steps, 1)):
         raise PackingError(
-            f"a checkpoint every {shown(every)} steps; it must be a whole number from 1 to the steps, {steps}"
+            f"a checkpoint every {shown(every)} steps; it must be a whole number from 1 to the number of steps, {steps}"
         )
     if plan is None:
         if any(map(_traced, (system.box, system.diameters, system.unit))):
@@ -212,7 +212,7 @@ def _check_one(system: System, rule: Rule, key: Array, start: Any) -> None:
     check_key(key)
     shapes = [np.shape(system.box), np.shape(key)] + [np.shape(leaf) for leaf in jax.tree.leaves(rule)]
     if any(shapes):
-        raise PackingError("a rollout is of one system, with one key and one number for each hyperparameter")
+        raise PackingError("a rollout takes one system, one key and one number for each hyperparameter")
     check_kick_of(rule, system)
     if start is None:
         return

@@ -18,6 +18,9 @@ from packing_jax.drive.chunk import State
 from packing_jax.drive.kind import Kind, Replicas
 from packing_jax.drive.spread import Spread
 
+#: Seconds that a narrower batch must save: twice what its program takes to compile.
+_WORTH = 6.0
+
 
 class Batch:
     """What moves, what waits and what has ended, of a fixed set of replicas."""
@@ -155,31 +158,43 @@ class Batch:
             yield index, self._canonical(host, place), reason if index in failing else ""
         self._left = True
 
-    def refill(self) -> None:
-        """Put waiting replicas in the places of those that left, or close the ranks when none waits."""
+    def refill(self, seconds_left: float) -> None:
+        """Put waiting replicas in the places of those that left, or close the ranks when none waits.
+
+        Args:
+            seconds_left: until the last of those under way ends, at the pace of the last chunk; 0 where not known.
+        """
         if not self._left:
             return
-        self._left = False
-        host, slots = self._host(), self.slots
-        alive = np.asarray(host.alive)
-        free = np.flatnonzero(~alive)
-        if self._waiting:
-            if self._failing is not None and len(slots) < self._width:
-                # a batch that was halved to find one that does not fit is whole again without it
-                more = np.concatenate([np.arange(len(slots)), np.full(self._width - len(slots), free[0])])
-                host, slots = pick(host, more), slots[more]
-                free = np.concatenate([free, np.arange(len(alive), self._width)])
-            places = free[: len(self._waiting)]
-            slots = slots.copy()
-            slots[places] = [self._waiting.pop(0) for _ in places]
-            host = put(host, places, self._enter(slots[places]))
-        elif alive.sum() <= len(slots) // 4 and self._spread.places(max(1, len(slots) // 4)) < self.places:
-            # A quarter is left: move these alone. Each width compiles once, hence not for every replica that leaves.
-            # Where each device has one replica, nothing would be gained.
-            stay = np.concatenate([np.flatnonzero(alive), free])[: max(1, len(slots) // 4)]
-            slots, host = slots[stay], pick(host, stay)
-        self._failing = None
-        self._load(slots, host)
+        alive = self._alive()
+        free, slots = np.flatnonzero(~alive), self.slots
+        if not self._waiting:
+            self._failing = None
+            number = self._narrower(int(alive.sum()), seconds_left)
+            if self._spread.places(number) < self.places:
+                stay = np.concatenate([np.flatnonzero(alive), free])[:number]
+                self._load(slots[stay], pick(self._host(), stay))
+                self._left = False
+            return
+        host = self._host()
+        if self._failing is not None and len(slots) < self._width:
+            # a batch that was halved to find one that does not fit is whole again without it
+            more = np.concatenate([np.arange(len(slots)), np.full(self._width - len(slots), free[0])])
+            host, slots = pick(host, more), slots[more]
+            free = np.concatenate([free, np.arange(len(alive), self._width)])
+        places = free[: len(self._waiting)]
+        slots = slots.copy()
+        slots[places] = [self._waiting.pop(0) for _ in places]
+        self._failing, self._left = None, False
+        self._load(slots, put(host, places, self._enter(slots[places])))
+
+    def _narrower(self, number: int, seconds_left: float) -> int:
+        """Places for so many replicas that end so late, fewer than now where that is worth another program."""
+        quarter = max(1, len(self.slots) // 4)
+        if number <= quarter:
+            return quarter
+        saved = seconds_left * (1.0 - self._spread.on_each(number) / self._spread.on_each(len(self.slots)))
+        return number if saved > _WORTH else len(self.slots)
 
     def snapshot(self) -> dict[int, State]:
         """The state of every replica under way, by its index."""

@@ -134,7 +134,7 @@ def _results(
     pace = min(chunk_steps or 16, STEP_LIMIT)
     while True:
         group.visit(stops, on_stop)
-        clock, most = time.perf_counter(), min(pace, group.until(stops))
+        clock, most, a_step = time.perf_counter(), min(pace, group.until(stops)), 0.0
         after, met, trouble = _attempt(kind, observe, group, schedule, most)
         if met is not None and kind.void(met):
             grown = kind.grown(met, replicas)
@@ -153,6 +153,7 @@ def _results(
             elif moved.any():
                 seconds = time.perf_counter() - clock
                 left = seconds * float((steps - group.made[~group.ended]).sum()) / float(moved.sum())
+                a_step = seconds / float(moved.max())
                 if chunk_steps is None and most == pace:  # a chunk that a stop cut short says little
                     pace = _next_pace(pace, seconds)
                 on_each = -(-group.places // len(local_devices()))
@@ -164,7 +165,7 @@ def _results(
         on_chunk(group.snapshot)
         if group.ended.all():
             return
-        group.refill()
+        group.refill(a_step * float((steps - group.made[~group.ended]).max()))
 
 
 def state_like(kind: Kind, replicas: Replicas, times: np.ndarray, record: Mapping[str, Observable]) -> State:

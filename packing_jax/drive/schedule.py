@@ -45,7 +45,9 @@ def check_times(times: np.ndarray, steps: int) -> np.ndarray:
     check_steps(steps)
     array = real_numbers(times)
     if array is None or array.ndim != 1 or not len(array):
-        raise PackingError("the times to record at are no list of steps; they must be whole steps in increasing order")
+        raise PackingError(
+            "the times to record at are not a list of steps; they must be whole steps in increasing order"
+        )
     array = array.astype(np.float64)  # differences of unsigned ones would wrap; whole numbers up to any step are exact
     if not np.all(np.isfinite(array)) or np.any(array != np.rint(array)) or np.any(np.diff(array) <= 0):
         raise PackingError("the times to record at must be whole steps in increasing order")

@@ -31,8 +31,11 @@ class Spread:
 
     def places(self, width: int) -> int:
         """Places of a batch of so many replicas: as many on each device, and none without a replica to start with."""
-        share = self._devices(width)
-        return share * (-(-width // share) if self._block is None else self._block)
+        return self._devices(width) * self.on_each(width)
+
+    def on_each(self, width: int) -> int:
+        """Of these, those of one device."""
+        return -(-width // self._devices(width)) if self._block is None else self._block
 
     def __call__(self, replicas: Any, state: Any) -> tuple[Any, Any]:
         """Put a batch on the devices.

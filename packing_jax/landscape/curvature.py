@@ -87,7 +87,7 @@ def exact_spectrum(function: Function, configuration: Any) -> Spectrum:
     flat, product = _operator(function, configuration)
     if flat.size > LARGEST_EXACT:
         raise PackingError(
-            f"{flat.size} coordinates; the exact spectrum assembles the matrix, which it does up to {LARGEST_EXACT}: "
+            f"{flat.size} coordinates; the exact spectrum needs the whole matrix, at most of {LARGEST_EXACT}: "
             "use density_of_states and largest_eigenvalues"
         )
     hessian = jax.lax.map(product, jnp.eye(flat.size, dtype=flat.dtype), batch_size=16)

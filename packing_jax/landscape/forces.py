@@ -102,6 +102,6 @@ def require_jammed(minimum: Minimum) -> ContactNetwork:
     if network.rattlers.all():
         raise PackingError(
             f"no two spheres of this packing (phi = {float(minimum.system.phi):.4g}) press on each other: it is an "
-            "absorbing state, its energy is zero all around and so is every derivative; compress it above jamming first"
+            "absorbing state, whose energy and derivatives are zero; compress it above jamming first"
         )
     return network

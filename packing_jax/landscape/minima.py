@@ -309,7 +309,7 @@ def _check_bottom(system: System, y: Array, rows: Array, steps: int) -> None:
         first = int(jnp.argmax(jnp.any(at_one_point, axis=1)))
         raise PackingError(
             f"particle {first} and another one are at the same point, where the energy has a maximum and no direction "
-            "to part in: move them apart by a little"
+            "in which they could part: move them apart by a little"
         )
     if steps:
         return
@@ -317,7 +317,7 @@ def _check_bottom(system: System, y: Array, rows: Array, steps: int) -> None:
     curvatures = -largest_eigenvalues(lambda x: -energy(x), y, jax.random.key(0), most, most).values
     if bool(jnp.nanmin(curvatures) < -1e-6 * jnp.nanmax(jnp.abs(curvatures))):
         raise PackingError(
-            "the forces balance where the minimisation begins, but the energy falls to both sides along some direction "
+            "the forces balance at the start of the minimisation, but the energy falls along some direction "
             "(a maximum or a saddle): move the particles a little"
         )
 

@@ -64,7 +64,7 @@ def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     except PackingError:
         raise
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise PackingError("it is no batch of CIFAR-10 in the python version, or is damaged") from error
+        raise PackingError("it is not a batch of CIFAR-10 in the python version, or is damaged") from error
     return images, np.array(labels, dtype=np.int64)
 
 

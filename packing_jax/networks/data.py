@@ -153,7 +153,9 @@ def principal_components(data: Data, count: int, *, whiten: bool = False) -> Dat
     mean = np.mean(rows, axis=0)
     covariance = (rows - mean).T @ (rows - mean) / len(rows)
     if not 1 <= count <= features:
-        raise PackingError(f"{count} principal components were asked for; inputs of {features} numbers have 1 to that")
+        raise PackingError(
+            f"{count} principal components were asked for; there must be 1 to {features}, the length of an input"
+        )
     ends = (features - count, features - 1)
     variances, directions = scipy.linalg.eigh(covariance, subset_by_index=ends)
     variances, directions = variances[::-1], directions[:, ::-1]
@@ -182,7 +184,8 @@ def split(data: Data, samples: int, tests: int = 0, seed: int = 0) -> Data:
     pool = len(data.inputs)
     if samples < 1 or tests < 0 or samples + tests > pool:
         raise PackingError(
-            f"{samples} samples and {tests} tests were asked for; the set has {pool} in all, from 1 sample"
+            f"{samples} samples and {tests} tests were asked for; the set has {pool} in all, and "
+            "at least 1 sample is needed"
         )
     if seed < 0:
         raise PackingError(f"the seed is {seed}; it must be 0 or more")
@@ -198,7 +201,7 @@ def _check_pair(inputs: Any, targets: Any, name: str) -> None:
     if not inputs.ndim or not targets.ndim or len(inputs) != len(targets) or not len(inputs):
         raise PackingError(
             f"the {name}inputs have shape {inputs.shape} and the {name}targets {targets.shape}; "
-            "both need one and the same first axis, of at least one sample"
+            "their first axes must have the same length, at least one sample"
         )
 
 
@@ -211,7 +214,8 @@ def _classes(targets: Array | np.ndarray) -> np.ndarray:
     classes = np.asarray(targets)
     if classes.ndim != 1 or classes.dtype.kind not in "iu":
         raise PackingError(
-            f"the targets are {classes.dtype} of shape {classes.shape}; classes are one integer a sample, as (samples,)"
+            f"the targets are {classes.dtype} of shape {classes.shape}; classes must be one integer "
+            "per sample, of shape (samples,)"
         )
     return classes.astype(np.int64)
 

@@ -74,7 +74,7 @@ def load(source: str | Path, *, label_column: int = -1) -> Data:
         return _read_folder(path)
     if not path.is_file():
         names = " or ".join(map(repr, _SHIPPED))
-        raise PackingError(f"{source} is no file and no folder; a data set is one of these, or {names}")
+        raise PackingError(f"{source} is neither a file nor a folder; a data set is one of these, or {names}")
     return _read(path, label_column)
 
 
@@ -243,7 +243,7 @@ def _read_npz(path: Path) -> Data:
                     check_memory(sum(info.file_size for info in wanted))
                     return _flat(*(_npy(archive, info, path.stat().st_size) for info in wanted))
     except (RuntimeError, NotImplementedError, UnicodeDecodeError) as error:
-        raise PackingError(f"it is no ordinary npz file: {error}") from error
+        raise PackingError(f"it is not an ordinary npz file: {error}") from error
     given = ", ".join(sorted(members)[:8]) or "nothing"
     raise PackingError(f"it holds {given[:200]}; a set is inputs and targets, or x_train and y_train")
 
@@ -258,7 +258,7 @@ def _npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> np.ndarr
         length = int.from_bytes(handle.read(wide), "little")
         header = _HEADER.fullmatch(handle.read(min(length, 2**14))) if start[:6] == b"\x93NUMPY" else None
         if not header:
-            raise PackingError(f"{info.filename} is no array of plain numbers, and is not read")
+            raise PackingError(f"{info.filename} is not an array of plain numbers, and is not read")
         dtype = np.dtype(header[1].decode())
         shape = tuple(int(axis) for axis in re.findall(rb"\d+", header[3]))
         size = math.prod(shape) * dtype.itemsize
@@ -277,10 +277,12 @@ def _read_csv(path: Path, label_column: int) -> Data:
         except ValueError as error:
             if isinstance(error, PackingError):
                 raise
-            raise PackingError(f"it is no table of numbers with commas between: {str(error)[:200]}") from error
+            raise PackingError(f"it is not a table of comma-separated numbers: {str(error)[:200]}") from error
     columns = table.shape[1]
     if columns < 2 or not -columns <= label_column < columns:
-        raise PackingError(f"column {label_column} was to be the label, beside others; the table has {columns} columns")
+        raise PackingError(
+            f"column {label_column} was to be the label, and others the inputs; the table has {columns} columns"
+        )
     return _flat(np.delete(table, label_column, axis=1), table[:, label_column])
 
 
@@ -296,7 +298,7 @@ def _lines(handle: BufferedIOBase) -> Iterator[str]:
         if len(line) == _LONGEST_LINE:
             raise PackingError(f"a line is longer than {_LONGEST_LINE} characters")
         if b"\0" in line:
-            raise PackingError("it is no text; known forms are IDX, npz, CSV and CIFAR-10's python batches")
+            raise PackingError("it is not text; known forms are IDX, npz, CSV and CIFAR-10's python batches")
         text = line.decode("utf-8-sig" if first else "utf-8", errors="replace")
         if text.strip() and (not first or _is_number(text.split(",", 1)[0])):
             rows += 1

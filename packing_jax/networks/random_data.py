@@ -202,7 +202,7 @@ def _inputs(stream: Array, samples: int, features: int, exponent: float | Array,
     z = _normal(stream, (samples, features), dtype)
     if exact:
         if samples < features:
-            raise PackingError(f"an exact spectrum of {features} features takes as many samples, and not {samples}")
+            raise PackingError(f"an exact spectrum of {features} features needs as many samples, not {samples}")
         q, r = jnp.linalg.qr(z)
         # The signs make the columns uniform over all orthonormal ones, and the set independent of the library.
         z = jnp.sqrt(jnp.asarray(samples, dtype)) * q * jnp.sign(jnp.diagonal(r))[None, :]

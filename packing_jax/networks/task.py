@@ -158,7 +158,7 @@ class Task:
             if not (isinstance(leaf, Array | np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.floating)):
                 raise PackingError(
                     f"the weights hold {type(leaf).__name__ if not hasattr(leaf, 'dtype') else leaf.dtype}; they must "
-                    "be a pytree of floats: of a module with other fields, packing_jax.networks.models.from_module"
+                    "be a pytree of floats; for a module with other fields use packing_jax.networks.models.from_module"
                 )
         if not jax.tree.leaves(weights):
             raise PackingError("the start makes no weights; it must return a pytree with at least one array of floats")
@@ -294,7 +294,7 @@ def _check_rule(rule: Any) -> None:
     else:
         meant = f"it is of type {type(rule).__name__}; give one of packing_jax.networks.rules, or an object of a class "
         meant += "of WeightRule"
-    raise PackingError(f"the rule is no rule of weights: {meant}")
+    raise PackingError(f"the rule is not a rule for weights: {meant}")
 
 
 def _check_step(rule: WeightRule, objective: Objective, weights: Any, data: Data, samples: int) -> None:

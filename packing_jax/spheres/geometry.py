@@ -286,7 +286,7 @@ def _lengths(name: str, values: Any) -> Any:
         return values
     known = real_numbers(values)
     if known is None or not np.all(np.isfinite(known) & (known > 0)):
-        raise PackingError(f"{name}: {shown(values)}; what is needed are positive numbers")
+        raise PackingError(f"{name}: {shown(values)}; they must be positive numbers")
     return known if isinstance(values, (list, tuple)) else values
 
 

@@ -113,8 +113,8 @@ class PairEnergy:
         after = value[places > 1.0]
         if abs(at_end) > _ZERO * scale:
             raise PackingError(
-                f"the pair energy is {at_end:.3g} at its end, {self.reach:g} sigma, and must be 0 there: subtract what "
-                "it is there, or give the reach at which it vanishes"
+                f"the pair energy is {at_end:.3g} at its end, {self.reach:g} sigma, and must be 0 there: subtract this "
+                "value, or give the reach at which it vanishes"
             )
         longer = np.isfinite(after[:-1]) & (np.abs(after[:-1]) > 1e2 * _ZERO * scale)
         if longer.any() and abs(after[-1]) <= _ZERO * scale:

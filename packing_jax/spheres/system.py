@@ -178,8 +178,8 @@ class System:
 def _refuse_traced(name: str, value: object, way: str) -> None:
     if isinstance(value, jax.core.Tracer):
         raise PackingError(
-            f"{name} cannot be traced here, where values are checked; make a system of numbers outside and call its "
-            f"{way}(...) with what is differentiated"
+            f"{name} cannot be traced here, where values are checked; make a system of plain numbers outside and call "
+            f"its {way}(...) with the traced value"
         )
 
 

@@ -178,7 +178,7 @@ def decoded(dataset: Folder, name: str, shape: tuple[int, ...], dtype: Any) -> n
     if claimed != size:
         raise PackingError(f"{file} holds {claimed} bytes instead of {size}")
     if size > max(_ALWAYS_TAKEN, _MOST_SHRUNK * len(data)):
-        raise PackingError(f"{file} has {len(data)} bytes and would take {size}, which is no measurement")
+        raise PackingError(f"{file} has {len(data)} bytes and would take {size}, which no measured data do")
     values = np.empty(shape, stored)
     try:
         CODEC.decode(data, out=values.reshape(-1).view(np.uint8))

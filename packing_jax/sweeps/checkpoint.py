@@ -75,7 +75,9 @@ class Checkpoints:
             try:
                 return load(one, like)
             except PackingError as error:
-                self.notes.append(f"{error}: the replica {' '.join(f'{x:g}' for x in name)} does not go on from there")
+                self.notes.append(
+                    f"{error}: the replica {' '.join(f'{x:g}' for x in name)} does not continue from there"
+                )
         return None
 
     def save_if_due(self, states: Callable[[], Mapping[Name, Any]]) -> None:

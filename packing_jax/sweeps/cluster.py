@@ -303,7 +303,7 @@ def connected(scheduler: str | None, local_workers: int | None) -> Iterator[Any]
         yield None
         return
     if scheduler is not None and local_workers is not None:
-        raise PackingError("--scheduler and --local-workers exclude each other: workers of a scheduler are its own")
+        raise PackingError("give --scheduler or --local-workers, not both: a scheduler has workers of its own")
     if local_workers is not None and not 1 <= local_workers <= _MOST_WORKERS:
         raise PackingError(
             f"{shown(local_workers)} local workers; at least 1 is needed, and {_MOST_WORKERS} are the most"

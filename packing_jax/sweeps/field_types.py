@@ -58,5 +58,5 @@ def stored_field(field: Field[Any], attributes: Mapping[str, Any]) -> Any:
     name, value = field.name, attributes.get(field.name, field.default)
     value = tuple(value) if isinstance(value, list) else value
     if not (_fits(name, value) or (value is None and name in _MAY_BE_NONE)):
-        raise PackingError(f"the store says {name} = {str(attributes.get(name))[:80]}; that is no sweep")
+        raise PackingError(f"the store says {name} = {str(attributes.get(name))[:80]}; no sweep has that")
     return value

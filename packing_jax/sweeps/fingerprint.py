@@ -50,7 +50,7 @@ class Described(NamedTuple):
         texts = (found.name, found.values, *found.sources, *(one or "none" for one in found.sources.values()))
         if not all(isinstance(text, str) and text for text in texts):
             raise PackingError(
-                f"the store describes an object of a user's as {str(value)[:80]}; that is no description"
+                f"the store describes an object of your own as {str(value)[:80]}; that is not a description"
             )
         return found
 

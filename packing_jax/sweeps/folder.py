@@ -269,7 +269,7 @@ class Folder:
         """The folder that a file is in, opened without following a link, and the last part of its name."""
         *folders, last = name.split("/")
         if name.startswith("/") or ".." in folders or last in ("", ".."):
-            raise ValueError(f"{name!r} is no name of a file in {self.path}")
+            raise ValueError(f"{name!r} is not a file name in {self.path}")
         handle = self._handle
         try:
             for place, part in enumerate(folders):
@@ -302,7 +302,7 @@ class Folder:
         if stat.S_ISLNK(mode):
             return PackingError(f"{what} is a link; links in a folder of results are not followed: remove it")
         found = "a folder" if stat.S_ISDIR(mode) else "a FIFO, a socket or a device"
-        return PackingError(f"{what} is no regular file but {found}: remove it")
+        return PackingError(f"{what} is not a regular file but {found}: remove it")
 
 
 def _same(name: Path | str, open_one: os.stat_result, parent: int | None) -> bool:

@@ -22,7 +22,7 @@ def known_spec(attributes: Mapping[str, Any]) -> Spec:
         return Sweep()
     if kind == Training.kind and isinstance(task, str) and task in TASKS:
         return Training(task=task)
-    what = "of a task of a user's own" if kind == Training.kind else f"of {kind}"
+    what = "of a task of your own" if kind == Training.kind else f"of {kind}"
     raise PackingError(
         f"the store holds a sweep {what}: give its specification again, in Python, "
         "run_sweep(specification, directory, resume=True)"

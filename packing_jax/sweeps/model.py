@@ -103,7 +103,7 @@ def check_model(spec: Model) -> tuple[float, ...]:
     if spec.sizes is not None and (spec.mixture != "mono" or np.shape(spec.sizes) != (spec.particles,)):
         raise PackingError(
             f"the sizes have shape {np.shape(spec.sizes)} for {spec.particles} particles, mixture {spec.mixture}; give "
-            "one relative diameter for each particle, one number of particles, and leave the mixture away"
+            "one relative diameter for each particle, one number of particles, and omit the mixture"
         )
     for name, one in (spec.record or {}).items():
         if not (isinstance(name, str) and name.isidentifier()) or name in _TAKEN:
@@ -124,7 +124,7 @@ def _check_rule(spec: Model) -> tuple[float, ...]:
     kicks = _kicks_of(spec) if isinstance(spec.rule, (Rule, optax.GradientTransformation)) else spec.kick or (0.05,)
     given = spec.coupling not in (None, "pair") or spec.correlation != 1.0
     if given and isinstance(_made(spec.rule, np.float32(kicks[0])), Rule):
-        raise PackingError("coupling and correlation are of the package's rules; leave them away with one of your own")
+        raise PackingError("coupling and correlation are of the package's rules; omit them with one of your own")
     return kicks
 
 
@@ -163,7 +163,7 @@ def _kicks_of(spec: Model) -> tuple[float, ...]:
         )
     if own is not None and not (len(kicks) == 1 and np.float32(kicks[0]) == np.float32(own)):
         raise PackingError(
-            f"the rule {name_of(spec.rule)} has the kick {float(own):g} and the sweep {kicks}: leave the sweep's away, "
+            f"the rule {name_of(spec.rule)} has the kick {float(own):g} and the sweep {kicks}: omit the sweep's, "
             "or give as the rule a function that makes one from a kick"
         )
     return kicks
@@ -181,7 +181,7 @@ def _made(rule: Any, kick: Any) -> Rule | optax.GradientTransformation:
         made = rule(kick)
     except Exception as error:
         raise PackingError(
-            f"the rule {name_of(rule)} cannot be made from a kick, or an array of one for each replica: "
+            f"the rule {name_of(rule)} cannot be made from a kick, or from an array with one for each replica: "
             f"{'' if isinstance(error, PackingError) else type(error).__name__ + ': '}{' '.join(str(error).split())}"
         ) from error
     if not isinstance(made, (Rule, optax.GradientTransformation)):

@@ -124,7 +124,7 @@ class Model:
         for name in given:
             if name not in options:
                 raise PackingError(
-                    f"{name} is no number of this task or rule; those are {', '.join(options) or 'none'}"
+                    f"{name} is not a number of this task or rule; those are {', '.join(options) or 'none'}"
                 )
         # what a task sweeps when nothing is said; beside what is said, each number has one value
         alone = not given and self._words.rule is None
@@ -145,7 +145,7 @@ class Model:
         for name, text in given.items():
             if name not in options:
                 raise PackingError(
-                    f"{name} is no setting of this task or rule; those are {', '.join(options) or 'none'}"
+                    f"{name} is not a setting of this task or rule; those are {', '.join(options) or 'none'}"
                 )
             if not isinstance(text, str):
                 raise PackingError(f"{name} is {text!r}; it must be a text")

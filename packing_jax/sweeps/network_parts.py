@@ -100,11 +100,11 @@ def measured(words: Sequence[str]) -> dict[str, Observable]:
         name, _, width = word.partition("=")
         if name not in MEASURED or bool(width) != (name == "overlap") or name in found:
             what = "it is given twice" if name in found else f"it must be one of {', '.join(MEASURED)}"
-            raise PackingError(f"what is recorded is {word!r}; {what}, and overlap with a width, as overlap=0.01")
+            raise PackingError(f"what is recorded is {word!r}; {what}, overlap with a width, as overlap=0.01")
         try:
             found[name] = MEASURED[name](float(width)) if width else MEASURED[name]
         except ValueError as error:
-            raise PackingError(f"{word} is no number of the weights' unit; give overlap=0.01, for instance") from error
+            raise PackingError(f"{word} has no number as width; give overlap=0.01, for instance") from error
     return found
 
 

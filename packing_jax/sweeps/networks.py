@@ -283,15 +283,15 @@ class Training(Spec):
                 values[name] = _is(name, attributes.get(name), _TEXT)
         settings, names = attributes.get("settings"), attributes.get("axes")
         if not isinstance(settings, dict) or not all(isinstance(one, str) for one in settings.values()):
-            raise PackingError(f"the store says settings = {str(settings)[:80]}; that is no sweep")
+            raise PackingError(f"the store says settings = {str(settings)[:80]}; no sweep has that")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise PackingError(f"the store says axes = {str(names)[:80]}; that is no sweep")
+            raise PackingError(f"the store says axes = {str(names)[:80]}; no sweep has that")
         axes = {name: attributes.get(name) for name in names}
         found = replace(self, **values, settings=settings, axes=axes).checked()
         if found.start_from is not None and found.parent.digest != attributes.get("parent"):
             raise PackingError(
-                f"{found.start_from} holds other weights than those that this sweep was begun from: give the directory "
-                "as it was"
+                f"{found.start_from} does not hold the weights from which this sweep began: give the directory as it "
+                "was"
             )
         return found
 
@@ -324,7 +324,7 @@ def _is(name: str, value: Any, what: str) -> Any:
     if (several and not isinstance(value, tuple)) or not all(
         type(one) is types[what] for one in (value if several else (value,))
     ):
-        raise PackingError(f"the store says {name} = {str(value)[:80]}; that is no sweep")
+        raise PackingError(f"the store says {name} = {str(value)[:80]}; no sweep has that")
     return value
 
 

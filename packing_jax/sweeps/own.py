@@ -84,13 +84,13 @@ def given_again(stored: Any, given: Mapping[str, Any], trust: bool) -> tuple[str
         PackingError: one is missing, or another version; or there is one that the sweep was begun without.
     """
     if not isinstance(stored, Mapping):
-        raise PackingError(f"the store describes a user's objects as {str(stored)[:80]}; that is no description")
+        raise PackingError(f"the store describes objects of your own as {str(stored)[:80]}; that is not a description")
     before = {what: Described.read(value) for what, value in stored.items()}
     missing = [f"the {what} {one.name}" for what, one in before.items() if what not in given]
     if missing:
         raise PackingError(
-            f"this sweep was begun with {', '.join(missing)}, a user's own, and nothing is imported because a store "
-            "names it: name them again, with --rule, --energy or --record, or as fields of a Sweep in Python"
+            f"this sweep was begun with {', '.join(missing)} of your own, and a store never imports anything: "
+            "name them again, with --rule, --energy or --record, or as fields of a Sweep in Python"
         )
     if more := [what for what in given if what not in before]:
         raise PackingError(f"this sweep was begun without {', '.join(f'a {what} of your own' for what in more)}")
@@ -139,6 +139,6 @@ def check_same(what: str, was: Described, now: Described, trust: bool) -> str | 
     if not trust:
         raise PackingError(
             f"the {what} {now.name} has no source that could be compared with what this sweep was begun with (it was "
-            "typed in a session and is in no file); --trust-rule, in Python trust_rule=True, takes it for the same"
+            "typed in a session and is in no file); if it is the same, give --trust-rule, in Python trust_rule=True"
         )
     return f"the {what} {now.name} has no source and was trusted to be the one that this sweep was begun with"

@@ -140,7 +140,7 @@ class Reader:
                 raise
             raise PackingError(f"{file / '.zarray'} or {file / '.zattrs'} is damaged") from error
         if not plain:
-            raise PackingError(f"{file / '.zarray'} asks for more than numbers behind ordinary compression")
+            raise PackingError(f"{file / '.zarray'} asks for more than numbers with ordinary compression")
         axes = 0 if dims in ([name], ["time"]) else sum(dim in self.cells.axes for dim in dims)
         before = len(dims) - 1 if name in MARKS else axes
         if not right or tuple(chunks) != (1,) * before + tuple(shape[before:]):

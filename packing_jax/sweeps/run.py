@@ -120,7 +120,7 @@ def _batch(attributes: Mapping[str, Any], asked: int | None) -> int | None:
     if width is not None and asked not in (None, width):
         raise PackingError(
             f"this sweep was begun with batches of {width}, and its numbers round differently in batches of {asked}: "
-            f"leave the batch away, or give {width}"
+            f"omit the batch, or give {width}"
         )
     return asked if width is None else width
 

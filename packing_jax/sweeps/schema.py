@@ -242,7 +242,7 @@ def description(directory: Path) -> dict[str, Any]:
         f"the description of the sweep in {dataset.path} is "
         + ("damaged or from an earlier version" if found else "missing")
         + "; its cells are not lost: begin the same sweep in another directory, stop it, copy results.zarr/.zattrs "
-        f"from there, and --resume {directory} goes on"
+        f"from there, and continue with --resume {directory}"
     )
 
 
@@ -338,7 +338,7 @@ def stored_cells(attributes: Mapping[str, Any]) -> Cells:
 
 
 def _no_sweep(name: str, value: Any) -> PackingError:
-    return PackingError(f"the store says {name} = {str(value)[:80]}; that is no sweep")
+    return PackingError(f"the store says {name} = {str(value)[:80]}; no sweep has that")
 
 
 # --- an empty store -------------------------------------------------------------------------------------------

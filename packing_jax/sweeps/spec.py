@@ -196,7 +196,7 @@ class Spec:
             if field.name in attributes:
                 value, own = plain(attributes[field.name]), getattr(self, field.name)
                 if type(value) is not type(own) and not {type(value), type(own)} <= {int, float, type(None)}:
-                    raise PackingError(f"the store says {field.name} = {str(value)[:80]}; that is no sweep")
+                    raise PackingError(f"the store says {field.name} = {str(value)[:80]}; no sweep has that")
                 values[field.name] = value
         return replace(self, **values).checked()
 
@@ -224,7 +224,7 @@ class Spec:
             *others, last = (name.replace("_", " ") for name in self.axes)
             named = f"{', '.join(others)} and {last}" if others else last
             raise PackingError(
-                f"this is another sweep than the one in the store: {'; '.join(differences)}. A sweep that goes on may "
+                f"this is another sweep than the one in the store: {'; '.join(differences)}. A resumed sweep may "
                 f"have more steps, replicas and values of {named}, and nothing else may differ"
             )
         axes = {name: tuple(sorted({*values, *asked.axes.get(name, ())})) for name, values in self.axes.items()}
@@ -251,7 +251,7 @@ def check_settings(attributes: Mapping[str, Any]) -> None:
         PackingError: which differ.
     """
     was, now = attributes.get("jax_settings"), jax_settings()
-    if was is None or was == now:  # stores of before do not say
+    if was is None or was == now:  # older stores do not say
         return
     old = was if isinstance(was, dict) else {}
     changed = [
@@ -260,8 +260,8 @@ def check_settings(attributes: Mapping[str, Any]) -> None:
         if old.get(name) != now.get(name)
     ]
     raise PackingError(
-        f"numbers would come out differently than in the store, since jax is set otherwise: {'; '.join(changed)}; set "
-        "it as it was, or begin another sweep"
+        f"other settings of jax would give other numbers than in the store: {'; '.join(changed)}; set it as it was, or "
+        "begin another sweep"
     )
 
 

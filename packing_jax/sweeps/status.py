@@ -99,7 +99,7 @@ def format_status(directory: Path, facts: dict[str, Any]) -> str:
     lines += _at_most(facts["damage"])
     if state == "stopped":
         here = command_of(facts) is not None
-        elsewhere = "run_sweep with its specification and resume=True goes on"
+        elsewhere = "to continue: run_sweep with its specification and resume=True"
         lines.append(how_it_goes_on(directory, facts["own"], facts["kind"]) if here else elsewhere)
     return "\n".join(map(printable, lines))
 
@@ -120,7 +120,7 @@ def how_it_goes_on(directory: Path, own: Iterable[str], kind: str) -> str:
     command = (command_of({"kind": kind}) or "sweep") + (" TASK" if "task" in named else "")
     options = [f"--{what}" for what in ("rule", "energy", "record") if what in named]
     again = f" with the same {', '.join(options)}" if options else ""
-    return f"packing-jax {command} --resume {directory}{again} goes on"
+    return f"to continue: packing-jax {command} --resume {directory}{again}"
 
 
 def format_transition(transition: dict[str, Any]) -> str:

@@ -87,7 +87,7 @@ class Store:
                 # another process may remove a folder that it made in vain, before anything of this one is in it
                 with contextlib.suppress(FileNotFoundError):
                     return cls._created(directory, layout, files)
-            raise PackingError(f"{path} cannot be made: {directory} is a link to nothing, or is removed all the time")
+            raise PackingError(f"{path} cannot be made: {directory} is a link to nothing, or keeps being removed")
         except OSError as error:
             raise cannot_write(path, error) from error
 
@@ -165,11 +165,9 @@ class Store:
         layout.check()
         times = len(self.layout.times)
         if not np.array_equal(layout.times[:times], self.layout.times):
-            raise PackingError("the times to record at of a sweep that goes on must begin with those it had")
+            raise PackingError("the times to record at of a resumed sweep must begin with those it had")
         if (layout.records, layout.finals) != (self.layout.records, self.layout.finals):
-            raise PackingError(
-                "a sweep that goes on keeps its arrays and their shapes: no larger replicas can be added"
-            )
+            raise PackingError("a resumed sweep keeps its arrays and their shapes: no larger replicas can be added")
         old_index, longer = self._index, len(layout.times) - times
         try:
             draft, dataset = draft_of(self.folder, empty_store(layout)), self.folder.folder(RESULTS)
@@ -373,7 +371,7 @@ class Store:
 def _refuse_existing(folder: Folder) -> None:
     if folder.stat(RESULTS) is not None:
         raise PackingError(
-            f"{folder.path / RESULTS} exists already; choose another --out, go on with --resume {folder.path}, or "
+            f"{folder.path / RESULTS} exists already; choose another --out, continue with --resume {folder.path}, or "
             "remove it to start again"
         )
 

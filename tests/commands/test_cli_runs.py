@@ -63,7 +63,7 @@ def test_a_sweep_across_a_transition(packing, tmp_path):
     # other words than those of the store
     refused = packing("sweep", "--resume", "my results", "--seed", "1", "--steps", "200", "--rule", "ro")
     one_sentence(refused, "rule is bro there and ro here", "seed is 0 there and 1 here", "300 steps there and 200 here")
-    one_sentence(packing("sweep", "--resume", "my results", "--out", "x"), "leave --out away")
+    one_sentence(packing("sweep", "--resume", "my results", "--out", "x"), "omit --out")
     # nothing is left to do
     again = packing("sweep", "--resume", "my results", "--log", "json")
     assert again.code == 0
@@ -157,19 +157,16 @@ def test_a_signal_keeps_what_is_finished(packing, tmp_path, number, code, name):
     assert process.returncode == code, seen + err
     assert out == b""
     assert b"Traceback" not in seen + err
-    last = err.decode().splitlines()[-1]  # plain where a program was being compiled, which is not waited for
-    if last.startswith("{"):
-        told = json.loads(last)
-        assert (told["event"], told["stopped"], told["done"], told["missing"]) == ("end", name, 2, 2)
-        assert f"stopped by {name}; there: 2 of 4 cells are done, 2 are missing" in told["text"]
-    assert f"stopped by {name}" in last or last == "packing-jax: interrupted"
+    told = json.loads(err.decode().splitlines()[-1])
+    assert (told["event"], told["stopped"], told["done"], told["missing"]) == ("end", name, 2, 2)
+    assert f"stopped by {name}; there: 2 of 4 cells are done, 2 are missing" in told["text"]
     results = opened(tmp_path / "there")
     np.testing.assert_array_equal(results["steps_done"].squeeze(), [[10**9, 10**9], [0, 0]])
     assert np.all(results["absorbed_at"].sel(phi=0.1) > 0)
     assert np.all(np.isfinite(results["activity"].sel(phi=0.1)))
     assert np.all(np.isnan(results["activity"].sel(phi=1.2)))
     kept = len(list((tmp_path / "there" / "checkpoints").iterdir()))
-    assert kept <= 1
+    assert kept == 1 or "failed" not in told  # a program was being compiled, which is not waited for
     done = packing("report", "there")
     assert done.code == 0
     assert "2 of 4 runs are not done" in done.out

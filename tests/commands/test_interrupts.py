@@ -88,6 +88,15 @@ def in_a_sweep_that_is_writing():
         print("written", flush=True)
         sys.exit(130)
 
+def in_a_sweep_that_has_said_its_last_words():
+    work = types.SimpleNamespace(answered=False, patience=60.0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    with interrupts.stopped_by_flag(work, lambda name: "no"):
+        time.sleep(0.8)
+        print("said", flush=True)
+    time.sleep(60)
+
 what = globals()[sys.argv[1]]
 print("ready", flush=True)
 try:
@@ -173,6 +182,12 @@ def test_a_sweep_that_writes_is_waited_for():
     process = doing("in_a_sweep_that_is_writing")
     out, err = interrupted(process, 0.1)
     assert (out, err, process.returncode) == ("written\n", "", 130)
+
+
+def test_after_its_last_words_nothing_more_is_said():
+    process = doing("in_a_sweep_that_has_said_its_last_words")
+    out, err = interrupted(process, 0.1)
+    assert (out, err, process.returncode) == ("said\n", "", 130)
 
 
 def test_a_second_one_ends_it_at_once():

@@ -55,7 +55,7 @@ def test_a_budget_that_ends_has_an_exit_code_of_its_own(packing, asked):
     done = packing("critical", *WORDS, "--tolerance=0.0001", "--out=short")
     assert done.code == 5
     assert "not known to the tolerance 0.0001; packing-jax critical --out short with a larger --budget" in done.err
-    assert "the budget ended" in packing("status", "short").out
+    assert "the budget is spent" in packing("status", "short").out
     # a larger tolerance is reached, with little more than what is there
     count = len(asked)
     assert packing("critical", "--out=short", "--tolerance=0.05").code == 0
@@ -72,11 +72,11 @@ def test_a_search_that_is_stopped_goes_on_without_its_words(packing, asked, fini
 
     monkeypatch.setattr(command, "Stop", After)
     cut = packing("critical", *WORDS, "--out=cut")
-    assert (cut.code, cut.err) == (143, "stopped by SIGTERM; packing-jax critical --out cut goes on\n")
+    assert (cut.code, cut.err) == (143, "stopped by SIGTERM; to continue: packing-jax critical --out cut\n")
     where = standing(Folder("cut").path)
     told = packing("status", "cut").out
     assert "a search for phi_c, stopped" in told
-    assert "packing-jax critical --out cut goes on" in told
+    assert "to continue: packing-jax critical --out cut" in told
     facts = json.loads(packing("status", "cut", "--log=json").out)
     assert (facts["done"], facts["rounds"]) == (False, len(where.rounds))
     assert facts["left"] > 0
@@ -169,10 +169,11 @@ def test_from_a_sweep_and_around_a_search(packing, tmp_path, finished, monkeypat
 
     swept = []
     monkeypatch.setattr("packing_jax.commands.sweep.sweep_and_report", lambda spec, *_, **__: swept.append(spec) or 0)
-    assert packing("sweep", "--from=done", "--particles=512").code == 0
+    assert packing("sweep", "--from=done", "--particles=512", "--kick=1.0").code == 0
     (spec,) = swept
     assert (spec.rule, spec.dim, spec.kick, spec.particles) == ("ro", 2, (1.0,), 512)
     assert spec.phi[0] < 0.34 < spec.phi[-1]
     assert spec.phi == range_around(finished, 512).values
     one_sentence(packing("sweep", "--from=done", "--dim=3"), "dim is 2 in done and 3 here")
-    one_sentence(packing("sweep", "--from=done", "--phi=0.3"), "leave --phi away")
+    one_sentence(packing("sweep", "--from=done", "--kick=0.5"), "kick is 1.0 in done and 0.5 here")
+    one_sentence(packing("sweep", "--from=done", "--phi=0.3"), "omit --phi")

@@ -90,9 +90,9 @@ def test_the_threshold_stands_in_for_a_refused_power_law(tmp_path):
     summary = report(stored(tmp_path, sweep(kicks=(0.01, 0.02, 0.03), phi=coarse)))
     assert {row["method"] for row in main(summary)} == {"absorption", "threshold"}
     assert {one["method"] for one in summary["zero_kick_limits"]} == {"absorption", "threshold"}
-    assert sum("no power law" in note for note in summary["notes"]) == 3
+    assert sum("no phi_c by power law" in note for note in summary["notes"]) == 3
     assert "known at 0" in summary["notes"][-2]
-    assert "three kicks carry a straight line only" in summary["notes"][-1]
+    assert "three kicks allow only a straight line" in summary["notes"][-1]
 
 
 def test_an_unfinished_sweep(tmp_path):

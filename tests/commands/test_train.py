@@ -102,7 +102,7 @@ def test_a_task_of_ones_own(packing, tmp_path, own):
     assert done.code == 0, done.err
     assert opened(tmp_path / "there")["far"].squeeze().values[:, -1] == pytest.approx([1, 3], abs=1e-3)
     refused = packing("train", "--resume", "there")
-    one_sentence(refused, "task of a user's own")
+    one_sentence(refused, "task of your own")
     words = ["my_lines:line", "--resume=there", "--steps=60", "--record", "far=my_lines:far"]
     assert packing("train", *words).code == 0
     assert packing("rerun", "there", "--cell=0", "--task=my_lines:line", "--record=far=my_lines:far").code == 0

@@ -6,8 +6,8 @@ from scipy.special import expit
 from synthetic import sweep
 
 from packing_jax.criticality import estimate_phi_c
-from packing_jax.criticality.absorption import Scaling, absorption_phi_c, fit, outcomes_of, scaling_in
-from packing_jax.criticality.recommended import error_parts, of_endless_systems, shortened, with_run_length
+from packing_jax.criticality.absorption import SIZE_SHIFT, Scaling, absorption_phi_c, fit, outcomes_of, scaling_in
+from packing_jax.criticality.recommended import error_parts, halfway, of_endless_systems, shortened, with_run_length
 from packing_jax.criticality.results import scan_of
 from packing_jax.errors import PackingError
 
@@ -138,22 +138,24 @@ class TestErrorParts:
             def __init__(self, value):
                 self.value, self.stderr = value, 0.001
 
-        parts = error_parts(cell, Fake(0.6), lambda one: Fake(0.59 if one.time[-1] < cell.time[-1] else 0.6), 0.002)
-        left = 1 / (2**MANNA.decay - 1)
+        half = halfway(cell)
+        parts = error_parts(cell, half, Fake(0.6), lambda one: Fake(0.59 if one.time[-1] < cell.time[-1] else 0.6))
+        left, size = 1 / (2**MANNA.decay - 1), SIZE_SHIFT * 0.6 * cell.particles**-MANNA.omega
         assert parts.run_length == pytest.approx(0.01 * left)
-        assert parts.total == pytest.approx(np.linalg.norm([0.001, 0.01 * left, 0.002]))
+        assert parts.size == pytest.approx(size)
+        assert parts.total == pytest.approx(np.linalg.norm([0.001, 0.01 * left, size]))
 
         def refused(one):
             raise PackingError("no")
 
-        assert error_parts(cell, Fake(0.6), refused, 0.002).total is None
+        assert error_parts(cell, half, Fake(0.6), refused).total is None
 
     def test_an_extrapolation_that_moves_beyond_its_error_has_a_larger_one(self):
         cell = scan_of(sweep(dim=3), 0, 0)
         found = absorption_phi_c(cell.phi, cell.absorption, cell.steps, cell.particles, cell.dim)
-        still = with_run_length(cell, found, 0)
+        still = with_run_length(cell, halfway(cell), found, 0)
         assert still.stderr == pytest.approx(found.stderr, rel=0.2)  # this synthetic transition does not move
-        moved = with_run_length(cell, type(found)(**(vars(found) | {"value": found.value + 0.05})), 0)
+        moved = with_run_length(cell, halfway(cell), type(found)(**(vars(found) | {"value": found.value + 0.05})), 0)
         assert moved.run_length > 0.03
 
 

@@ -13,7 +13,7 @@ from scipy.stats import binom
 
 COMMITTED = FOLDER / "coverage.json"
 MANY = dict.fromkeys(CASES, 1000) | {"adaptive search": 60}
-SOME = dict.fromkeys(CASES, 150) | {"adaptive search": 8}
+SOME = {case: 150 for case in CASES if case != "adaptive search"}  # of which one takes seconds
 
 
 def check_honest(case, row):
@@ -23,10 +23,10 @@ def check_honest(case, row):
         assert share <= 0.97 + 3 * row["stderr"] or case in CONSERVATIVE
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SOME)
 def test_intervals_hold_the_truth(case):
     # A count is out of these bounds for 2 seeds in 1000; the seeds are fixed. Intervals that hold the truth in 80 cases
-    # of 100 pass with a probability of 0.004 to 0.03 (150 draws) or 0.2 (8 draws).
+    # of 100 pass with a probability of 0.004 to 0.03.
     row = json.loads(COMMITTED.read_text())[case]
     check_honest(case, row)
     hits, refused = coverage(case, SOME[case])

@@ -85,7 +85,7 @@ def test_each_estimate_takes_what_has_the_arrays(estimate, results, directory):
 
 
 def test_all_estimates_of_a_trajectory():
-    results = sweep(kicks=(0.02, 0.05), fractions=(0.5, 1.0))
+    results = sweep(kicks=(0.02, 0.05))
     assert estimate_phi_c(Trajectory(results)) == estimate_phi_c(results)
 
 

@@ -335,7 +335,7 @@ def test_a_seed_is_no_key(key: Any, given: str) -> None:
     ],
 )
 def test_what_is_no_rule(rule: Any, sentence: str) -> None:
-    with pytest.raises(PackingError, match=f"the rule is no rule of spheres: {sentence}"):
+    with pytest.raises(PackingError, match=f"the rule is not a rule for spheres: {sentence}"):
         inspect.unwrap(gather_replicas)(_crowd(), rule, KEY, None)
 
 
@@ -362,7 +362,7 @@ def test_what_is_no_observable(record: Any, sentence: str) -> None:
 
 def test_what_was_not_recorded_and_what_was() -> None:
     run = _run(pj.bro(0.2), 2, record={"x": lambda seen: seen.positions})
-    with pytest.raises(PackingError, match=r"'activity' was not recorded, but x: what simulate is given as record"):
+    with pytest.raises(PackingError, match=r"'activity' was not recorded, but x: the argument record of simulate"):
         run["activity"]
     assert repr(run) == f"Trajectory(particles {N}, dim 2, rule bro; 3 times up to step 2; records x; replicas ())"
 

@@ -292,5 +292,5 @@ def test_a_traced_system_of_other_values_makes_nan(minimum):
 def test_absorbing_states_say_that_everything_is_zero_by_nature():
     absorbed = packing(3, 0.3)
     assert absorbed.energy == 0.0
-    with pytest.raises(PackingError, match="absorbing state, its energy is zero all around and so is every derivative"):
+    with pytest.raises(PackingError, match="absorbing state, whose energy and derivatives are zero"):
         equilibrium(absorbed)

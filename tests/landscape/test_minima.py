@@ -218,7 +218,7 @@ def test_a_minimum_that_is_nan_is_not_one():
         ([[0.5, 0.5], [0.5, 0.5]], "at the same point"),  # of two, and nothing pulls them apart
         (
             [[1 / 6, 0.5], [0.5, 0.5], [5 / 6, 0.5]],
-            "the energy falls to both sides",
+            "the energy falls along some direction",
         ),  # in line, each pushed from both sides
     ],
 )

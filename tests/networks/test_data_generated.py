@@ -204,7 +204,7 @@ def test_numbers_of_the_law_may_be_traced() -> None:
     [
         (lambda key: gaussian_inputs(key, 0, 3), "0 samples of 3 features"),
         (lambda key: gaussian_inputs(key, 3, 0), "both must be 1 or more"),
-        (lambda key: gaussian_inputs(key, 3, 4, exact=True), "takes as many samples, and not 3"),
+        (lambda key: gaussian_inputs(key, 3, 4, exact=True), "needs as many samples, not 3"),
         (lambda key: gaussian_inputs(key, 3, 4, dtype=np.float16), "it must be float32 or float64"),
         (lambda key: gaussian_inputs(key, 3, 4, dtype=np.float64), "jax_enable_x64"),
         (lambda key: gaussian_inputs(jax.random.split(key), 3, 4), "vmap over keys"),

@@ -76,15 +76,15 @@ def test_no_pickle_runs_anything(tmp_path: Path, protocol: int, place: str) -> N
         (b"\x80\x02S'text'\n.", "asks for STRING"),
         (b"\x80\x02cnumpy\nload\n(tR.", "asks for 'numpy load'"),
         (b"\x80\x02cnumpy.core.multiarray\nscalar\n(tR.", "asks for 'numpy.core.multiarray scalar'"),
-        (b"\x80\x02Nr\xff\xff\xff\xff.", "no batch of CIFAR-10"),  # memory for 2**32 entries
-        (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x0f.", "no batch of CIFAR-10"),  # bytes without end
-        (b"\x80\x02]q\x00h\x00a.", "no batch of CIFAR-10"),  # a list within itself
-        (b"\x80\x02K\x01(tR.", "no batch of CIFAR-10"),
-        (b"\x80\x02}(cnumpy\ndtype\nNu.", "no batch of CIFAR-10"),
-        (b"\x80\x02" + b"\x85" * 9 + b".", "no batch of CIFAR-10"),
-        (b"\x80\x02" + b"e" * 9 + b".", "no batch of CIFAR-10"),
-        (b"\x80\x02", "no batch of CIFAR-10"),
-        (b"\x80\x02" + b")" + b"\x85" * 9999 + b".", "no batch of CIFAR-10"),
+        (b"\x80\x02Nr\xff\xff\xff\xff.", "not a batch of CIFAR-10"),  # memory for 2**32 entries
+        (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x0f.", "not a batch of CIFAR-10"),  # bytes without end
+        (b"\x80\x02]q\x00h\x00a.", "not a batch of CIFAR-10"),  # a list within itself
+        (b"\x80\x02K\x01(tR.", "not a batch of CIFAR-10"),
+        (b"\x80\x02}(cnumpy\ndtype\nNu.", "not a batch of CIFAR-10"),
+        (b"\x80\x02" + b"\x85" * 9 + b".", "not a batch of CIFAR-10"),
+        (b"\x80\x02" + b"e" * 9 + b".", "not a batch of CIFAR-10"),
+        (b"\x80\x02", "not a batch of CIFAR-10"),
+        (b"\x80\x02" + b")" + b"\x85" * 9999 + b".", "not a batch of CIFAR-10"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -104,7 +104,7 @@ def test_keys_whose_hash_takes_for_ever_are_refused(tmp_path: Path) -> None:
     """A tuple of a tuple twice, sixty times over: 2**60 to hash."""
     program = b"\x80\x02)" + b"".join(b"q%ch%c\x86" % (n, n) for n in range(60)) + b"q\x60}h\x60Ns."
     (tmp_path / "batch").write_bytes(program)
-    with pytest.raises(PackingError, match="no batch of CIFAR-10"):
+    with pytest.raises(PackingError, match="not a batch of CIFAR-10"):
         load(tmp_path / "batch")
 
 
@@ -116,7 +116,7 @@ def test_text_that_is_named_again_and_again_is_not_copied(tmp_path: Path) -> Non
         b"cnumpy\ndtype\nh\x00\x85R",
     ):
         (tmp_path / "batch").write_bytes(b"\x80\x04" + long + b"q\x00" + again * 2000 + b".")
-        with little_memory(16 * MIB), pytest.raises(PackingError, match="no batch of CIFAR-10"):
+        with little_memory(16 * MIB), pytest.raises(PackingError, match="not a batch of CIFAR-10"):
             load(tmp_path / "batch")
 
 
@@ -186,18 +186,30 @@ def npy(header: str, content: bytes = b"") -> bytes:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (npz(npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", pickle.dumps([1]))), "no array of plain"),
-        (npz(npy("{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (1,), }")), "no array of plain numbers"),
-        (npz(npy("__import__('os').mkdir('ran')")), "no array of plain numbers"),
-        (npz(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (" + "1" * 60000 + "), }")), "no array of plain"),
-        (npz(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (" + "1," * 8000 + "x), }")), "no array of plain"),
-        (npz(npy("(" * 60000)), "no array of plain numbers"),
-        (npz(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-1,), }")), "no array of plain numbers"),
+        (
+            npz(npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", pickle.dumps([1]))),
+            "not an array of plain",
+        ),
+        (
+            npz(npy("{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (1,), }")),
+            "not an array of plain numbers",
+        ),
+        (npz(npy("__import__('os').mkdir('ran')")), "not an array of plain numbers"),
+        (
+            npz(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (" + "1" * 60000 + "), }")),
+            "not an array of plain",
+        ),
+        (
+            npz(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (" + "1," * 8000 + "x), }")),
+            "not an array of plain",
+        ),
+        (npz(npy("(" * 60000)), "not an array of plain numbers"),
+        (npz(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-1,), }")), "not an array of plain numbers"),
         (npz(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (9,), }", bytes(8))), "claims 72 bytes"),
         (npz(npy(f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({10**18}, {10**18}), }}")), "claims 8000000"),
         (npz(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (100000000,), }"), 800000067), "claims 800000000"),
-        (npz(b"no array"), "no array of plain numbers"),
-        (npz(b""), "no array of plain numbers"),
+        (npz(b"no array"), "not an array of plain numbers"),
+        (npz(b""), "not an array of plain numbers"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -224,7 +236,7 @@ def test_other_compression_and_encryption_are_refused(tmp_path: Path) -> None:
     for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         content[content.index(header) + flags] |= 1
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(PackingError, match=r"it is no ordinary npz file: .*encrypted"):
+    with pytest.raises(PackingError, match=r"it is not an ordinary npz file: .*encrypted"):
         load(tmp_path / "a.npz")
 
 

@@ -123,7 +123,7 @@ def test_waiting_times():
     ("what", "sentence"),
     [
         (lambda: simulate(task(), sgd(optax.sgd(0.1), 25), 1, KEYS), "larger than the data"),
-        (lambda: simulate(task(), optax.sgd(0.1), 1, KEYS), "no rule of weights"),
+        (lambda: simulate(task(), optax.sgd(0.1), 1, KEYS), "not a rule for weights"),
         (lambda: simulate(linear(Squared()), bro(0.1), 1, KEYS), "no overlaps"),
         (lambda: langevin(0.1, -1.0), "temperature is -1.0"),
         (lambda: simulate(linear(lambda f, _: f.sum()), sgd(optax.sgd(1.0)), 1, KEYS), "one number for each"),

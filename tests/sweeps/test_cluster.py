@@ -175,7 +175,7 @@ def test_the_lines_for_slurm(environment, whole, tmp_path):
 
 
 def test_words_that_exclude_each_other_and_nobody_there():
-    with pytest.raises(PackingError, match="exclude each other"), connected("tcp://localhost:1", 2):
+    with pytest.raises(PackingError, match="not both"), connected("tcp://localhost:1", 2):
         pass
     with pytest.raises(PackingError, match="at least 1"), connected(None, 0):
         pass

@@ -67,7 +67,7 @@ READING = {
 @pytest.mark.parametrize("act", READING.values(), ids=READING.keys())
 def test_a_link_or_a_special_file_is_refused_by_name(folder, act, name):
     before = folder.names()
-    kind = "is no regular file" if name in ("fifo", "socket") else "is a link"
+    kind = "is not a regular file" if name in ("fifo", "socket") else "is a link"
     with pytest.raises(PackingError, match=f"{re.escape(str(folder.path / name))} {kind}"):
         act(folder, name)
     assert folder.names() == before
@@ -86,7 +86,7 @@ def test_what_has_the_name_is_replaced_and_removed_itself(folder, name):
 @pytest.mark.parametrize("name", ["..", "../outside/precious", "inner/../../outside/precious", "", "/etc/hostname"])
 def test_a_name_that_leads_out(folder, name):
     for act in (lambda: folder.read(name, 9), lambda: folder.write({name: b""}), lambda: folder.remove(name)):
-        with pytest.raises(ValueError, match="is no name of a file"):
+        with pytest.raises(ValueError, match="is not a file name"):
             act()
 
 
@@ -113,7 +113,7 @@ def test_reading(folder):
     assert folder.read("inner/file", 8) == b"mine too"
     with pytest.raises(PackingError, match=r"inner/file has 8 bytes; at most 7 make sense"):
         folder.read("inner/file", 7)
-    with pytest.raises(PackingError, match=r"inner is no regular file but a folder"):
+    with pytest.raises(PackingError, match=r"inner is not a regular file but a folder"):
         folder.read("inner", 7)
     with pytest.raises(FileNotFoundError):
         folder.read("missing", 7)

@@ -270,7 +270,7 @@ def fuzzed(count):
     )
 
 
-@fuzzed(40)
+@fuzzed(16)
 @given(whats=st.lists(damages(), min_size=1, max_size=3))
 def test_a_store_from_elsewhere(intact, outside, guarded, tally, tmp_path_factory, whats):
     place = tmp_path_factory.getbasetemp() / "fuzz"

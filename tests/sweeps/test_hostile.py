@@ -99,7 +99,7 @@ def test_attributes_and_arrays_that_agree_about_too_much(copy, guarded):
         ["status", str(copy)], ["status", str(copy), "--verify"], ["report", str(copy)], memory=MEMORY
     )
     assert status.code in (0, 1)
-    refused(verified, "which is no measurement", code=1)
+    refused(verified, "which no measured data do", code=1)
     assert report.code in (0, 2)
     assert max(one.taken for one in (status, verified, report)) < MEMORY
 

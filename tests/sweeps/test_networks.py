@@ -148,7 +148,7 @@ def test_runs_go_on_from_the_weights_of_a_store(whole, tmp_path):
     np.testing.assert_array_equal(start, opened(whole)["weights"].squeeze().sel(learning_rate=0.1))
     assert rerun(tmp_path / "there", 3, hot)[0]
     go(tmp_path / "other", small(seed=1))
-    with pytest.raises(PackingError, match="other weights than those"):
+    with pytest.raises(PackingError, match="does not hold the weights from which"):
         go(tmp_path / "there", small(**_same(hot, start_from=tmp_path / "other")), resume=True)
 
 
@@ -203,7 +203,7 @@ def test_a_worker_gets_the_fields_and_makes_the_rest():
     [
         ({"task": "perceptrons"}, "there is no task 'perceptrons'"),
         ({"rule": "sdg"}, "the rule is 'sdg'"),
-        ({"axes": {"rate": 0.1}}, "rate is no number"),
+        ({"axes": {"rate": 0.1}}, "rate is not a number"),
         ({"axes": {"batch_size": 13}}, "a batch of 13 samples is larger than the data, which have 12"),
         ({"axes": {"batch_size": -1}}, "a batch of -1 samples"),
         ({"axes": {"batch_size": 1.5}}, "whole number"),

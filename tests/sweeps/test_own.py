@@ -337,7 +337,7 @@ class TestWithoutSource:
     [None, "x", {}, {"name": "a:b", "sources": 3, "values": "x"}, {"name": "a:b", "sources": {"a": 1}, "values": "x"}],
 )
 def test_a_store_that_describes_nothing(value):
-    with pytest.raises(PackingError, match="that is no description"):
+    with pytest.raises(PackingError, match="that is not a description"):
         Described.read(value)
 
 

@@ -164,7 +164,7 @@ class TestInPython:
         run_sweep(small(**spec), tmp_path / "own")
         with pytest.raises(PackingError, match=words):
             run_sweep(small(**spec | change(module)), tmp_path / "own", resume=True)
-        with pytest.raises(PackingError, match=r"begun with the rule own_.*and nothing is imported because a store"):
+        with pytest.raises(PackingError, match=r"begun with the rule own_.*and a store never imports"):
             run_sweep(None, tmp_path / "own", resume=True)
 
     def test_another_version_is_refused(self, own, tmp_path):
@@ -221,7 +221,7 @@ class TestInPython:
             ),
             ({"rule": bro(np.array([0.1, 0.2]))}, "kicks of its own for several replicas"),
             ({"rule": optax.sgd(0.1)}, "has no kick: give the sweep one kick"),
-            ({"rule": bro(0.1), "coupling": "particle"}, "leave them away with one of your own"),
+            ({"rule": bro(0.1), "coupling": "particle"}, "omit them with one of your own"),
             ({"rule": bro(0.1), "batch_fraction": (0.5,)}, "a batch fraction belongs to the rule sgd"),
             ({"energy": 3}, "the energy is of type int; it must be a packing_jax.PairEnergy"),
             ({"energy": PairEnergy(lambda r, s: 1 - r / s, 1.0), "exponent": 2.0}, "either an energy or an exponent"),
@@ -251,12 +251,15 @@ class TestOnTheCommandLine:
         name = own()
         words = [*GRID, *OPTIONS, f"--rule={name}:unnamed", f"--energy={name}:energy", "--out=there"]
         code, said = runs(capsys, "sweep", *words, "--max-walltime=1")
-        assert (code, "; packing-jax sweep --resume there with the same --rule, --energy goes on" in said) == (3, True)
+        assert (code, "; to continue: packing-jax sweep --resume there with the same --rule, --energy" in said) == (
+            3,
+            True,
+        )
         assert main(["status", "there"]) == 0
-        assert "--resume there with the same --rule, --energy goes on" in capsys.readouterr().out
+        assert "--resume there with the same --rule, --energy" in capsys.readouterr().out
         code, said = runs(capsys, "sweep", "--resume=there")
         assert code == 2
-        assert f"begun with the rule {name}:unnamed, the energy {name}:energy, a user's own" in said
+        assert f"begun with the rule {name}:unnamed, the energy {name}:energy of your own" in said
 
     def test_named_objects_are_imported_and_recorded(self, own, capsys):
         name = own()

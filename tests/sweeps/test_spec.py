@@ -205,8 +205,10 @@ def test_status_and_rerun(whole):
     assert facts["transitions"] == [{**between, "at": {"dim": dim, "rate": 0.1}} for dim in (6, 10)]
     assert "load_c so far: between 0.5 and 6 (dim 6, rate 0.1)" in format_status(whole, facts)
     stopped = format_status(whole, {**facts, "missing": 1})
-    assert stopped.endswith("run_sweep with its specification and resume=True goes on")
-    assert format_status(whole, {**facts, "missing": 1, "kind": "spheres"}).endswith(f"--resume {whole} goes on")
+    assert stopped.endswith("to continue: run_sweep with its specification and resume=True")
+    assert format_status(whole, {**facts, "missing": 1, "kind": "spheres"}).endswith(
+        f"to continue: packing-jax sweep --resume {whole}"
+    )
     same, sentence = rerun(whole, 9, SPEC)
     assert (same, sentence) == (
         True,

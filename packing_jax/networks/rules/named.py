@@ -27,10 +27,10 @@ def _sgd(
     """Stochastic gradient descent: heavy ball with weight decay.
 
     Args:
-        learning_rate: eta.
-        batch_size: samples of a step, S; 0: all of them.
-        momentum: beta, 0 to 1, of the heavy ball.
-        weight_decay: lambda, of the term lambda |w|^2/2.
+        learning_rate: learning rate eta.
+        batch_size: samples per step, S; 0 means all.
+        momentum: momentum beta of the heavy ball, 0 to 1.
+        weight_decay: lambda in the term lambda |w|^2/2.
         sampling: how a batch is drawn: replacement, distinct (no sample twice in a batch), epochs (shuffled passes) or
             order (the same pass again and again).
     """
@@ -43,8 +43,8 @@ def _adam(
     """Adam with decoupled weight decay.
 
     Args:
-        learning_rate: eta.
-        batch_size: samples of a step, S; 0: all of them.
+        learning_rate: learning rate eta.
+        batch_size: samples per step, S; 0 means all.
         weight_decay: lambda, decoupled as in AdamW.
         sampling: how a batch is drawn: replacement, distinct (no sample twice in a batch), epochs (shuffled passes) or
             order (the same pass again and again).
@@ -65,10 +65,10 @@ def _langevin(
     """Langevin dynamics at a temperature, whose noise is divided by the number of samples.
 
     Args:
-        learning_rate: mu, the time of a step.
-        temperature: kT, from 0 on.
-        batch_size: samples of a step, S; 0: all of them.
-        weight_decay: lambda, of the term lambda |w|^2/2.
+        learning_rate: mu, the time step.
+        temperature: temperature kT, at least 0.
+        batch_size: samples per step, S; 0 means all.
+        weight_decay: lambda in the term lambda |w|^2/2.
         sampling: how a batch is drawn: replacement, distinct (no sample twice in a batch), epochs (shuffled passes) or
             order (the same pass again and again).
     """
@@ -79,8 +79,8 @@ def _bro(kick: float = 0.1, batch_size: int = 0, sampling: str = "replacement") 
     """Biased random organization: random kicks along the gradients of violated samples.
 
     Args:
-        kick: eps, the largest kick of a sample.
-        batch_size: samples of a step, S; 0: all of them.
+        kick: largest kick eps by one sample.
+        batch_size: samples per step, S; 0 means all.
         sampling: how a batch is drawn: replacement, distinct (no sample twice in a batch), epochs (shuffled passes) or
             order (the same pass again and again).
     """

@@ -29,14 +29,14 @@ def parity(
     """Parity of handwritten digits: even or odd, from their first principal components.
 
     Args:
-        samples: P, for training; all replicas share them.
-        tests: samples kept for testing.
-        components: principal components, the inputs.
+        samples: P, the number of training samples; all replicas share them.
+        tests: number of test samples.
+        components: number of principal components, which are the inputs.
         width: units of each hidden layer.
-        depth: hidden layers.
-        kappa: margin of the hinge.
-        exponent: of the hinge, 1 linear or 2 quadratic.
-        scale: of the first weights.
+        depth: number of hidden layers.
+        kappa: margin of the hinge loss.
+        exponent: exponent of the hinge loss, 1 linear or 2 quadratic.
+        scale: scale of the initial weights.
         data: digits, mnist-5k, or a file or folder of your own, as packing_jax.networks.files.load reads it.
     """
     model = MLP((components, *(width,) * depth, 1), "relu")

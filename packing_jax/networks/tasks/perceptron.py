@@ -21,15 +21,16 @@ from packing_jax.networks.tasks.ready import Ready
 
 
 def perceptron(dimension: int = 200, alpha: float = 0.5, kappa: float = 1.0, exponent: int = 1) -> Task:
-    """A spherical perceptron that has to give random patterns a margin.
+    """A spherical perceptron that must classify random patterns with a margin.
 
-    Of one disorder key the patterns of a larger alpha hold those of a smaller one; in a sweep each alpha has its own.
+    With one disorder key, the patterns of a larger alpha include those of a smaller one. In a sweep each alpha has its
+    own key.
 
     Args:
-        dimension: N, of the patterns and so of the weights.
+        dimension: N, the number of weights, and of inputs of a pattern.
         alpha: patterns per weight, P/N; P is round(alpha N).
-        kappa: the margin that each pattern asks for.
-        exponent: of the hinge, 1 linear or 2 quadratic.
+        kappa: margin that each pattern must have.
+        exponent: exponent of the hinge loss, 1 linear or 2 quadratic.
 
     Raises:
         PackingError: fewer than one weight or pattern.

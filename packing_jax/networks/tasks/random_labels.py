@@ -25,16 +25,16 @@ def random_labels(
     exponent: int = 2,
     scale: float = 1.0,
 ) -> Task:
-    """Random labels: a network of ReLUs that has to store them with a margin.
+    """Random labels: a ReLU network that must store them with a margin.
 
     Args:
-        inputs: numbers of a sample.
+        inputs: number of inputs of a sample.
         width: units of each hidden layer.
-        depth: hidden layers.
-        samples: P.
-        kappa: margin of the hinge.
-        exponent: of the hinge, 1 linear or 2 quadratic.
-        scale: of the first weights, which are orthogonal.
+        depth: number of hidden layers.
+        samples: P, the number of samples.
+        kappa: margin of the hinge loss.
+        exponent: exponent of the hinge loss, 1 linear or 2 quadratic.
+        scale: scale of the initial weights, which are orthogonal.
     """
     model = MLP((inputs, *(width,) * depth, 1), "relu")
     start = MLP(model.widths, "relu", drawn="orthogonal", scale=scale).start

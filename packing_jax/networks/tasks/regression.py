@@ -22,11 +22,11 @@ def regression(
     """Linear regression on inputs with a power-law spectrum, with noisy targets.
 
     Args:
-        dimension: d, of the inputs, which is the number of weights.
-        samples: P.
-        decay: a, where the variance of input l = 1, 2, ... is l^-a.
-        noise: standard deviation of the noise on targets.
-        scale: standard deviation of each weight at the start.
+        dimension: d, the number of inputs and of weights.
+        samples: P, the number of samples.
+        decay: exponent a of the spectrum; the variance of input l = 1, 2, ... is l^-a.
+        noise: standard deviation of the noise on the targets.
+        scale: standard deviation of the initial weights.
     """
 
     def drawn(key: Array) -> Data:

@@ -16,13 +16,13 @@ from packing_jax.networks.tasks.ready import Ready
 
 
 def teacher_student(dimension: int = 2, samples: int = 4096, noise: float = 0.1, scale: float = 0.1) -> Task:
-    """A matrix that learns twice the unit matrix, with noise in its gradient.
+    """A linear student that learns twice the unit matrix, with noise in its gradient.
 
     Args:
-        dimension: of the inputs and the outputs.
-        samples: P, of inputs and of noise, which each replica draws for itself.
+        dimension: number of inputs and of outputs.
+        samples: P, the number of inputs and of noise matrices; each replica draws its own.
         noise: A, standard deviation of the noise of one sample.
-        scale: standard deviation of each weight at the start.
+        scale: standard deviation of the initial weights.
     """
 
     def drawn(key: Array) -> Data:

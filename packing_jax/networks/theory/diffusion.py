@@ -91,7 +91,7 @@ def _variance_of_step(temperature: Numbers, rate: float, samples: int, weight_de
         raise PackingError("a temperature is below 0 or not a number; it must be at least 0")
     if not rate > 0 or samples < 1 or not 0 <= weight_decay * rate < 1:
         raise PackingError(
-            f"learning rate {rate}, {samples} samples and weight decay {weight_decay} make no such walk: the rate must "
+            f"learning rate {rate}, {samples} samples and weight decay {weight_decay} give no such walk: the rate must "
             "be above 0, samples at least 1, and rate times weight decay at least 0 and below 1"
         )
     return 2 * kT * rate / samples

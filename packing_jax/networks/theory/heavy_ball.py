@@ -53,7 +53,8 @@ class HeavyBall:
             raise PackingError(f"the batch size is {self.batch_size}; it must be at least 1")
         if self.samples is not None and self.samples < max(self.batch_size, 2):
             raise PackingError(
-                f"a batch of {self.batch_size} is drawn from {self.samples} samples; there must be 2, and as many as it"
+                f"a batch of {self.batch_size} is drawn from {self.samples} samples; there must be 2 or "
+                "more, and no fewer than the batch"
             )
 
     @property

@@ -300,7 +300,7 @@ def check_rule(rule: Any) -> None:
     else:
         meant = f"it is of type {type(rule).__name__}; give one of packing_jax.spheres.rules, or an object of a "
         meant += "class of Rule"
-    raise PackingError(f"the rule is no rule of spheres: {meant}")
+    raise PackingError(f"the rule is not a rule for spheres: {meant}")
 
 
 def check_positive(name: str, values: Any) -> Array:

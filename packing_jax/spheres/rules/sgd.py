@@ -110,7 +110,7 @@ class SGD(Rule):
                 return True
             raise PackingError(
                 f"the optimizer keeps an array of shape {few.shape} for parameters of shape (2, 3); one with an entry "
-                "for each particle must have these as its last axis, as the parameters have, to be sorted with them"
+                "for each particle must have the particles as its last axis, as the parameters have"
             )
 
         marks = jax.tree.leaves(jax.tree.map(follows, *shapes))
