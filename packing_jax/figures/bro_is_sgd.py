@@ -3,7 +3,8 @@ r"""Activity and displacement in time of BRO, SGD and Langevin dynamics with the
 How far two rules are apart is said in standard errors: z(t) is the difference of their means over replicas in units of
 its standard error, and sqrt(<z^2>) its root mean square over times that are equally spaced in log t. Times of a curve
 are correlated, so no law of chi^2 says what two samples of one process give; dealing out the same replicas to two rules
-at random does, exactly. The reference is the mean over such deals, and the error their scatter.
+at random does, exactly, where they start independently. The reference is the mean over such deals, and the error their
+scatter.
 
 Moments beyond the second differ (a push of SGD is skew). They matter less as the kick becomes small: at a kick of 0.01
 the curves should agree, and at 0.1 they need not.
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from packing_jax.figures.axes import LINES, MARKERS, legend, panels, shades
 from packing_jax.figures.figure import Figure, Measured, Row, Run
-from packing_jax.figures.phi_c import NAMES, RULES
+from packing_jax.figures.phi_c import NAMES, RULES, seed_of
 from packing_jax.sweeps.spheres import Sweep
 
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ def _measure(run: Run) -> Measured:
     for kick in kicks:
         phis, time = CASES[kick]
         steps = round(run.pick(5.0, time, time) / kick)
-        specs |= {(kick, rule): spec(rule, kick, phis, particles, replicas, steps, run.seed) for rule in RULES}
+        specs |= {
+            (kick, rule): spec(rule, kick, phis, particles, replicas, steps, seed_of(rule, run.seed)) for rule in RULES
+        }
     results = run.sweeps({f"{rule}-{kick:g}": one for (kick, rule), one in specs.items()})
     curves = {
         (kick, rule, observable, phi): curves_of(results[f"{rule}-{kick:g}"], observable, phi)
@@ -135,12 +138,11 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
                 for phi, dashes in zip(CASES[kick][0], LINES, strict=False):
                     times, values = curves[kick, rule, observable, phi]
                     mean, error = values.mean(axis=0), values.std(axis=0, ddof=1) / len(values) ** 0.5
-                    shown = mean > 0
-                    x = kick * times[shown]
-                    axis.fill_between(x, (mean - error)[shown], (mean + error)[shown], color=colour, alpha=0.2, lw=0)
+                    x = kick * times
+                    axis.fill_between(x, mean - error, mean + error, color=colour, alpha=0.2, lw=0)
                     axis.plot(
                         x,
-                        mean[shown],
+                        mean,
                         color=colour,
                         ls=dashes,
                         lw=1,
@@ -154,9 +156,10 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
                         label = f"{NAMES[rule]}, {OBSERVABLES[observable]}" if dashes == LINES[0] else None
                         own = {"color": colour, "ls": dashes, "marker": "o" if observable == "msd" else None}
                         apart.plot(kick * times, z, **own, lw=0.9, ms=2.5, label=label)
-            axis.set(xscale="log", yscale="log", xlabel=r"$\epsilon t$")
-        activity.set(ylabel="Activity $f_a$", title=rf"kick $\epsilon = {kick:g}$")
-        displacement.set(ylabel=r"Mean squared displacement / $\sigma^2$")
+            axis.set(xscale="log", xlabel=r"$\epsilon t$")
+        activity.set(ylabel="Activity $f_a$")
+        activity.set_title(rf"kick $\epsilon = {kick:g}$", fontsize=9)
+        displacement.set(ylabel=r"Mean squared displacement / $\sigma^2$", yscale="log")
         apart.axhspan(-2, 2, color="0.9", lw=0)
         apart.set(xscale="log", xlabel=r"$\epsilon t$", ylabel="Difference from BRO / standard error")
         legend(displacement)
@@ -169,7 +172,7 @@ FIGURE = Figure(
     source="arXiv:2411.11834, BRO as SGD with b_f = 3/4 and alpha = 4 eps/3",
     claim="For small kicks activity and displacement of biased random organization, SGD and Langevin dynamics are the "
     "same curves in time.",
-    minutes={"quick": 3.0, "full": 60.0},
+    minutes={"quick": 2.0, "full": 30.0},
     resolution={
         **{_quantity(r, what, kick): 0.6 for r in RULES for what in OBSERVABLES.values() for kick in CASES},
         **{_ratio(r, what, k, CASES[k][0][1]): 0.03 for r in RULES for what in OBSERVABLES.values() for k in CASES},

@@ -2,9 +2,9 @@ r"""Jamming: phi_J of fast quenches, and how energy, pressure and contacts grow 
 
 O'Hern et al., Phys. Rev. E 68, 011306 (2003), minimise the energy of random starts: phi_J comes to 0.842 for the 2D
 mixture 1:1.4 and to 0.639 for equal spheres in 3D, in the limit of large systems. Above it, with dphi = phi - phi_J of
-each packing and the harmonic energy, E ~ dphi^2, p ~ dphi and Z - Z_iso ~ dphi^(1/2). Exponents are those of y = A
-dphi^a exp(b dphi), since the range ends at dphi = 0.02, where bulk modulus and pressure have begun to stiffen; half of
-what the correction changes is in their error.
+each packing and the harmonic energy, E ~ dphi^2, p ~ dphi and Z - Z_iso ~ dphi^(1/2). Exponents are slopes of straight
+lines on logarithmic axes, as in the source. Powers hold for dphi -> 0, and up to dphi = 0.02 they are steeper: bulk
+modulus and pressure have begun to stiffen there. The slopes say so, where they are known to a hundredth.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from packing_jax.figures.axes import MARKERS, POINTS, legend, panels, shades
+from packing_jax.figures.axes import LINES, MARKERS, POINTS, legend, panels, shades
 from packing_jax.figures.figure import Figure, Measured, Row, Run
 from packing_jax.figures.published import Published, published
 from packing_jax.landscape.jamming import follow, jam, mechanics
@@ -34,6 +34,7 @@ LAWS = {
     name: published(f"exponent of the {name} above phi_J, harmonic")
     for name in ("energy", "pressure", "excess contacts")
 }
+_LABELS = {"energy": r"Energy per particle / $\sigma$", "pressure": "Pressure", "excess contacts": "$Z - Z_{iso}$"}
 #: phi_J is lower at N than at infinity by (0.12 +- 0.03) N^(-1/(0.71 d)), measured by O'Hern et al.
 _SHIFT = (0.12, 0.03)
 
@@ -86,27 +87,23 @@ def laws(phi_j: float, numbers: Sequence[Mapping[str, Any]], particles: int) -> 
     }
 
 
-def fitted(packings: Sequence[Mapping[str, Any]], name: str, corrected: bool = True) -> Array:
-    """(a, b, mean log A) of log y = log A + a log dphi + b dphi, an A of each packing; b = 0 if not ``corrected``."""
+def fitted(packings: Sequence[Mapping[str, Any]], name: str) -> tuple[float, float]:
+    """(a, mean log A) of log y = log A + a log dphi, an A of each packing."""
     dphi, y = (np.array([one[what] for one in packings]) for what in ("dphi", name))
     own = np.repeat(np.eye(len(packings)), dphi.shape[1], axis=0)
-    design = np.stack([np.log(dphi).ravel(), corrected * dphi.ravel(), *own.T], axis=1)
+    design = np.stack([np.log(dphi).ravel(), *own.T], axis=1)
     known = y.ravel() > 0  # close to phi_J a small packing may have no contact more than it needs
-    a, b, *constants = np.linalg.lstsq(design[known], np.log(y.ravel()[known]), rcond=None)[0]
-    return np.array([a, b, np.mean(constants)])
-
-
-def slope(packings: Sequence[Mapping[str, Any]], name: str, corrected: bool = True) -> float:
-    """a of :func:`fitted`."""
-    return float(fitted(packings, name, corrected)[0])
+    a, *constants = np.linalg.lstsq(design[known], np.log(y.ravel()[known]), rcond=None)[0]
+    return float(a), float(np.mean(constants))
 
 
 def exponent(packings: Sequence[Mapping[str, Any]], name: str) -> tuple[float, float]:
-    """The exponent of some packings, and its error: jackknife, and half of what the correction changes."""
-    value, count = slope(packings, name), len(packings)
-    left_out = [slope([*packings[:i], *packings[i + 1 :]], name) for i in range(count)] if count > 1 else [np.nan]
-    scatter = np.sqrt(count - 1) * np.std(left_out)
-    return value, float(np.hypot(scatter, 0.5 * (value - slope(packings, name, corrected=False))))
+    """The exponent of some packings, and its error by the jackknife; NaN of one packing."""
+    value, count = fitted(packings, name)[0], len(packings)
+    if count == 1:
+        return value, np.nan
+    left_out = [fitted([*packings[:i], *packings[i + 1 :]], name)[0] for i in range(count)]
+    return value, float(np.sqrt(count - 1) * np.std(left_out))
 
 
 def _exponent_name(name: str, dim: int) -> str:
@@ -167,7 +164,7 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Mapping[int, Any]) -> None
             places, np.array(phi) - reference.value, color=colour, marker=marker, label=f"{dim}D, N = {N}", **POINTS
         )
         for place, (y, bar), shade, shape, label in (
-            (float(dim), (value - reference.value, error), "C3", "D", r"$N \to \infty$"),
+            (float(dim), (value - reference.value, error), "C3", "D", r"their mean, carried to $N \to \infty$"),
             (dim + 0.2, (0, reference.error), "black", "s", "published"),
         ):
             first.errorbar(place, y, bar, color=shade, marker=shape, label=label if told else None, **POINTS)
@@ -178,13 +175,15 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Mapping[int, Any]) -> None
             if above:
                 every = np.concatenate([one["dphi"] for one in above])
                 x = np.geomspace(every.min(), every.max(), 50)
-                a, b, constant = fitted(above, name)
-                label = f"fit {a:.2f}, known {law.value:g}"
-                space.plot(x, np.exp(constant + b * x) * x**a, color=colour, lw=0.8, label=label)
+                a, constant = fitted(above, name)
+                y = np.exp(constant) * x**a
+                space.plot(x, y, color=colour, lw=0.8, label=f"slope {a:.2f}")
+                last = f"known, slope {law.value:g}" if dim == max(curves) else None
+                space.plot(x, y[0] * (x / x[0]) ** law.value, color="C3", ls=LINES[1], lw=0.9, label=last)
     first.set(ylabel=r"$\phi_J$ above the published one", xlabel="Dimension", xticks=list(curves), xlim=(1.5, 3.9))
     legend(first)
     for space, name in zip(rest, LAWS, strict=True):
-        space.set(xscale="log", yscale="log", xlabel=r"$\phi - \phi_J$", ylabel=name.capitalize())
+        space.set(xscale="log", yscale="log", xlabel=r"$\phi - \phi_J$ of each packing", ylabel=_LABELS[name])
         if any(one[2] for one in curves.values()):
             legend(space)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from results import keep
 
-from packing_jax.figures.jamming import LAWS, at_infinite_size, decompressed, exponent, laws, phi_j, slope, start
+from packing_jax.figures.jamming import LAWS, at_infinite_size, decompressed, exponent, laws, phi_j, start
 from packing_jax.landscape.forces import force_network
 from packing_jax.landscape.jamming import Jamming, bisect, jam, mechanics
 from packing_jax.observables import force_distribution
@@ -22,6 +22,14 @@ NOTES = {
     "phi_J, 3D, compression and decompression": (
         "outside by 0.0004, where the move to infinite N is known to 0.0016; bisection, the protocol of the target's "
         "source, meets it"
+    ),
+    "scaling above phi_J, 2D harmonic": (
+        "the misses are those of the range, 0.0005 to 0.02, where powers hold for dphi -> 0 alone: the local slope of "
+        "the pressure falls from 1.09 and 1.08 at its upper end to 1.02 and 1.01 at the lower one"
+    ),
+    "scaling above phi_J, 3D harmonic": (
+        "the misses are those of the range, 0.0005 to 0.02: the local slope of the pressure falls from 1.11 and 1.14 "
+        "at its upper end to 1.00 and 1.03 at the lower one, that of dZ to 0.48 and 0.49"
     ),
 }
 
@@ -101,7 +109,7 @@ def scaling(columns: list[dict[str, Any]]) -> dict[str, Any]:
         "stderr": {name: stderr for name, (_, stderr) in found.items()},
         "met": max(map(abs, away.values())) <= 2,
         "deviations": away,
-        "slopes_without_correction": {name: [slope([one], name, corrected=False) for one in columns] for name in LAWS},
+        "slopes": {name: [exponent([one], name)[0] for one in columns] for name in LAWS},
         "local_slopes": [
             {name: (np.diff(np.log(one[name])) / np.diff(np.log(one["dphi"]))).round(3).tolist() for name in LAWS}
             for one in columns
@@ -113,9 +121,9 @@ def scaling(columns: list[dict[str, Any]]) -> dict[str, Any]:
 def test_scaling_above_phi_j(dim):
     """Exponents of E, p and dZ over dphi from 5e-4 to 2e-2, of two packings: 2, 1 and 1/2 within two errors.
 
-    Those of the figure ``jamming``, with its correction to the powers: without it, the pressure of the kept run has
-    1.067 in 3D, because local slopes fall from 1.11 and 1.14 at 2e-2 to 1.00 and 1.03 at the smallest dphi, as the bulk
-    modulus, constant at phi_J, stiffens with dphi, and p = phi^2 dE/dphi carries phi^2 (`local_slopes`).
+    Those of the figure ``jamming``, straight lines on logarithmic axes. The kept runs miss that of the pressure, 1.037
+    in 2D and 1.059 in 3D, and in 2D that of the energy: between neighbouring dphi the slope falls towards 1 (the notes,
+    `local_slopes`), as the bulk modulus, constant at phi_J, stiffens with dphi, and p = phi^2 dE/dphi carries phi^2.
     """
     clock = time.time()
     dphi = np.geomspace(2e-2, 5e-4, 6)
@@ -134,6 +142,7 @@ def test_scaling_above_phi_j(dim):
         f"scaling above phi_J, {dim}D harmonic",
         {
             **row,
+            "note": NOTES.get(f"scaling above phi_J, {dim}D harmonic"),
             "series": series,
             "force_distribution": {
                 "dphi": float(dphi[-1]),

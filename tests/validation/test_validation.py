@@ -72,7 +72,8 @@ def test_bro_sgd_and_langevin_give_the_same_curves():
     At each of 25 logarithmic times from 10 on, z is the difference of two dynamics' means over 6 replicas in units of
     its standard error, which follows Student's t with 10 degrees of freedom if the dynamics are equal and is strongly
     correlated in time. The root mean square of z over everything must be below 2, and that of each of the 12 curves
-    below 3 (a single t exceeds 3 once in 75 draws): a false alarm in about one run of ten.
+    below 3 (a single t exceeds 3 once in 75 draws): a false alarm in about one run of ten. BRO and Langevin start alike
+    here, of one seed and kick, and so are closer than that; the figure gives them seeds of their own.
     """
     kick, replicas, steps = 0.01, 6, 3000
     phis = bro_is_sgd.CASES[kick][0]
