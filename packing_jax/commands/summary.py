@@ -94,8 +94,9 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
 def _summary(results: xr.Dataset, folder: Folder, model: str) -> dict[str, Any]:
     """What a report says of one model, whose figures are drawn into figures/, or figures/MODEL/ where it has a name."""
     estimates = estimate_phi_c(results)
-    limits, notes = _zero_kick_limits(estimates)
-    notes = _doubts(estimates) + notes
+    rule = results.attrs.get("rule")
+    limits, notes = _zero_kick_limits(estimates, rule)
+    notes = _doubts(estimates, rule) + notes
     runs = sum(e.runs for e in estimates)
     dim = results.attrs.get("dim")
     failed = int(((results["steps_done"] > 0) & ~was_run(results)).sum())
@@ -243,7 +244,7 @@ def _quality(row: dict[str, Any]) -> str:
     return f"{row['chi2']:.1f}/{row['dof']}"
 
 
-def _zero_kick_limits(estimates: Sequence[KickEstimate]) -> tuple[Limits, list[str]]:
+def _zero_kick_limits(estimates: Sequence[KickEstimate], rule: str | None) -> tuple[Limits, list[str]]:
     """Limits at zero kick by method and batch fraction; notes on what carries them, or why there is none."""
     limits: Limits = {}
     notes = []
@@ -252,17 +253,18 @@ def _zero_kick_limits(estimates: Sequence[KickEstimate]) -> tuple[Limits, list[s
         if len(cells) < 3:
             continue  # not asked for
         for method in METHODS:
+            where = _words(method) if rule != "sgd" else f"batch fraction {fraction:g}, {_words(method)}"
+            where = where[0].upper() + where[1:]
             totals = [(e, dict(e.errors)[method].total) for e in cells if getattr(e, method)]
             found = [(e.kick, getattr(e, method).value, total) for e, total in totals if total is not None]
             try:
                 kicks, values, stderrs = np.array(found).reshape(-1, 3).T
                 limit = zero_kick_limit(kicks, values, stderrs)
             except PackingError as error:
-                notes.append(f"Batch fraction {fraction:g}, {_words(method)}: {error}.")
+                notes.append(f"{where}: {error}.")
                 continue
             limits[method, fraction] = limit
             form = limit.form
-            where = f"Batch fraction {fraction:g}, {_words(method)}"
             if len(limit.forms) == 1:
                 notes.append(
                     f"{where}: three kicks allow only a straight line, so the error of the zero-kick limit "
@@ -293,11 +295,11 @@ def _best_limit(limits: Limits) -> dict[str, Any] | None:
     return None
 
 
-def _doubts(estimates: Sequence[KickEstimate]) -> list[str]:
+def _doubts(estimates: Sequence[KickEstimate], rule: str | None) -> list[str]:
     """A sentence for each method that refused, each power law that fits badly, and methods that disagree."""
     notes = []
     for e in estimates:
-        where = f"Kick {e.kick:g}, batch fraction {e.batch_fraction:g}"
+        where = _cell({"kick": e.kick, "batch_fraction": e.batch_fraction}, {"rule": rule}).capitalize()
         notes += [f"{where}: no phi_c by {_words(method)}: {why}." for method, why in e.refusals if method in METHODS]
         for method in dict(e.errors):
             one = getattr(e, method)

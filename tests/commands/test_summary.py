@@ -139,9 +139,9 @@ def test_a_single_run(tmp_path):
 def test_methods_that_disagree_are_told(tmp_path):
     results = sweep(phi=np.linspace(0.585, 0.66, 16))
     (estimate,) = estimate_phi_c(results)
-    assert not [note for note in _doubts([estimate]) if "joint errors" in note]
+    assert not [note for note in _doubts([estimate], "bro") if "joint errors" in note]
     half = replace(estimate.half_absorbed, value=estimate.absorption.value - 0.1)
-    (note,) = [note for note in _doubts([replace(estimate, half_absorbed=half)]) if "joint errors" in note]
+    (note,) = [note for note in _doubts([replace(estimate, half_absorbed=half)], "bro") if "joint errors" in note]
     assert "half absorbed gives phi_c" in note
     assert "larger systems" in note
 
