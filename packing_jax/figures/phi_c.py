@@ -165,7 +165,7 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
         for (phi, activity), dashes in zip(activities[rule].values(), LINES * 2, strict=False):
             right.plot(phi, activity, color=colour, ls=dashes, lw=0.9, marker=MARKERS[i], ms=3)
     bracket = published("phi_c at kick 0.05, 3D BRO pair")
-    large = {"color": "black", "marker": "_", "capsize": 4, "lw": 0.8, "ls": "none", "zorder": 5}
+    large: dict[str, Any] = {"color": "black", "marker": "_", "capsize": 4, "lw": 0.8, "ls": "none", "zorder": 5}
     left.errorbar(0.05, bracket.value, bracket.error, **large, label="N = 32,768: at rest below, active above")
     left.set(xlabel=r"Kick $\epsilon/\sigma$", ylabel=r"$\phi_c$", xlim=(-0.03 * largest, None))
     legend(left, loc="lower left")
