@@ -317,7 +317,7 @@ def test_bad_input(packings):
         (lambda: density_of_states(form, zeros(), key, 1), "at least 2"),
         (lambda: largest_eigenvalues(form, zeros(), key, 1, 1), "at least 2"),
         (lambda: largest_eigenvalues(form, zeros(), key, 9, 5), "9 eigenvalues from 5"),
-        (lambda: exact_spectrum(lambda y: jnp.sum(y * y), jnp.zeros(6001)), "up to 6000"),
+        (lambda: exact_spectrum(lambda y: jnp.sum(y * y), jnp.zeros(6001)), "at most of 6000"),
         (lambda: hessian_trace(lambda y: 1.0 * jnp.sum(y), jnp.zeros(3, jnp.int32), key), "floating"),
         (lambda: participation_ratio(jnp.zeros(7), 2), "whole particles"),
     ]:
