@@ -148,7 +148,8 @@ def _listed() -> str:
     """The figures there are, on 80 columns."""
     from packing_jax.figures.catalogue import FIGURES
 
-    return "\n\n".join(map(_described, FIGURES.values())) + "\n\npacking-jax reproduce NAME --size smoke|quick|full, or --all"
+    how = "packing-jax reproduce NAME --size smoke|quick|full, or --all"
+    return "\n\n".join([*map(_described, FIGURES.values()), how])
 
 
 def _described(figure: "Figure") -> str:

@@ -156,13 +156,17 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
             if some:
                 kick, value, stderr = np.array(some).T
                 face = {} if first else {"mfc": "white", "mec": colour, "mew": 1.0}
-                left.errorbar(kick + shift, value, stderr, **{**style, **face}, label=label if first else None)
+                told = label if first else f"{NAMES[rule]}, not by absorption times"
+                left.errorbar(kick + shift, value, stderr, **{**style, **face}, label=told)
         if found is not None:
             grid = np.linspace(0, largest, 60)
             left.plot(grid, found.form.at(grid), color=colour, ls=LINES[i], lw=0.9)
             left.errorbar(shift, found.value, found.stderr, **{**style, "ms": 7})
         for (phi, activity), dashes in zip(activities[rule].values(), LINES * 2, strict=False):
             right.plot(phi, activity, color=colour, ls=dashes, lw=0.9, marker=MARKERS[i], ms=3)
+    bracket = published("phi_c at kick 0.05, 3D BRO pair")
+    large: dict[str, Any] = {"color": "black", "marker": "_", "capsize": 4, "lw": 0.8, "ls": "none", "zorder": 5}
+    left.errorbar(0.05, bracket.value, bracket.error, **large, label="N = 32,768: at rest below, active above")
     left.set(xlabel=r"Kick $\epsilon/\sigma$", ylabel=r"$\phi_c$", xlim=(-0.03 * largest, None))
     legend(left, loc="lower left")
     for kick, (phi, activity) in activities["bro"].items():
@@ -174,6 +178,7 @@ def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
             ha="center",
             fontsize=7.5,
         )
+    right.margins(x=0.08)
     right.set(xlabel=r"$\phi$", ylabel="Activity $f_a$ at the end", ylim=(0, 1.1 * right.get_ylim()[1]))
 
 
@@ -182,7 +187,7 @@ FIGURE = Figure(
     source="arXiv:2411.11834, phi_c against step size",
     claim="Biased random organization, SGD and Langevin dynamics with the same mean and variance of a step have the "
     "same phi_c, which goes to 0.64 as steps become small.",
-    minutes={"quick": 3.0, "full": 600.0},
+    minutes={"quick": 5.0, "full": 1000.0},
     resolution={
         **{_zero(name): 0.005 for name in NAMES.values()},
         "phi_c at kick 0.05, 3D BRO pair": 0.003,

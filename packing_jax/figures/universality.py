@@ -95,7 +95,7 @@ def collapsed(decays: Sequence[Decay]) -> Collapse:
 
 
 def _measure(run: Run) -> Measured:
-    particles, replicas, steps = run.pick((64, 2, 60), (2048, 3, 1200), (65536, 4, 20_000))
+    particles, replicas, steps = run.pick((64, 2, 60), (2048, 3, 2500), (65536, 4, 20_000))
     sizes: Mapping[int, int] = run.pick(
         {64: 2}, {256: 32, 1024: 12, 4096: 4}, {256: 256, 1024: 128, 4096: 48, 16384: 16}
     )
@@ -103,7 +103,7 @@ def _measure(run: Run) -> Measured:
     large = run.sweep(scan(particles, replicas, steps, run.seed), f"scan-N{particles}", 0.0, share)
     one = estimate_phi_c(large)[0]
     phi_c = ABOUT if one.power_law is None else one.power_law.value
-    after = run.pick(60, 1000, 10_000)  # t of L = 64 is 600, and of L = 128 is 1700
+    after = run.pick(60, 1500, 10_000)
     specs = {f"decay-N{n}": decay_spec(phi_c, n, count, after, run.seed) for n, count in sizes.items()}
     decays = [decay_of(found) for found in run.sweeps(specs, share, 1.0).values()]
     try:
@@ -240,7 +240,7 @@ FIGURE = Figure(
     source="arXiv:2411.11834; classes as in S. Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004)",
     claim="The absorbing transition of random organization has exponents of the Manna class, which are close to those "
     "of directed percolation.",
-    minutes={"quick": 3.0, "full": 600.0},
+    minutes={"quick": 4.0, "full": 600.0},
     resolution={_quantity(name, against): _resolution(name) for name in _SYMBOLS for against in CLASSES},
     measure=_measure,
     draw=_draw,

@@ -99,7 +99,7 @@ def test_bad_input() -> None:
     system, rule = small_system(2), pj.bro(0.1)
     for wrong, sentence in [
         (lambda: rollout(system, rule, -1, KEY), "whole number"),
-        (lambda: rollout(system, rule, 9, KEY, checkpoint_every=10), "from 1 to the steps, 9"),
+        (lambda: rollout(system, rule, 9, KEY, checkpoint_every=10), "from 1 to the number of steps, 9"),
         (lambda: rollout(system, rule, 9, jax.random.key_data(KEY)), "typed key"),
         (lambda: rollout(system, pj.bro(np.array([0.1, 0.2])), 9, KEY), "takes one system"),
         (lambda: rollout(system, rule, 9, KEY, np.zeros((3, 2))), r"must end in \(16, 2\)"),
