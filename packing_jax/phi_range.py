@@ -5,8 +5,8 @@ fractions from dilute to dense, then eight more between the densest that was abs
 active, until that gap is narrow. A range begins there. A longer and larger run is absorbed up to somewhat denser
 systems (the drift of phi_c with time and size goes upwards), so its low end is absorbed. The range ends where the
 activity is three quarters of what it is in the densest system: the rise from the transition to there takes a width that
-suits each rule, kick and dimension. Ends and spacing are rounded, so that another machine's rounding of forces seldom
-changes them.
+suits each rule, kick and dimension. Where the activity jumps, the range is at least 3 % wide. Ends and spacing are
+rounded, so that another machine's rounding of forces seldom changes them.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _PHIS = 8  # at a time
 _BATCHES = 3  # usually
 _RISE = 0.75  # the activity at the upper end, of that in the densest system
 _INTERVALS = 9  # about so many in a range
+_LEAST = 0.03  # of phi: how wide a range is at least where the rise of the activity was not seen, as in the main job
 
 Pair = tuple[float, float]  #: kick and batch fraction
 
@@ -178,6 +179,8 @@ def _ends(seen: Mapping[float, Seen]) -> tuple[float, float]:
     else:
         high = float(np.interp(enough, f_a[beyond - 1 : beyond + 1], phis[beyond - 1 : beyond + 1]))
     low = phis[first - 1]
+    if seen[phis[beyond - 1]].absorbed:  # a jump from rest: one replica does not tell how far away others stay active
+        high = max(high, low * (1 + _LEAST))
     return low, max(high, phis[first])
 
 

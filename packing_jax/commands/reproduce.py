@@ -136,6 +136,7 @@ def shown(result: dict[str, Any], out: Path) -> str:
             *textwrap.wrap(title, 80),
             "",
             table(result),
+            *(["", "agrees -: the size smoke is too small to tell"] if result["size"] == "smoke" else []),
             "",
             f"figure: {out / 'figure.png'}",
             f"result: {out / 'result.json'}, after {result['seconds']:.0f} s",
@@ -147,7 +148,8 @@ def _listed() -> str:
     """The figures there are, on 80 columns."""
     from packing_jax.figures.catalogue import FIGURES
 
-    return "\n\n".join(map(_described, FIGURES.values())) + "\n\npacking-jax reproduce NAME --size quick, or --all"
+    how = "packing-jax reproduce NAME --size smoke|quick|full, or --all"
+    return "\n\n".join([*map(_described, FIGURES.values()), how])
 
 
 def _described(figure: "Figure") -> str:

@@ -196,6 +196,8 @@ def format_summary(summary: dict[str, Any]) -> str:
         lines.append(f"{_words(row['method']):13} {' '.join(cells)} {_quality(row):>12}".rstrip())
         if "beta" in row:
             lines.append(f"{'':13} beta = {row['beta']:.3f} +- {row['beta_stderr']:.3f}")
+    if any(row["stderr"] is None for row in summary["phi_c"]):
+        lines.append("- : unknown, since half of the run is too short for this method")
     limit = summary["zero_kick_limit"]
     if limit:
         lines += [

@@ -38,7 +38,8 @@ class SweepCommand(SweepOptions):
     - With no options: 3D pairwise BRO at kick 0.05 across its transition,
       two minutes on two CPU cores.
     - With other options but without --phi, a short search in small systems
-      finds a range across the transition of each kick, in seconds.
+      finds a range across the transition of each kick, in 2D and 3D in
+      less than a minute.
     - Ends with the report: phi_c with its error, and figures.
     - Ctrl-C and SIGTERM stop it after the current steps; nothing is lost.
     - --resume DIR continues, and can add more --steps, more --replicas, and

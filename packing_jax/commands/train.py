@@ -160,7 +160,7 @@ def overview() -> str:
         "train TASK --help lists the options of the task. Without any it runs an example."
     )
     head = "Train networks: packing-jax train TASK, where TASK is one of"
-    return "\n".join([head, "", *lines, "", _item(last)])
+    return "\n".join([head, *lines, _item(last)])
 
 
 class Asked(NamedTuple):

@@ -76,7 +76,8 @@ class System:
         _check_box(particles, dim, box)
         _refuse_traced("phi", phi, "at_phi")
         if not (is_real(phi) and np.isfinite(phi) and phi > 0):
-            raise PackingError(f"the packing fraction phi is {shown(phi)}; it must be a positive number")
+            several = "; for several, stack([System.create(one, ...) for one in phi])" if np.ndim(phi) else ""
+            raise PackingError(f"the packing fraction phi is {shown(phi)}; it must be a positive number{several}")
         relative = _diameters("sizes", 1.0 if sizes is None else sizes, particles)
         if not fits(relative**dim, np.float64):
             raise PackingError(
@@ -290,7 +291,8 @@ def _check_crowding(diameters: np.ndarray, particles: int, dim: int, box: float)
     if 2.0**dim * phi > 64:
         raise PackingError(
             f"phi = {phi:.4g} in {dim}D means about {2.0**dim * phi:.4g} overlaps per sphere; "
-            f"row sums are exact up to 64 on average, that is up to phi = {64 / 2.0**dim:.4g}"
+            f"row sums are exact up to 64 on average, that is up to phi = {64 / 2.0**dim:.4g}; "
+            "phi is a fraction of the volume, such as 0.6"
         )
     if np.max(diameters) >= box / 2:
         raise PackingError(
@@ -302,7 +304,8 @@ def _check_crowding(diameters: np.ndarray, particles: int, dim: int, box: float)
 def _check_energy(energy: Any) -> None:
     if not isinstance(energy, Overlap | PairEnergy):
         raise PackingError(
-            f"the energy is {shown(energy)}; it must be LINEAR, HARMONIC, HERTZIAN, overlap(exponent) or a PairEnergy"
+            f"the energy is {shown(energy)}; it must be LINEAR, HARMONIC, HERTZIAN, overlap(exponent) or a PairEnergy, "
+            "which PairEnergy(function, slope_bound) makes of a function of distance and contact distance"
         )
 
 

@@ -88,9 +88,10 @@ def given_again(stored: Any, given: Mapping[str, Any], trust: bool) -> tuple[str
     before = {what: Described.read(value) for what, value in stored.items()}
     missing = [f"the {what} {one.name}" for what, one in before.items() if what not in given]
     if missing:
+        options = dict.fromkeys(f"--{what.split(' ')[0]}" for what in before if what not in given)
         raise PackingError(
             f"this sweep was begun with {', '.join(missing)} of your own, and a store never imports anything: "
-            "name them again, with --rule, --energy or --record, or as fields of a Sweep in Python"
+            f"name {'it' if len(missing) == 1 else 'them'} again, with {', '.join(options)}, in Python as in its Sweep"
         )
     if more := [what for what in given if what not in before]:
         raise PackingError(f"this sweep was begun without {', '.join(f'a {what} of your own' for what in more)}")

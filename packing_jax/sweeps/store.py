@@ -371,8 +371,8 @@ class Store:
 def _refuse_existing(folder: Folder) -> None:
     if folder.stat(RESULTS) is not None:
         raise PackingError(
-            f"{folder.path / RESULTS} exists already; choose another --out, continue with --resume {folder.path}, or "
-            "remove it to start again"
+            f"{folder.path / RESULTS} exists already; choose another --out, continue with --resume {folder.path} (in "
+            "Python resume=True), or remove it to start again"
         )
 
 

@@ -56,6 +56,14 @@ def test_a_range_brackets_its_transition_as_widely_as_the_activity_rises(pretend
     assert len(pretended.tried) <= 40
 
 
+def test_one_lonely_active_replica_does_not_end_a_range():
+    """Replicas of a rule whose activity jumps: one is active below others at rest, as happens in small systems."""
+    activity = {0.7875: 0, 0.80556: 0, 0.80694: 0.71, 0.80833: 0, 0.81111: 0, 0.8125: 0.81, 0.825: 0.62, 0.9: 1.0}
+    low, high = phi_range._ends({phi: phi_range.Seen(f_a == 0, f_a) for phi, f_a in activity.items()})
+    assert low == 0.80556
+    assert high >= 1.03 * low
+
+
 def test_kicks_share_a_grid_with_the_finest_spacing_of_each_place(pretended):
     apart = find_ranges(Sweep(kick=(0.05, 0.2)))
     assert [*apart] == [(0.05, 1.0), (0.2, 1.0)]

@@ -123,3 +123,22 @@ def test_sentences(terminal):
 def test_programs_get_one_line(tmp_path):
     with (tmp_path / "log").open("w") as log:
         assert wrapped(NOTE, log) == NOTE
+
+
+def test_a_dash_in_the_table_is_explained():
+    from packing_jax.commands.summary import format_summary
+
+    row = {"kick": 0.2, "batch_fraction": 1.0, "method": "relaxation", "value": 0.7, "stderr": 0.01}
+    row |= {"statistical": 0.01, "run_length": 0.0, "size": 0.0, "chi2": 1.0, "dof": 3}
+    summary = {"recommended": [], "phi_c": [row], "zero_kick_limit": None, "notes": []}
+    assert "- : unknown" not in format_summary(summary)
+    row |= {"stderr": None, "run_length": None}
+    assert "- : unknown, since half of the run is too short" in format_summary(summary)
+
+
+def test_a_smoke_result_says_why_it_has_no_verdict(tmp_path):
+    from packing_jax.commands.reproduce import shown
+
+    result = {"name": "one", "size": "smoke", "source": "none", "rows": [], "seconds": 1.0}
+    assert "the size smoke is too small to tell" in shown(result, tmp_path)
+    assert "too small" not in shown({**result, "size": "quick"}, tmp_path)

@@ -180,7 +180,11 @@ def test_a_product_and_a_sum_round_twice_in_whatever_program() -> None:
             "a vector for each pair, of real numbers",
         ),
         (lambda pair, u, kick: kick * u * pair.depth, "the push cannot be called with arrays .* no attribute 'depth'"),
-        (lambda pair, u, kick: u * pair.direction if kick > 0 else u, "the push cannot be called with arrays of pairs"),
+        (lambda pair, u, kick: u * pair.direction if kick > 0 else u, r"arrays of pairs: .*jnp\.where"),
+        (
+            lambda pair, u, kick: kick * u * (pair.direction if pair.overlap > 0.1 else 0),
+            r"arrays of pairs: .*jnp\.where",
+        ),
     ],
 )
 def test_pushes_that_are_none(push: Any, sentence: str) -> None:

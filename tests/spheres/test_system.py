@@ -139,8 +139,9 @@ def test_a_pair_needs_two(particles: int) -> None:
 @pytest.mark.parametrize("phi", ["a", np.array([0.1, 0.2])])
 def test_phi_is_one_number(phi: object) -> None:
     create = inspect.unwrap(System.create.__func__)  # annotations are checked first in the tests
-    with pytest.raises(PackingError, match=r"the packing fraction phi is .*; it must be a positive number"):
+    with pytest.raises(PackingError, match=r"the packing fraction phi is .*; it must be a positive number") as raised:
         create(System, phi, 100)
+    assert ("stack(" in str(raised.value)) == (np.ndim(phi) == 1)
 
 
 @pytest.mark.parametrize("particles", [16.5, "16"])
@@ -188,9 +189,9 @@ def test_spheres_wider_than_half_the_box() -> None:
 
 
 def test_too_many_overlaps_per_sphere() -> None:
-    with pytest.raises(PackingError, match=r"phi = 10 in 3D means about 80 overlaps .* up to phi = 8$"):
+    with pytest.raises(PackingError, match=r"phi = 10 in 3D means about 80 overlaps .* up to phi = 8; .* a fraction"):
         System.create(10.0, 10_000)
-    with pytest.raises(PackingError, match=r"in 6D means about 76.8 overlaps per sphere.* up to phi = 1$"):
+    with pytest.raises(PackingError, match=r"in 6D means about 76.8 overlaps per sphere.* up to phi = 1; "):
         System.create(1.2, 10_000, 6)
 
 

@@ -260,6 +260,7 @@ class TestOnTheCommandLine:
         code, said = runs(capsys, "sweep", "--resume=there")
         assert code == 2
         assert f"begun with the rule {name}:unnamed, the energy {name}:energy of your own" in said
+        assert ": name them again, with --rule, --energy, in Python as in its Sweep" in said
 
     def test_named_objects_are_imported_and_recorded(self, own, capsys):
         name = own()

@@ -146,7 +146,9 @@ def _pushes(push: Callable[..., Any], pair: Pair, u: Array, numbers: Mapping[str
     try:
         found = push(pair, u, **numbers)
     except Exception as error:
-        raise PackingError(f"the push cannot be called with arrays of pairs: {in_one_line(error)}") from error
+        choice = any(words in str(error) for words in ("truth value", "boolean conversion"))  # of an if
+        hint = "; choose with jnp.where(condition, this, that), not with if" if choice else ""
+        raise PackingError(f"the push cannot be called with arrays of pairs: {in_one_line(error)}{hint}") from error
     shape, dim = pair.direction.shape, len(pair.direction)
     vectors = isinstance(found, (Array, np.ndarray))
     real = vectors and any(jnp.issubdtype(found.dtype, one) for one in (jnp.floating, jnp.integer))
