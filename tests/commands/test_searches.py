@@ -54,7 +54,10 @@ def test_the_end_is_told_and_written(packing, asked):
 def test_a_budget_that_ends_has_an_exit_code_of_its_own(packing, asked):
     done = packing("critical", *WORDS, "--tolerance=0.0001", "--out=short")
     assert done.code == 5
-    assert "not known to the tolerance 0.0001; to continue: packing-jax critical --out short with a larger --budget" in done.err
+    assert (
+        "not known to the tolerance 0.0001; to continue: packing-jax critical --out short with a larger --budget"
+        in done.err
+    )
     assert "the budget is spent" in packing("status", "short").out
     # a larger tolerance is reached, with little more than what is there
     count = len(asked)
