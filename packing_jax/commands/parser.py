@@ -103,6 +103,8 @@ class _Option(NamedTuple):
     path: bool  #: whether it names a file or directory
     metavar: str
     place: bool  #: whether it has no name and is known by its place
+    number: type | None  #: int or float, if it takes one
+    choices: tuple[str, ...]  #: what it may be, if there is a list
 
 
 def _options(kind: type[Any]) -> dict[str, _Option]:
@@ -115,12 +117,17 @@ def _options(kind: type[Any]) -> dict[str, _Option]:
             continue
         names = [one.name for one in marks if getattr(one, "name", None)]
         metavars = [one.metavar for one in marks if getattr(one, "metavar", None)]
-        many = typing.get_origin(bare) is tuple and tyro.conf.UseAppendAction not in marks
+        several = typing.get_origin(bare) is tuple
+        many = several and tyro.conf.UseAppendAction not in marks
+        kinds = [bare, *(() if several else typing.get_args(bare))]
+        listed = [one for one in kinds if typing.get_origin(one) is typing.Literal]
         found[names[0] if names else field.name.replace("_", "-")] = _Option(
             takes=0 if bare is bool else -1 if many else 1,
             path=Path in (bare, *typing.get_args(bare)),
             metavar=metavars[0] if metavars else "",
             place=tyro.conf.Positional in marks,
+            number=next((one for one in (float, int) if one in kinds), None),
+            choices=tuple(map(str, typing.get_args(listed[0]))) if listed and str not in kinds else (),
         )
     return found
 
@@ -203,6 +210,13 @@ def _check_value(command: str, name: str, option: _Option, value: str) -> None:
         raise PackingError(
             f"--{name} is {value!r}; run takes one value: packing-jax sweep --{name} {value} takes a list or a range"
         )
+    if option.number is float and not is_number(value):
+        raise PackingError(f"--{name} is {value!r}; it must be a number")
+    if option.number is int and not value.strip().lstrip("+-").isdecimal():
+        raise PackingError(f"--{name} is {value!r}; it must be a whole number")
+    if option.choices and value not in option.choices:
+        near = did_you_mean(value, option.choices)
+        raise PackingError(f"--{name} is {value!r}; it must be {' or '.join(option.choices)}{near and f': {near}'}")
 
 
 def _unknown(asked: Asked, command: str, word: str, options: Mapping[str, _Option]) -> str:
