@@ -76,7 +76,9 @@ class System:
         _check_box(particles, dim, box)
         _refuse_traced("phi", phi, "at_phi")
         if not (is_real(phi) and np.isfinite(phi) and phi > 0):
-            several = "; for several, stack([System.create(one, ...) for one in phi])" if np.ndim(phi) else ""
+            given: object = phi
+            many = isinstance(given, (list, tuple, np.ndarray, Array))
+            several = "; for several, stack([System.create(one, ...) for one in phi])" if many else ""
             raise PackingError(f"the packing fraction phi is {shown(phi)}; it must be a positive number{several}")
         relative = _diameters("sizes", 1.0 if sizes is None else sizes, particles)
         if not fits(relative**dim, np.float64):

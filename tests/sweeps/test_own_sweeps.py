@@ -297,7 +297,7 @@ class TestOnTheCommandLine:
             assert code == (0 if words[0] in ("report", "status") else 2), words
             if words[0] in ("sweep", "rerun"):
                 assert f"the rule {name}:twice" in said
-                assert "--rule, --energy or --record" in said
+                assert "with --rule, --energy, --record" in said
             assert name not in sys.modules
             assert not Path("imported").exists()
         code, said = runs(capsys, "sweep", "--resume=there", *given[1:])
