@@ -255,8 +255,8 @@ def _zero_kick_limits(estimates: Sequence[KickEstimate], rule: str | None) -> tu
         if len(cells) < 3:
             continue  # not asked for
         for method in METHODS:
-            where = _words(method) if rule != "sgd" else f"batch fraction {fraction:g}, {_words(method)}"
-            where = where[0].upper() + where[1:]
+            where = (f"batch fraction {fraction:g}, " if rule == "sgd" else "") + _words(method)
+            where = where.capitalize()
             totals = [(e, dict(e.errors)[method].total) for e in cells if getattr(e, method)]
             found = [(e.kick, getattr(e, method).value, total) for e, total in totals if total is not None]
             try:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.validation
 #: What an installed `packing-jax` is.
 INSTALLED = "import sys; from packing_jax.commands.main import main; sys.exit(main())"
 
-#: A quarter of a minute on two idle cores.
+#: Between a quarter of a minute and more than one, on two cores.
 SWEEP = ["sweep", "--dim=2", "--particles=256", "--phi=0.1:0.9:5", "--kick=0.3", "--replicas=4", "--steps=40000"]
 ROUNDS, SIGNALS, LATEST, PATIENCE = 10, 10, 30.0, 3.0
 OTHERS = {

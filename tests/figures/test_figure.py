@@ -322,7 +322,7 @@ def test_the_same_numbers_after_an_interruption(tmp_path):
 
 @pytest.mark.validation
 def test_every_figure_runs(tmp_path):
-    """At its smallest, to the end, all in processes of their own, in three minutes together on two quiet cores."""
+    """At its smallest, to the end, all in processes of their own, in less than five minutes together."""
     words = ["-m", "packing_jax.commands.main", "reproduce", "--all", "--size", "smoke", "--out", str(tmp_path / "all")]
     process = child(*words)
     out, err = process.communicate(timeout=600)
