@@ -18,8 +18,8 @@ from packing_jax.drive.chunk import State
 from packing_jax.drive.kind import Kind, Replicas
 from packing_jax.drive.spread import Spread
 
-#: Seconds that a narrower batch must save: twice what its program takes to compile.
-_WORTH = 6.0
+#: Seconds that another program takes to compile, on one core for which others wait.
+COMPILE = 4.0
 
 
 class Batch:
@@ -55,6 +55,7 @@ class Batch:
         self._parked: dict[int, State] = {}  # taken out of a batch that does not fit in memory
         self._failing: tuple[set[int], str] | None = None
         self._left = False  # somebody, since the last refill
+        self._wasted = 0.0  # seconds on places of the dead, since the last program
         first = np.arange(self._width)
         self._load(first, self._enter(first))
 
@@ -158,10 +159,11 @@ class Batch:
             yield index, self._canonical(host, place), reason if index in failing else ""
         self._left = True
 
-    def refill(self, seconds_left: float) -> None:
+    def refill(self, seconds: float, seconds_left: float) -> None:
         """Put waiting replicas in the places of those that left, or close the ranks when none waits.
 
         Args:
+            seconds: that the last chunk took; 0 where not known.
             seconds_left: until the last of those under way ends, at the pace of the last chunk; 0 where not known.
         """
         if not self._left:
@@ -170,11 +172,11 @@ class Batch:
         free, slots = np.flatnonzero(~alive), self.slots
         if not self._waiting:
             self._failing = None
-            number = self._narrower(int(alive.sum()), seconds_left)
+            number = self._narrower(int(alive.sum()), seconds, seconds_left)
             if self._spread.places(number) < self.places:
                 stay = np.concatenate([np.flatnonzero(alive), free])[:number]
                 self._load(slots[stay], pick(self._host(), stay))
-                self._left = False
+                self._left, self._wasted = False, 0.0
             return
         host = self._host()
         if self._failing is not None and len(slots) < self._width:
@@ -188,13 +190,18 @@ class Batch:
         self._failing, self._left = None, False
         self._load(slots, put(host, places, self._enter(slots[places])))
 
-    def _narrower(self, number: int, seconds_left: float) -> int:
-        """Places for so many replicas that end so late, fewer than now where that is worth another program."""
+    def _narrower(self, number: int, seconds: float, seconds_left: float) -> int:
+        """Places for so many replicas that end so late, fewer than now where that is worth another program.
+
+        More may leave soon, and each program takes a while to compile. So the places of the dead may first
+        cost as much as a program does: all the waiting then costs about as much as the programs.
+        """
         quarter = max(1, len(self.slots) // 4)
         if number <= quarter:
             return quarter
-        saved = seconds_left * (1.0 - self._spread.on_each(number) / self._spread.on_each(len(self.slots)))
-        return number if saved > _WORTH else len(self.slots)
+        dead = 1.0 - self._spread.on_each(number) / self._spread.on_each(len(self.slots))
+        self._wasted += dead * seconds
+        return number if self._wasted > COMPILE and dead * seconds_left > 2 * COMPILE else len(self.slots)
 
     def snapshot(self) -> dict[int, State]:
         """The state of every replica under way, by its index."""

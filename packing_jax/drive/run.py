@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from packing_jax.devices import local_devices
-from packing_jax.drive.batch import Batch, pick
+from packing_jax.drive.batch import COMPILE, Batch, pick
 from packing_jax.drive.chunk import Observable, Record, State, chunk
 from packing_jax.drive.kind import AXES, Kind, Pace, Replicas, types_of
 from packing_jax.drive.schedule import STEP_LIMIT
@@ -27,9 +27,6 @@ Snapshot = Callable[[], dict[int, State]]
 
 #: Kinds and programs that this process has compiled: to go back to one costs nothing.
 _COMPILED: set[tuple[Kind, Any]] = set()
-
-#: Seconds that another kind must save to be worth its compilation, one and a half times what that takes.
-COMPILE = 3.0
 
 _NO_STOPS = np.zeros(0, np.int64)
 
@@ -134,7 +131,7 @@ def _results(
     pace = min(chunk_steps or 16, STEP_LIMIT)
     while True:
         group.visit(stops, on_stop)
-        clock, most, a_step = time.perf_counter(), min(pace, group.until(stops)), 0.0
+        clock, most, seconds, a_step = time.perf_counter(), min(pace, group.until(stops)), 0.0, 0.0
         after, met, trouble = _attempt(kind, observe, group, schedule, most)
         if met is not None and kind.void(met):
             grown = kind.grown(met, replicas)
@@ -154,18 +151,20 @@ def _results(
                 seconds = time.perf_counter() - clock
                 left = seconds * float((steps - group.made[~group.ended]).sum()) / float(moved.sum())
                 a_step = seconds / float(moved.max())
+                before = pace
                 if chunk_steps is None and most == pace:  # a chunk that a stop cut short says little
                     pace = _next_pace(pace, seconds)
-                on_each = -(-group.places // len(local_devices()))
-                wanted, gain = kind.tuned(met, Pace(int(moved.max()), left, on_each), replicas)
-                kind = wanted if gain > COMPILE or (wanted, program) in _COMPILED else kind
+                if pace <= 2 * before:  # else it was of so few steps that the next will tell more
+                    on_each = -(-group.places // len(local_devices()))
+                    wanted, gain = kind.tuned(met, Pace(int(moved.max()), left, on_each), replicas)
+                    kind = wanted if gain > COMPILE or (wanted, program) in _COMPILED else kind
         for index, one, reason in group.leave():
             yield index, _result(kind, one, group.one(index), reason)
         on_progress(_progress(group, steps, kind.size(replicas)))
         on_chunk(group.snapshot)
         if group.ended.all():
             return
-        group.refill(a_step * float((steps - group.made[~group.ended]).max()))
+        group.refill(seconds, a_step * float((steps - group.made[~group.ended]).max()))
 
 
 def state_like(kind: Kind, replicas: Replicas, times: np.ndarray, record: Mapping[str, Observable]) -> State:

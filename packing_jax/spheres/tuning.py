@@ -25,6 +25,7 @@ LADDER = (0.1, 0.14, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.1)
 _REBUILD = 9.0  # dense steps that a rebuild takes
 _ACTIVE = 3.0  # an entry of a listed particle's row: two passes, gathered
 _OVERHEAD = 5e4  # fixed cost of an active-only step, in row entries
+_TRUST = 0.85  # of what a guess promises
 _SPARE = 1  # entries beyond what was met, so that fluctuations seldom overflow
 
 
@@ -115,15 +116,20 @@ def next_plan(
     for skin in LADDER:
         if not 0.6 * plan.skin < skin < widest or skin == plan.skin:
             continue
-        # Rows lengthen with the volume within reach, the longest of them less. The time to leave half a skin grows
+        # Rows lengthen with the volume within reach, the longest of them less: 15, 17, 19 at skins 0.3, 0.4, 0.5 in 3D.
+        # The time to leave half a skin grows
         # faster than diffusively (squared), because the first of many particles to leave makes a few large moves:
         # 4 steps at skin 0.28 and 21 at 0.4 for kick 0.05. The cube is a cautious middle.
-        longer = ((1.0 + skin) / (1.0 + plan.skin)) ** (system.dim if skin > plan.skin else max(system.dim - 1, 1))
+        longer = ((1.0 + skin) / (1.0 + plan.skin)) ** (system.dim if skin > plan.skin else system.dim / 2)
         wanted = fitted(plan_for(system, skin), round(row * longer), round(slots * longer))
         plans |= {replace(wanted, active=some): max(1.0, interval * (skin / plan.skin) ** 3) for some in lists}
-    # another skin is a guess, and must promise more than one that was met
-    best = min(plans, key=lambda one: cost(one, plans[one]) / (1.0 if one.skin == plan.skin else 0.85))
-    return best, (1.0 - cost(best, plans[best]) / now) * seconds_left
+
+    def promised(wanted: Plan) -> float:
+        """Its cost; another skin is a guess, and must promise more than one that was met."""
+        return cost(wanted, plans[wanted]) / (1.0 if wanted.skin == plan.skin else _TRUST)
+
+    best = min(plans, key=promised)
+    return best, (1.0 - promised(best) / now) * seconds_left
 
 
 def _list_for(active: int, particles: int) -> int:

@@ -17,17 +17,17 @@ def systems():
     return pj.stack([pj.System.create(phi, 64, dim=2) for phi in [0.1] * 8 + [1.0] * 8])
 
 
-def traced(systems, monkeypatch, worth):
+def traced(systems, monkeypatch, compile_seconds):
     """The run, and the widths of its batch."""
     widths, refill = [], Batch.refill
 
-    def watched(self, seconds_left):
-        refill(self, seconds_left)
+    def watched(self, seconds, seconds_left):
+        refill(self, seconds, seconds_left)
         widths.append(self.places)
 
     with monkeypatch.context() as patch:
         patch.setattr(Batch, "refill", watched)
-        patch.setattr(batches, "_WORTH", worth)
+        patch.setattr(batches, "COMPILE", compile_seconds)
         run = pj.simulate(systems, pj.bro(0.3), STEPS, jax.random.key(0), chunk_steps=20)
     return run, widths
 
@@ -46,5 +46,5 @@ def test_half_a_batch_goes_on_alone(systems, monkeypatch):
 
 
 def test_a_program_that_would_save_little_is_not_made(systems, monkeypatch):
-    _, widths = traced(systems, monkeypatch, batches._WORTH)
+    _, widths = traced(systems, monkeypatch, batches.COMPILE)
     assert set(widths) == {16}
