@@ -16,15 +16,18 @@
 # %% [markdown]
 # # Can a packing protocol be learned by descending through the dynamics?
 #
-# SGD moves overlapping spheres down their overlap energy with a learning rate $\alpha$. Above jamming the energy cannot
-# vanish, and with random batches a constant $\alpha$ has to do two things at once: large it moves fast, small it
-# leaves little noise behind. A schedule $\alpha(t)$ need not compromise. Here it is learned: `rollout` makes a run a
-# differentiable function of the schedule, `jax.grad` gives the derivative of the energy after the last step, and
-# Adam descends it.
+# Stochastic gradient descent (SGD) moves overlapping spheres down their overlap energy. Above jamming some overlap
+# always remains, and the question is how low the energy is after a given number of steps. A constant learning rate
+# $\alpha$ is a compromise: a large one moves fast, a small one leaves less noise at the end. A schedule $\alpha(t)$ can
+# do both, one after the other.
 #
-# The opponent is the best *constant* learning rate, found by a fine scan on the same starts and draws that the
-# schedule is trained on. Both are then compared on starts and draws that neither has seen. With `PACKING_JAX_SMOKE=1`
-# everything is so small that only the code is tested, not the physics.
+# Here the schedule is learned. `rollout` makes a run a differentiable function of the schedule, `jax.grad` gives the
+# derivative of the energy after the last step, and Adam follows it downhill. The result is held against the best
+# *constant* learning rate and against the best straight line to zero. Both are found by fine scans over the same random
+# starts and batches that the schedule is trained on, and all three are compared on starts and batches that none of
+# them has seen. A *seed* below is one random start with the random batches of its run. This takes some minutes.
+#
+# With `PACKING_JAX_SMOKE=1` everything is so small that only the code is tested, not the physics.
 
 # %%
 import os
@@ -43,7 +46,7 @@ from packing_jax.spheres.neighbors import plan_for
 
 SMOKE = os.environ.get("PACKING_JAX_SMOKE") == "1"
 PARTICLES = 60 if SMOKE else 256
-PHI = 0.68
+PHI = 0.68  # above jamming, which is near 0.64
 STEPS = 10 if SMOKE else 100
 BATCH_FRACTION = 0.5
 TRAIN = 4 if SMOKE else 32  # starts and draws for the scan and for training
@@ -65,9 +68,9 @@ train, test = (jax.random.split(jax.random.key(seed), count) for seed, count in 
 # %% [markdown]
 # ## A schedule is a few numbers
 #
-# The learning rate is interpolated between `KNOTS` steps, evenly spaced; constant rates and straight lines to zero are
-# such schedules too. A `Partial` of the function that makes the optimizer has the rates at the knots as its leaves, so
-# that they can differ between replicas of a batch, and can be differentiated.
+# The learning rate is given at twelve evenly spaced steps, the knots, and interpolated between them. Constant rates and
+# straight lines to zero are such schedules too. A `Partial` of the function that makes the optimizer holds the rates at
+# the knots as its leaves. So they can differ between the replicas of a batch, and one can differentiate by them.
 
 
 # %%
@@ -123,9 +126,10 @@ def slopes(rates, keys):
 # %% [markdown]
 # ## The best constant learning rate
 #
-# The scan, and beside it the derivative: that of each path, averaged over the seeds, against central differences of the
-# average with the same draws. The force of the harmonic energy is continuous at contact, so a path does not jump where
-# contacts change, and the mean of the path derivatives is the derivative of the mean.
+# On the left the scan. On the right the derivative of the final energy by the learning rate, found in two ways: by
+# differentiating each run and averaging over the seeds (`rollout`), and by differences of the mean energy at two nearby
+# rates with the same seeds. The two must agree: the force of the harmonic energy is continuous at contact, so that a
+# run does not jump where contacts change.
 
 # %%
 scanned, scan_error = mean(np.array([energies(constant(rate), train) for rate in RATES]))
@@ -181,15 +185,16 @@ axes[0].set_yticks([0.002, 0.003, 0.004], labels=["0.002", "0.003", "0.004"])
 _ = axes[1].legend()
 
 # %% [markdown]
-# **What it means.** Up to the best rate the derivative of the paths is that of the average. Beyond it neighbouring
-# paths part exponentially: the mean of the path derivatives is still the right number, but its error soon is larger
-# than itself. The best rate lies at the edge of where gradients are of any use.
+# **What it means.** Up to the best rate the two derivatives agree. Beyond it, two runs that begin almost alike part
+# exponentially, and derivatives of single runs become huge and of either sign. Their mean is still right, but its error
+# soon exceeds the value. So the best constant rate lies at the edge of where gradients are of use.
 #
 # ## Learning
 #
-# From the best constant. An update averages the gradients of a few seeds, each clipped beforehand: one wild seed must
-# not outvote the others. Every new schedule is judged on all training seeds. Where it falls off the edge, so that
-# energies jump and gradients say nothing, learning goes back to the best schedule so far with half the step.
+# Learning begins at the best constant rate. Each update averages the gradients of eight seeds; a gradient longer than
+# 3 is shortened to that length first, so that one chaotic run does not outvote the others. Every new schedule is judged
+# on all training seeds. If its energy is a fifth above the best one so far, learning goes back to the best schedule
+# with half the step.
 
 
 # %%
@@ -248,9 +253,8 @@ _ = axes[2].legend(fontsize=8)
 # %% [markdown]
 # ## On seeds that it has not seen
 #
-# Other starts and other draws, the same ones for each protocol, so that the gain is a mean of paired differences. A
-# straight line from some rate down to zero, the best of its own scan on the training seeds, says how much of the gain
-# needed learning and how much any decay would have given.
+# Each protocol runs from the same new starts with the same new batches, so that the gain can be measured seed by seed.
+# The straight line from some rate down to zero shows how much of the gain any decay would have given.
 
 # %%
 lines = np.array([energies(line(2 * rate), train) for rate in RATES])
@@ -325,16 +329,16 @@ axes[2].set_ylim(top=1.35 * axes[2].get_ylim()[1])
 _ = axes[2].legend()
 
 # %% [markdown]
-# **What it means.** On starts and draws that it has never seen, the learned schedule ends with half the energy of the
-# best constant rate, and with three tenths less than the best straight line to zero: the gain is not only that of any
-# decay. Its form was not put in. The rate rises to twice the best constant one, to the edge of stability, where the
-# energy stays on a plateau and the packing is kept moving; past the middle it eases off a little, and within the last
-# twenty steps it falls to a fifth, and the noise with it. It is a quench after shaking, found by gradients.
+# **What it means.** On seeds that it has never seen, the learned schedule ends with half the energy of the best constant
+# rate, and with 29 % less than the best straight line to zero. So it gains more than any simple decay. Nobody told it
+# what to do: it raises the rate to twice the best constant one and keeps the packing moving, at an energy that stays
+# high. In the last twenty steps it lowers the rate to a fifth, and the noise dies away. Gradients have found shaking
+# followed by a quench.
 #
-# **What it does not.** It is the answer to one question: this $N$, $\phi$, batch fraction and number of steps. Other
-# numbers have other schedules, and the edge that it leans on moves with them. The energy compared is that after the
-# last step; on the way the learned one is worse, and long gradient descent (dotted) still ends at half of it. The
-# opponents are a constant and a line, not every schedule anybody could think of, and twelve knots found by a local
-# descent are no global optimum. Gradients helped as far as the edge, in the first fifth of the updates; beyond it each
-# seed's is dominated by chaos (middle of the learning figure), nearly all are clipped, and the last percents come from
-# keeping what was better on the training seeds.
+# **What it does not.** The schedule is the answer for this $N$, $\phi$, batch fraction and number of steps; other
+# numbers have other schedules. Only the energy after the last step counted: half-way the learned schedule is the worst
+# of the three. Gradient descent without noise for ten times as many steps (dotted) ends lower still, below half of its energy.
+# A better schedule than this one may exist: the search was local, and had twelve knots. And gradients only did the
+# first part of the work. After 20 of the 100 updates the schedule reaches the edge beyond which runs are chaotic
+# (middle of the learning figure) and nearly every gradient is shortened; from there on the gains come from keeping the
+# schedules that happen to be better on the training seeds.

@@ -16,19 +16,21 @@
 # %% [markdown]
 # # Which size distribution packs densest at a given polydispersity?
 #
-# The packing fraction $\phi_J$ at which compressed spheres jam depends on their sizes: a wider distribution packs
-# denser, because small ones fit between large ones. Here the width is held fixed, the standard deviation of the
-# diameters over their mean, and only the *shape* of the distribution is free: its skewness, its one or two peaks. In
-# simulations of spheres of many distributions $\phi_J$ followed polydispersity and skewness
-# (Desmond and Weeks, [Phys. Rev. E 90, 022204 (2014)](https://arxiv.org/abs/1303.4627)); nothing of that is put in
-# here.
+# The packing fraction $\phi_J$ at which compressed spheres jam depends on their sizes. A wider distribution packs
+# denser, because small spheres fit between large ones. Here the *polydispersity*, the standard deviation of the
+# diameters over their mean, is held fixed at 0.3, and only the *shape* of the distribution is free: whether it is
+# skewed, and whether it has one peak or two. Desmond and Weeks
+# ([Phys. Rev. E 90, 022204 (2014)](https://arxiv.org/abs/1303.4627)) simulated many distributions and found that
+# $\phi_J$ grows with polydispersity and with skewness. Nothing of that is put in here.
 #
-# The shape is found by descent. A packing compressed a little beyond $\phi_J$ has a pressure, which vanishes at
-# $\phi_J$ and grows in proportion to $\phi - \phi_J$, so at fixed $\phi$ a lower pressure is a higher $\phi_J$. The
-# implicit function theorem gives the derivative of the pressure in every diameter while all particles follow their
-# minimum (`packing_jax.landscape.equilibrium`), and the chain rule that in the few numbers of the shape. Whether it
-# worked is then asked of compressions of new packings, which know nothing of any derivative. With `PACKING_JAX_SMOKE=1`
-# everything is so small that only the code is tested, not the physics.
+# The shape is found by descent. A packing compressed a little beyond $\phi_J$ has a pressure in proportion to
+# $\phi - \phi_J$. So at fixed $\phi$, a lower pressure means a higher $\phi_J$. How the pressure changes with each
+# diameter, while all spheres stay in their energy minimum, follows from the implicit function theorem
+# (`packing_jax.landscape.equilibrium`), and the chain rule turns this into derivatives by the three numbers that
+# describe the shape. At the end, new packings are compressed until they jam, without any derivative, to see whether
+# $\phi_J$ has really grown. This takes some minutes.
+#
+# With `PACKING_JAX_SMOKE=1` everything is so small that only the code is tested, not the physics.
 
 # %%
 import os
@@ -66,10 +68,11 @@ COLOURS = {"initial": "#30123b", "designed": "#e06010"}
 # %% [markdown]
 # ## A shape in a few numbers
 #
-# The quantile function $q(u)$ gives the diameter below which a fraction $u$ of the spheres lies. Its slope is kept
-# positive by $\log q'(u) = \sum_k a_k P_k(2u - 1)$ with Legendre polynomials $P_k$, and then $q$ is shifted and scaled
-# to mean 1 and the given standard deviation, so that every $a$ is a distribution of the same polydispersity. $a = 0$ is
-# the uniform distribution, $a_1 > 0$ a tail of large spheres, $a_2 < 0$ two peaks.
+# A share $u$ of the spheres is smaller than the diameter $q(u)$; this function is the shape. Its slope must be positive,
+# so its logarithm is expanded in Legendre polynomials $P_k$,
+# $\log q'(u) = a_1 P_1(2u - 1) + a_2 P_2(2u - 1) + a_3 P_3(2u - 1)$. Then $q$ is shifted and scaled to mean 1 and
+# standard deviation 0.3, so that all $a$ have the same polydispersity. $a = 0$ is the uniform distribution, $a_1 > 0$
+# makes a tail of large spheres, and $a_2 < 0$ two peaks.
 
 
 # %%
@@ -116,8 +119,8 @@ def pressure_and_slopes(at, shape, phi):
 # %% [markdown]
 # ## Descent
 #
-# Every update takes new starts. The derivative of the pressure at fixed $\phi$, divided by $dp/d\phi$, is that of
-# $\phi_J$ to first order; written so, the ascent is in the quantity that is wanted.
+# Every update makes six packings from new starts. To first order $\phi_J = \phi - p\,/\,(dp/d\phi)$, so that
+# $d\phi_J/da = -(dp/da)\,/\,(dp/d\phi)$, which Adam follows uphill.
 
 # %%
 rng = np.random.default_rng(0)
@@ -150,10 +153,10 @@ for name, one in sizes.items():
 # %% [markdown]
 # ## Verification
 #
-# New starts, the same for both distributions: spheres in random places at $\phi = 0.64$, compressed and decompressed in
-# shrinking steps until $\phi_J$ is bracketed to $10^{-6}$. Crystals pack denser, which would be another effect; so a
-# neighbour is counted as crystalline where its $Q_6$ bonds agree with the particle's own, and a particle as in a
-# crystal with 7 or more of 12 such neighbours.
+# Spheres in new random places, the same for both distributions, start at $\phi = 0.64$. They are compressed and
+# decompressed in ever smaller steps until $\phi_J$ is known to $10^{-6}$. Crystals pack denser, which would be another
+# effect. So the share of spheres in a crystal is measured too: those with at least 7 neighbours, of 12, whose bonds
+# point as their own do (by $Q_6$).
 
 
 # %%
@@ -234,18 +237,17 @@ for axis, name in zip(axes, jammed, strict=True):
     draw(axis, jammed[name][0].minimum, rf"{name}, $\phi_J = {phi_j[name][0]:.4f}$")
 
 # %% [markdown]
-# **What it means.** At the same mean and the same standard deviation, spheres of the designed distribution jam about
-# one percent of the volume later, several standard errors away from none. The descent traded the even spread of sizes
-# for a sharp peak of small spheres, all of nearly one size, and a long tail of large ones: positive skewness, which is
-# what Desmond and Weeks found to raise $\phi_J$ by scanning distributions. The smallest spheres, loose in the initial
-# packings, have become larger, and the share of rattlers has nearly halved. Nothing crystallised.
+# **What it means.** With the same mean and the same standard deviation, the designed spheres jam at a packing fraction
+# that is higher by 0.009, 6.5 standard errors. In the place of an even spread of sizes there is now a sharp peak of
+# small spheres of nearly one size, and a long tail of large ones. This is positive skewness, which Desmond and Weeks
+# found to raise $\phi_J$. The smallest spheres, many of them loose in the initial packings, have become larger, and the
+# share of loose spheres (rattlers) has nearly halved. Nothing crystallised.
 #
-# **What it does not.** It is an ascent of three numbers from the uniform distribution with noisy gradients; near its
-# end they are zero within their errors: a flat top looks like that, and so do too few packings. A longer tail, and with
-# it more skewness, needs larger systems than these. The derivative is that of packings that follow their minimum with
-# the contacts they have; that their average moves as new packings' do is not guaranteed, hence the compressions. The
-# estimate of $\phi_J$ in the middle is a straight line drawn from far above and lies higher than the compressions do:
-# only its change is of use. $\phi_J$ is that of one protocol at one $N$. In two dimensions the shape hardly matters:
-# random packings of discs are near 0.840 at low skewness whatever their polydispersity (Meer et al.,
-# [arXiv:2404.02316](https://arxiv.org/abs/2404.02316)), and the same descent gained nothing there that a few
-# compressions could see.
+# **What it does not.** This need not be the best shape. It was reached from one start, in three numbers, with noisy
+# gradients; at the end they are zero within their errors, which means either a maximum or too few packings. A longer
+# tail would need larger systems. The derivative holds for packings that keep their contacts while the sizes change a
+# little, and new packings might answer in another way: that is why the compressions were made. The estimate of
+# $\phi_J$ during the descent (middle) is a straight line drawn from far above, and too high; only its rise counts. And
+# all this is of one protocol at one $N$. In two dimensions the shape hardly matters: discs of low skewness jam near
+# 0.840 whatever their polydispersity (Meer et al., [arXiv:2404.02316](https://arxiv.org/abs/2404.02316)), and the same
+# descent gained nothing there that a few compressions could show.

@@ -18,18 +18,22 @@
 #
 # Above the critical packing fraction spheres cannot get out of each other's way, and stochastic gradient descent (SGD)
 # on their overlap energy goes on for ever. [Zhang and Martiniani, arXiv:2411.11834](https://arxiv.org/abs/2411.11834)
-# report that the smaller the batch fraction $b_f$, the flatter the place where it ends, as is said of neural networks.
-# Flatness is measured by the mean rise of the energy per particle under Gaussian perturbations of every coordinate,
+# report that it ends in flatter places if the batch fraction $b_f$ is smaller, as is said of neural networks. How flat a
+# place is, is measured by the mean rise of the energy per sphere when every coordinate is moved by a Gaussian number
+# $\delta$ of standard deviation $s$, 0.03 of the radius $R$:
 #
-# $$\Delta V = \frac{\langle V(x + \delta) - V(x)\rangle}{N s^2}, \qquad s = 0.03\,R,$$
+# $$\Delta V = \frac{\langle V(x + \delta) - V(x)\rangle}{N s^2}, \qquad s = 0.03\,R.$$
 #
-# which for a smooth energy is $\mathrm{Tr}\,H/2N$: flat is small. A step has the mean $\alpha b_f \nabla V$ and a
-# variance that grows as $\alpha^2 b_f (1 - b_f)$, so that *noisier* can mean two things: a smaller $b_f$ at the same
-# learning rate $\alpha$, which is slower as well, or at the same mean step $\alpha b_f$. And a flat state may be
-# nothing but a low one: the energy is shown beside $\Delta V$ throughout.
+# Flat is small. For a smooth energy this is $\mathrm{Tr}\,H/2N$, with the Hessian $H$. A step has the mean
+# $\alpha b_f \nabla V$ and a variance proportional to $\alpha^2 b_f (1 - b_f)$, so *noisier* can mean two things: a
+# smaller $b_f$ at the same learning rate $\alpha$, which makes it slower too, or a smaller $b_f$ at the same mean step
+# $\alpha b_f$. Both are tried. And as a place might be flat only because it is low, or high, the energy is always shown
+# beside $\Delta V$.
 #
-# 3D, pairs chosen at random, lengths and energies in sphere diameters. With `PACKING_JAX_SMOKE=1` everything is so
-# small that only the code is tested, not the physics.
+# The spheres are three-dimensional, batches are of overlapping pairs, and lengths and energies are in sphere diameters.
+# This takes some minutes.
+#
+# With `PACKING_JAX_SMOKE=1` everything is so small that only the code is tested, not the physics.
 
 # %%
 import os
@@ -67,7 +71,7 @@ SCALES = {"harmonic": "log", "linear": "linear"}  # of the energy axis
 # %% [markdown]
 # ## One run for each learning rate
 #
-# Packing fractions, batch fractions and replicas are one batch, from independent uniform positions.
+# All packing fractions, batch fractions and replicas of a learning rate run together, from random places.
 
 # %%
 cells = [(phi, fraction) for phi in PHI for fraction in BATCH for _ in range(REPLICAS)]
@@ -124,12 +128,14 @@ axes[1].set_ylim(0, 0.27)
 _ = figure.suptitle(rf"$\phi = {PHI[-1]}$, N = {PARTICLES}, means of {REPLICAS} replicas", fontsize=9)
 
 # %% [markdown]
-# The linear energy is stationary, or nearly so at the smallest step. Its force does not vanish at contact, so that
-# even gradient descent ($b_f = 1$, no noise at all) never comes to rest: each sphere is thrown to and fro by about
-# $\alpha/2$. Gradient descent on the harmonic energy settles towards a minimum at $\alpha = 0.3$ and $0.5$, and does
-# not at 1.5, which is beyond the stability limit of two over the largest curvature. The harmonic runs at $b_f = 0.2$
-# still come down: their mean step is five times shorter, so that at equal $\alpha$ a smaller batch is also merely
-# *later*. That is why the comparison at equal $\alpha b_f$, in as many steps, is needed.
+# Right: with the linear energy the runs have become stationary, or nearly so for the smallest step. Even gradient
+# descent ($b_f = 1$, no noise at all) never comes to rest, because the force does not vanish at contact: each sphere is
+# thrown to and fro by about $\alpha/2$.
+#
+# Left: with the harmonic energy, gradient descent settles towards a minimum at $\alpha = 0.3$ and $0.5$. It does not at
+# 1.5, which is too large to be stable: the limit is two over the largest curvature. The runs at $b_f = 0.2$ are still
+# falling. Their mean step is five times shorter, so that at equal $\alpha$ they are at an earlier stage of the same
+# descent. The comparison at equal $\alpha b_f$ does not have this flaw.
 
 # %% [markdown]
 # ## Flatness and energy against the batch fraction
@@ -186,24 +192,24 @@ for name in ENERGIES:
                 )
 
 # %% [markdown]
-# **What it means.** At $\phi = 0.70$ and equal $\alpha$ the claim holds for the linear energy at all three rates and
-# for the harmonic one at the two at which gradient descent settles: $\Delta V$ is smaller at $b_f = 0.2$ than at 1, by
-# 5 to 25 percent. At equal $\alpha b_f$ (dotted) it holds by much more, because a smaller batch then has a larger
-# $\alpha$, which matters most. In each of these cases the flatter states have the *higher* energy. Flatter does not
-# mean lower here; it means that the noise holds the spheres above the minima, with fewer overlaps that are deeper.
+# **What it means.** At $\phi = 0.70$ and equal $\alpha$ the claim holds for the linear energy at all three rates, and for
+# the harmonic energy at the two rates at which gradient descent settles: $\Delta V$ is smaller at $b_f = 0.2$ than at
+# 1, by 5 to 25 percent. At equal $\alpha b_f$ (dotted) the difference is much larger, because a smaller batch then
+# comes with a larger $\alpha$, which matters most. In all these cases the flatter states have the *higher* energy. They
+# are no lower minima: the noise holds the spheres above the minima, with fewer and deeper overlaps.
 #
-# **Where it does not hold.** At $\phi = 0.66$ little or nothing is gained at equal $\alpha$, except for the linear
-# energy at the largest. And at $\alpha = 1.5$ the harmonic energy turns it round: gradient descent that does not
-# settle shakes harder than any batch noise, and its states, the highest of all, are the flattest.
+# **Where it does not hold.** At $\phi = 0.66$ and equal $\alpha$ a smaller batch gains little or nothing, except for the
+# linear energy at the largest rate. With the harmonic energy at $\alpha = 1.5$ the order is reversed: gradient descent
+# that is unstable shakes the spheres harder than any batch noise, and its states, the highest of all, are the flattest.
 #
-# **What it does not.** $\Delta V$ of the linear energy is not a curvature: its Hessian is a delta function at contact,
-# and the number is that of contacts within reach of the perturbation, so that it grows when the spheres are shaken
-# less than $s$. Only ratios at one $s$ say something.
+# **What it does not.** For the linear energy $\Delta V$ is not a curvature. Its Hessian is zero but for contacts that
+# just touch, so that $\Delta V$ counts the contacts which a perturbation of size $s$ makes or breaks. Only ratios at
+# the same $s$ mean something.
 
 # %% [markdown]
 # ## At equal energy
 #
-# Each point is one cell; lines join the three learning rates of one batch fraction.
+# The same numbers once more, flatness against energy: colours are learning rates, symbols and lines batch fractions.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.6), layout="constrained")
@@ -236,21 +242,22 @@ for axis, name in zip(axes, ENERGIES, strict=True):
     axis.legend(handles, labels, fontsize=7)
 
 # %% [markdown]
-# **What it means.** All batch fractions lie about one falling curve: higher is flatter, for whatever reason it is
-# higher. Nothing is left for $b_f$ that a few points could show. `tests/validation/test_validation_flatness.py` fits
-# $\log \Delta V = \mathrm{quadratic}(\log E) + k\,b_f$ at $N = 1000$ and $\phi \geq 0.68$; the claim at equal energy
-# would be $k > 0$. It finds $k = 0.02 \pm 0.02$ for the linear energy, and $-0.17 \pm 0.06$ for the harmonic one, where
-# $k$ changes its sign with the form of the curve.
+# **What it means.** All batch fractions lie near one falling curve: states of higher energy are flatter, whatever made
+# their energy high. These few points leave no effect of $b_f$ itself. A longer study
+# (`tests/validation/test_validation_flatness.py`, $N = 1000$, $\phi \geq 0.68$) fits a quadratic in $\log E$ plus
+# $k\,b_f$ to $\log \Delta V$. Smaller batches would be flatter at equal energy if $k > 0$. It finds
+# $k = 0.02 \pm 0.02$ for the linear energy, and $-0.17 \pm 0.06$ for the harmonic one, where the sign of $k$ depends on
+# the form of the curve.
 #
-# **What it does not.** The curves have three points each, and the harmonic ones have a gap between the rates that
-# settle and the one that does not: an effect of 5 to 10 percent at equal energy is not excluded there.
+# **What it does not.** Each curve has three points, and those of the harmonic energy have a gap between the two rates
+# that settle and the one that does not. There an effect of 5 to 10 percent at equal energy is not excluded.
 
 # %% [markdown]
 # ## The minima below
 #
-# What SGD reaches is not a minimum: forces do not balance while it moves. From every state of the harmonic energy at
-# the larger packing fraction we go straight down until they do, in float64, and measure $\mathrm{Tr}\,H/2N$ there. (The
-# linear energy has no such minima, and its Hessian is a delta function at contact.)
+# SGD does not end in a minimum, since forces do not balance while it moves. So from every state of the harmonic energy
+# at $\phi = 0.70$ we go straight down until they do, in float64, and measure $\mathrm{Tr}\,H/2N$ there. The linear
+# energy is left out: it has no smooth minima.
 
 # %%
 probes = 10 if SMOKE else 100
@@ -291,14 +298,14 @@ for rate, one, error in zip(RATES["harmonic"], ratio, spread, strict=True):
     print(f"alpha {rate}: Tr H at the minima of b_f {BATCH[0]} against those of {BATCH[-1]}: {one:+.1%} +- {error:.1%}")
 
 # %% [markdown]
-# **What it means.** Of the minima the claim is not confirmed. Where gradient descent settles, those below the states
-# of small and large batches have the same curvature and energy within their errors: the noise keeps SGD in a flat
-# place, not above a flat basin. Only the strongest shaking, $\alpha = 1.5$, leads to other minima, which are flatter
-# by about one percent; they are lower too, and most so where full batches do not settle. At a minimum, unlike in the
-# states above it, flat is low: fewer and shallower contacts. The long check finds the same at $N = 1000$ and $\phi =
-# 0.68$ and 0.70, where nothing of $b_f$ is left at equal energy of the minimum, within 0.3 percent.
+# **What it means.** For the minima the claim is not confirmed. At the two rates at which gradient descent settles, the
+# minima below small and large batches have the same curvature and the same energy within about two standard errors.
+# The noise of small batches holds SGD in a flat place; it does not lead to a flatter minimum. Only the largest rate,
+# $\alpha = 1.5$, leads to other minima: flatter by about one percent, and lower, most of all with full batches, which
+# are unstable there. At a minimum flat goes with low, in the states above it with high. The longer study finds the same
+# at $\phi = 0.68$ and 0.70: minima of equal energy have the same curvature for all $b_f$, within 0.3 percent.
 #
-# **What it does not.** These are quenches from independent uniform positions, of one size, in as many steps as are
-# shown. Equal spheres in three dimensions can crystallise in long runs (in the long check no packing had more than 8
-# percent of its particles in crystals), and the difference between basins might grow with patience. And it says
-# nothing of neural networks, in which flat directions outnumber the others.
+# **What it does not.** All runs start from random places, have one size, and end after the steps that are shown. With
+# more patience the minima might come to differ. Equal spheres in three dimensions can also crystallise in long runs; in
+# the longer study no packing had more than 8 percent of its spheres in crystals. And nothing is said about neural
+# networks, in which most directions are flat.
