@@ -24,8 +24,8 @@
 # Here the schedule is learned. `rollout` makes a run a differentiable function of the schedule, `jax.grad` gives the
 # derivative of the energy after the last step, and Adam follows it downhill. The result is held against the best
 # *constant* learning rate and against the best straight line to zero. Both are found by fine scans over the same random
-# starts and batches that the schedule is trained on, and all three are compared on starts and batches that none of
-# them has seen. A *seed* below is one random start with the random batches of its run. This takes some minutes.
+# starts and batches that the schedule is trained on, and all three are compared on starts and batches that none of them
+# has seen. A *seed* below is one random start with the random batches of its run. This takes some minutes.
 #
 # With `PACKING_JAX_SMOKE=1` everything is so small that only the code is tested, not the physics.
 
@@ -191,8 +191,8 @@ _ = axes[1].legend()
 #
 # ## Learning
 #
-# Learning begins at the best constant rate. Each update averages the gradients of eight seeds; a gradient longer than
-# 3 is shortened to that length first, so that one chaotic run does not outvote the others. Every new schedule is judged
+# Learning begins at the best constant rate. Each update averages the gradients of eight seeds; a gradient longer than 3
+# is shortened to that length first, so that one chaotic run does not outvote the others. Every new schedule is judged
 # on all training seeds. If its energy is a fifth above the best one so far, learning goes back to the best schedule
 # with half the step.
 
@@ -329,16 +329,16 @@ axes[2].set_ylim(top=1.35 * axes[2].get_ylim()[1])
 _ = axes[2].legend()
 
 # %% [markdown]
-# **What it means.** On seeds that it has never seen, the learned schedule ends with half the energy of the best constant
-# rate, and with 29 % less than the best straight line to zero. So it gains more than any simple decay. Nobody told it
-# what to do: it raises the rate to twice the best constant one and keeps the packing moving, at an energy that stays
-# high. In the last twenty steps it lowers the rate to a fifth, and the noise dies away. Gradients have found shaking
-# followed by a quench.
+# **What it means.** On seeds that it has never seen, the learned schedule ends with half the energy of the best
+# constant rate, and with 29 % less than the best straight line to zero. So it gains more than any simple decay. Nobody
+# told it what to do: it raises the rate to twice the best constant one and keeps the packing moving, at an energy that
+# stays high. In the last twenty steps it lowers the rate to a fifth, and the noise dies away. Gradients have found
+# shaking followed by a quench.
 #
 # **What it does not.** The schedule is the answer for this $N$, $\phi$, batch fraction and number of steps; other
 # numbers have other schedules. Only the energy after the last step counted: half-way the learned schedule is the worst
-# of the three. Gradient descent without noise for ten times as many steps (dotted) ends lower still, below half of its energy.
-# A better schedule than this one may exist: the search was local, and had twelve knots. And gradients only did the
-# first part of the work. After 20 of the 100 updates the schedule reaches the edge beyond which runs are chaotic
+# of the three. Gradient descent without noise for ten times as many steps (dotted) ends lower still, below half of its
+# energy. A better schedule than this one may exist: the search was local, and had twelve knots. And gradients only did
+# the first part of the work. After 20 of the 100 updates the schedule reaches the edge beyond which runs are chaotic
 # (middle of the learning figure) and nearly every gradient is shortened; from there on the gains come from keeping the
 # schedules that happen to be better on the training seeds.

@@ -19,9 +19,9 @@
 # The packing fraction $\phi_J$ at which compressed spheres jam depends on their sizes. A wider distribution packs
 # denser, because small spheres fit between large ones. Here the *polydispersity*, the standard deviation of the
 # diameters over their mean, is held fixed at 0.3, and only the *shape* of the distribution is free: whether it is
-# skewed, and whether it has one peak or two. Desmond and Weeks
-# ([Phys. Rev. E 90, 022204 (2014)](https://arxiv.org/abs/1303.4627)) simulated many distributions and found that
-# $\phi_J$ grows with polydispersity and with skewness. Nothing of that is put in here.
+# skewed, and whether it has one peak or two. Desmond and Weeks ([Phys. Rev. E 90, 022204
+# (2014)](https://arxiv.org/abs/1303.4627)) simulated many distributions and found that $\phi_J$ grows with
+# polydispersity and with skewness. Nothing of that is put in here.
 #
 # The shape is found by descent. A packing compressed a little beyond $\phi_J$ has a pressure in proportion to
 # $\phi - \phi_J$. So at fixed $\phi$, a lower pressure means a higher $\phi_J$. How the pressure changes with each
@@ -68,8 +68,8 @@ COLOURS = {"initial": "#30123b", "designed": "#e06010"}
 # %% [markdown]
 # ## A shape in a few numbers
 #
-# A share $u$ of the spheres is smaller than the diameter $q(u)$; this function is the shape. Its slope must be positive,
-# so its logarithm is expanded in Legendre polynomials $P_k$,
+# A share $u$ of the spheres is smaller than the diameter $q(u)$; this function is the shape. Its slope must be
+# positive, so its logarithm is expanded in Legendre polynomials $P_k$,
 # $\log q'(u) = a_1 P_1(2u - 1) + a_2 P_2(2u - 1) + a_3 P_3(2u - 1)$. Then $q$ is shifted and scaled to mean 1 and
 # standard deviation 0.3, so that all $a$ have the same polydispersity. $a = 0$ is the uniform distribution, $a_1 > 0$
 # makes a tail of large spheres, and $a_2 < 0$ two peaks.
@@ -246,8 +246,8 @@ for axis, name in zip(axes, jammed, strict=True):
 # **What it does not.** This need not be the best shape. It was reached from one start, in three numbers, with noisy
 # gradients; at the end they are zero within their errors, which means either a maximum or too few packings. A longer
 # tail would need larger systems. The derivative holds for packings that keep their contacts while the sizes change a
-# little, and new packings might answer in another way: that is why the compressions were made. The estimate of
-# $\phi_J$ during the descent (middle) is a straight line drawn from far above, and too high; only its rise counts. And
-# all this is of one protocol at one $N$. In two dimensions the shape hardly matters: discs of low skewness jam near
-# 0.840 whatever their polydispersity (Meer et al., [arXiv:2404.02316](https://arxiv.org/abs/2404.02316)), and the same
+# little, and new packings might answer in another way: that is why the compressions were made. The estimate of $\phi_J$
+# during the descent (middle) is a straight line drawn from far above, and too high; only its rise counts. And all this
+# is of one protocol at one $N$. In two dimensions the shape hardly matters: discs of low skewness jam near 0.840
+# whatever their polydispersity (Meer et al., [arXiv:2404.02316](https://arxiv.org/abs/2404.02316)), and the same
 # descent gained nothing there that a few compressions could show.

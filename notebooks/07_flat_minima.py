@@ -18,8 +18,8 @@
 #
 # Above the critical packing fraction spheres cannot get out of each other's way, and stochastic gradient descent (SGD)
 # on their overlap energy goes on for ever. [Zhang and Martiniani, arXiv:2411.11834](https://arxiv.org/abs/2411.11834)
-# report that it ends in flatter places if the batch fraction $b_f$ is smaller, as is said of neural networks. How flat a
-# place is, is measured by the mean rise of the energy per sphere when every coordinate is moved by a Gaussian number
+# report that it ends in flatter places if the batch fraction $b_f$ is smaller, as is said of neural networks. How flat
+# a place is, is measured by the mean rise of the energy per sphere when every coordinate is moved by a Gaussian number
 # $\delta$ of standard deviation $s$, 0.03 of the radius $R$:
 #
 # $$\Delta V = \frac{\langle V(x + \delta) - V(x)\rangle}{N s^2}, \qquad s = 0.03\,R.$$
@@ -192,15 +192,16 @@ for name in ENERGIES:
                 )
 
 # %% [markdown]
-# **What it means.** At $\phi = 0.70$ and equal $\alpha$ the claim holds for the linear energy at all three rates, and for
-# the harmonic energy at the two rates at which gradient descent settles: $\Delta V$ is smaller at $b_f = 0.2$ than at
-# 1, by 5 to 25 percent. At equal $\alpha b_f$ (dotted) the difference is much larger, because a smaller batch then
+# **What it means.** At $\phi = 0.70$ and equal $\alpha$ the claim holds for the linear energy at all three rates, and
+# for the harmonic energy at the two rates at which gradient descent settles: $\Delta V$ is smaller at $b_f = 0.2$ than
+# at 1, by 5 to 25 percent. At equal $\alpha b_f$ (dotted) the difference is much larger, because a smaller batch then
 # comes with a larger $\alpha$, which matters most. In all these cases the flatter states have the *higher* energy. They
 # are no lower minima: the noise holds the spheres above the minima, with fewer and deeper overlaps.
 #
-# **Where it does not hold.** At $\phi = 0.66$ and equal $\alpha$ a smaller batch gains little or nothing, except for the
-# linear energy at the largest rate. With the harmonic energy at $\alpha = 1.5$ the order is reversed: gradient descent
-# that is unstable shakes the spheres harder than any batch noise, and its states, the highest of all, are the flattest.
+# **Where it does not hold.** At $\phi = 0.66$ and equal $\alpha$ a smaller batch gains little or nothing, except for
+# the linear energy at the largest rate. With the harmonic energy at $\alpha = 1.5$ the order is reversed: gradient
+# descent that is unstable shakes the spheres harder than any batch noise, and its states, the highest of all, are the
+# flattest.
 #
 # **What it does not.** For the linear energy $\Delta V$ is not a curvature. Its Hessian is zero but for contacts that
 # just touch, so that $\Delta V$ counts the contacts which a perturbation of size $s$ makes or breaks. Only ratios at
@@ -245,9 +246,9 @@ for axis, name in zip(axes, ENERGIES, strict=True):
 # **What it means.** All batch fractions lie near one falling curve: states of higher energy are flatter, whatever made
 # their energy high. These few points leave no effect of $b_f$ itself. A longer study
 # (`tests/validation/test_validation_flatness.py`, $N = 1000$, $\phi \geq 0.68$) fits a quadratic in $\log E$ plus
-# $k\,b_f$ to $\log \Delta V$. Smaller batches would be flatter at equal energy if $k > 0$. It finds
-# $k = 0.02 \pm 0.02$ for the linear energy, and $-0.17 \pm 0.06$ for the harmonic one, where the sign of $k$ depends on
-# the form of the curve.
+# $k\,b_f$ to $\log \Delta V$. Smaller batches would be flatter at equal energy if $k > 0$. It finds $k = 0.02 \pm 0.02$
+# for the linear energy, and $-0.17 \pm 0.06$ for the harmonic one, where the sign of $k$ depends on the form of the
+# curve.
 #
 # **What it does not.** Each curve has three points, and those of the harmonic energy have a gap between the two rates
 # that settle and the one that does not. There an effect of 5 to 10 percent at equal energy is not excluded.
@@ -299,8 +300,8 @@ for rate, one, error in zip(RATES["harmonic"], ratio, spread, strict=True):
 
 # %% [markdown]
 # **What it means.** For the minima the claim is not confirmed. At the two rates at which gradient descent settles, the
-# minima below small and large batches have the same curvature and the same energy within about two standard errors.
-# The noise of small batches holds SGD in a flat place; it does not lead to a flatter minimum. Only the largest rate,
+# minima below small and large batches have the same curvature and the same energy within about two standard errors. The
+# noise of small batches holds SGD in a flat place; it does not lead to a flatter minimum. Only the largest rate,
 # $\alpha = 1.5$, leads to other minima: flatter by about one percent, and lower, most of all with full batches, which
 # are unstable there. At a minimum flat goes with low, in the states above it with high. The longer study finds the same
 # at $\phi = 0.68$ and 0.70: minima of equal energy have the same curvature for all $b_f$, within 0.3 percent.
