@@ -16,12 +16,17 @@
 # %% [markdown]
 # # Which universality class?
 #
-# Biased random organization (BRO) conserves particles, has many absorbing states and a local rule: the symmetry
-# argument puts its transition into the class of the Manna model (conserved directed percolation), and
-# [arXiv:2411.11834](https://arxiv.org/abs/2411.11834) finds that class for BRO and SGD. The rival is ordinary directed
-# percolation (DP), whose exponents are close. This notebook measures the exponents of two-dimensional BRO, pairwise
-# with kick $\epsilon = \sigma$ (far from jamming, where the scaling is clean), and says how many standard deviations
-# they are from each class.
+# Near its critical packing fraction $\phi_c$ the activity of biased random organization (BRO) vanishes as
+# $f_a \sim (\phi - \phi_c)^\beta$. The exponent $\beta$ does not depend on details such as the kick, but only on the
+# symmetries and the dimension, which sort transitions into classes. BRO conserves the number of particles, has many
+# absorbing states and a local rule. So it should belong to the class of the Manna model (conserved directed
+# percolation), and [arXiv:2411.11834](https://arxiv.org/abs/2411.11834) finds this class for BRO and SGD. The rival is
+# ordinary directed percolation (DP), whose exponents are close.
+#
+# Here two-dimensional BRO is run at two sizes on both sides of $\phi_c$, with a largest kick of one diameter, far from
+# jamming, where the scaling is clean. One sees the activity in time and at the end, $\phi_c$ by four methods, and by
+# how many standard deviations the exponents miss each class. The answer is that runs of this size cannot tell Manna
+# from DP, and the last cell says what would. They take about half an hour on two cores.
 #
 # With `PACKING_JAX_SMOKE=1` everything is so small that only the code is tested, not the physics.
 
@@ -41,9 +46,10 @@ from packing_jax.sweeps.run import run_sweep
 from packing_jax.sweeps.spheres import Sweep
 
 SMOKE = os.environ.get("PACKING_JAX_SMOKE") == "1"
-SIZES = (100, 196) if SMOKE else (1024, 8192)
+SIZES = (64, 100) if SMOKE else (1024, 8192)
 REPLICAS = 2 if SMOKE else 3
-STEPS = 300 if SMOKE else 6000
+STEPS = 100 if SMOKE else 6000
+QUICK = {"batch": 10, "chunk_steps": STEPS} if SMOKE else {}  # one program for each size
 PHI = (0.36, 0.39, 0.42, 0.45, 0.5) if SMOKE else (
     0.366, 0.369, 0.372, 0.374, 0.376, 0.378, 0.38, 0.382, 0.385, 0.388, 0.392, 0.396, 0.4
 )  # fmt: skip
@@ -55,9 +61,10 @@ plt.rcParams.update({"figure.dpi": 100, "savefig.dpi": 100, "font.size": 9, "leg
 # %% [markdown]
 # ## The classes
 #
-# Manna: Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004); directed percolation: Voigt and Ziff (1997), Grassberger and
-# Zhang (1996), Jensen (1992, 1999); sources in `packing_jax.criticality.universality`. $\alpha$ is the decay exponent
-# at $\phi_c$; it depends on the initial correlations and is compared without being judged by.
+# Published exponents. Manna: Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004); directed percolation: Voigt and Ziff
+# (1997), Grassberger and Zhang (1996), Jensen (1992, 1999); all sources are in `packing_jax.criticality.universality`.
+# $\alpha$ is the exponent of the decay at $\phi_c$. It depends on the start of the runs, so it is shown but does not
+# enter the verdict.
 
 # %%
 NAMES = ("beta", "nu_perp", "nu_par", "z", "gamma_prime", "alpha")
@@ -68,8 +75,8 @@ for dim in (1, 2, 3, 4):
         print(f"{one.name + (f', {dim}D' if dim < 4 else ', 4D and above'):26}{cells}")
 
 # %% [markdown]
-# In two dimensions $\beta$ differs by 0.056 between the two, 9 %: to tell them apart by three standard deviations takes
-# an error of 0.02, and corrections to scaling smaller than that.
+# In two dimensions the values of $\beta$ differ by 0.056, or 9 %. To tell the two classes apart by three standard
+# deviations takes an error below 0.02, and corrections to the power law that are smaller than that.
 #
 # ## Two sizes, one scan
 
@@ -78,7 +85,8 @@ results = []
 with tempfile.TemporaryDirectory() as folder:
     for particles in SIZES:
         place = Path(folder, str(particles))
-        run_sweep(Sweep(dim=DIM, kick=(KICK,), particles=particles, phi=PHI, steps=STEPS, replicas=REPLICAS), place)
+        one = Sweep(dim=DIM, kick=(KICK,), particles=particles, phi=PHI, steps=STEPS, replicas=REPLICAS)
+        run_sweep(one, place, **QUICK)
         results.append(open_results(place).drop_vars("positions").load())
 estimates = [estimate_phi_c(one)[0] for one in results]
 big, found = results[-1], estimates[-1]
@@ -97,9 +105,10 @@ figure.set_dpi(100)
 figure
 
 # %% [markdown]
-# Activity against time at the largest size. At $\phi_c$ it would go on as a power law; the curves bend down below it
-# and level off above it. The straightest curve would be one estimate of $\phi_c$, and its slope the decay exponent; at
-# both sizes it is refused here, since what lies below $\phi_c$ was absorbed too soon to be told from straight.
+# Activity against time at the larger size. At $\phi_c$ it would be a straight line, a power law. Below $\phi_c$ the
+# curves bend down and end; above it they level off. The straightest curve gives an estimate of $\phi_c$ too, called
+# `decay` above, and its slope is the exponent $\alpha$. It is refused here at both sizes: what lies below $\phi_c$ was
+# absorbed too soon to be told from straight.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(8.8, 3.9), layout="constrained")
@@ -140,9 +149,10 @@ axes[1].set(xscale="log", yscale="log", xlabel="$\\phi - \\phi_c$", ylabel="fina
 _ = axes[0].legend(loc="upper left"), axes[1].legend(loc="upper left", fontsize=8)
 
 # %% [markdown]
-# Left: stationary activity, the mean over replicas (absorbed ones count 0). Lines are the fits of
-# $f_a = A(\phi-\phi_c)^\beta$ to the surviving replicas, drawn beyond their windows too. Right: the same about the
-# fitted $\phi_c$, which makes any such figure look straighter than it is; below the data, the slopes of the classes.
+# Left: the activity at the end, averaged over replicas (absorbed ones count 0). Lines are fits of
+# $f_a = A(\phi-\phi_c)^\beta$ to the surviving replicas, drawn beyond the fitted range too. Right: the same against the
+# distance from the fitted $\phi_c$. That $\phi_c$ was fitted makes any such figure look straighter than it is. The grey
+# lines have the slopes of the classes, and the errors of $\beta$ in the legend are those of the fit alone.
 
 # %% [markdown]
 # ## The verdict
@@ -197,17 +207,20 @@ if names:
     figure.legend(loc="outside upper center", ncols=3)
 
 # %% [markdown]
-# **What it means.** Four ways to find $\phi_c$ agree at the larger size, 0.378, within 0.0004; at the smaller one three
-# of them lie 0.004 higher, where the last replicas die and the larger system lives on, and the power law's error is
-# 0.012. The exponents are not decided: $\beta$ = 0.568 $\pm$ 0.118 and $\gamma'$ = 0.474 $\pm$ 0.153 agree with both
-# classes.
+# **What it means.** At the larger size four methods give $\phi_c = 0.378$, within 0.0004 of each other. At the smaller
+# size three of them give a value that is higher by 0.004, because a small system is absorbed by chance where a large
+# one lives on; the error of the fourth, the power law, is 0.012. The exponents decide nothing: $\beta$ = 0.568 $\pm$
+# 0.118 and $\gamma'$ = 0.474 $\pm$ 0.153 agree with both classes.
 #
-# **What it does not.** It does not say that BRO is in the Manna class, nor that it is not. The fit alone would give
-# $\beta$ an error of 0.024, and would be 2.8 standard deviations below Manna; but its window holds activities from 0.1
-# to 0.4, where it is an effective exponent, and corrections to scaling of the order of the activity make up the rest of
-# the error. Random organization measured in the same way, at a similar size, has 0.571 (`tests/validation`). To tell
-# the classes apart takes activities of a hundredth, and so $10^5$ to $10^6$ particles, whose boxes are longer than the
-# correlation length there, and steps that grow as $(\phi-\phi_c)^{-1.2}$: raise `SIZES`, `STEPS` and `REPLICAS` above
-# on a larger machine. The collapse of the two sizes is refused, as its best $\phi_c$, 0.3761, lies below every $\phi$
-# at which replicas survive; two sizes are few, and below $\phi_c$ nothing survives that could count. Slopes in the
-# legend have the errors of the fit alone.
+# **What it does not.** BRO is not shown to be in the Manna class, nor to be outside it. The fit alone would give
+# $\beta$ an error of 0.024, and with that the Manna value would be missed by 2.8 standard deviations. But the fit
+# covers activities from 0.1 to 0.4, where $\beta$ is only an effective exponent. Corrections to the power law are of
+# the order of the activity there, and they make up the rest of the error. Random organization, measured in the same way
+# at a similar size, has $\beta$ = 0.571 (`tests/validation`).
+#
+# The collapse of both sizes onto one curve is refused as well. Its best $\phi_c$, 0.3761, lies below every $\phi$ at
+# which replicas survive, and two sizes are few.
+#
+# **What would decide.** Activities of a hundredth. Close enough to $\phi_c$ for that, the correlation length is so
+# large that it takes $10^5$ to $10^6$ particles, and the time to become stationary grows as $(\phi-\phi_c)^{-1.2}$. On
+# a larger machine, raise `SIZES`, `STEPS` and `REPLICAS` above.
