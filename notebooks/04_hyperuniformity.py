@@ -16,15 +16,21 @@
 # %% [markdown]
 # # Does the noise make a packing hyperuniform?
 #
-# A configuration is hyperuniform when its density has no long waves: the structure factor $S(q) \to 0$ as $q \to 0$.
-# In biased random organization (BRO) there are two ways to get there. At the critical point of the absorbing transition
-# the critical fluctuations are hyperuniform, $S \sim q^{0.45}$ in two dimensions (Hexner and Levine,
-# Phys. Rev. Lett. 114, 110602 (2015)). Deep in the active phase it depends on the noise: if the two partners of an
-# overlap draw the same length (reciprocal kicks, the centre of mass stays), $S \sim q^2$; if each draws its own, long
-# waves are excited and $S(0) > 0$ ([Anand, Zhang and Martiniani, arXiv:2505.22933](https://arxiv.org/abs/2505.22933)).
+# A configuration is *hyperuniform* when its density has no long waves: the structure factor $S(q)$ goes to zero as
+# $q \to 0$. Discs in random places have $S = 1$ at every $q$. Biased random organization (BRO) suppresses long waves in
+# two ways:
 #
-# Two-dimensional discs, kick $\epsilon = \sigma$. With `PACKING_JAX_SMOKE=1` everything is so small that only the code
-# is tested, not the physics.
+# - At the critical packing fraction $\phi_c$ configurations are hyperuniform whatever the details of the rule:
+#   $S \sim q^{0.45}$ in two dimensions (Hexner and Levine, Phys. Rev. Lett. 114, 110602 (2015)).
+# - Far above $\phi_c$ the noise decides. In a *reciprocal* kick both partners of an overlap move by the same length, so
+#   that their centre of mass stays, and $S \sim q^2$. In an *independent* kick each draws a length of its own, and
+#   $S(0) > 0$ ([Anand, Zhang and Martiniani, arXiv:2505.22933](https://arxiv.org/abs/2505.22933)).
+#
+# Here both kinds of noise are run just below $\phi_c$, just above it, and far above, in two dimensions with a largest
+# kick of one disc diameter $\sigma$. One sees $S$ in time, $S(q)$ far above $\phi_c$ beside published values, and
+# $S(q)$ on both sides of $\phi_c$. This takes some minutes.
+#
+# With `PACKING_JAX_SMOKE=1` everything is so small that only the code is tested, not the physics.
 
 # %%
 import os
@@ -38,9 +44,10 @@ from packing_jax import System, bro, observables, simulate, stack
 SMOKE = os.environ.get("PACKING_JAX_SMOKE") == "1"
 PARTICLES = 400 if SMOKE else 4000
 REPLICAS = 2 if SMOKE else 3
-STEPS = 100 if SMOKE else 1000
+STEPS = 50 if SMOKE else 1000
+QUICK = {"skin": 0.6, "chunk_steps": STEPS} if SMOKE else {}  # one program for each kind of noise
 KICK = 1.0
-ACTIVE = 0.8
+ACTIVE = 0.8  # far above phi_c: nearly every disc overlaps
 COUPLINGS = {"reciprocal": 1.0, "independent": 0.0}  # correlation of the two partners' lengths
 NEAR = {"reciprocal": (0.372, 0.38), "independent": (0.394, 0.402)}  # about phi_c, which the noise shifts
 
@@ -52,9 +59,10 @@ MARKERS = {"reciprocal": "o", "independent": "s"}
 # %% [markdown]
 # ## One run
 #
-# One call per kind of noise moves all replicas at all packing fractions from independent uniform positions ($S = 1$),
-# and records the longest waves on the way. $S(q)$ is measured at the end, averaged over the directions of $q$ and over
-# replicas.
+# One call for each kind of noise runs all replicas at all three packing fractions, from discs in random places. The
+# longest waves are recorded on the way. $S(q)$ is measured at the end, and averaged over the directions of $q$ and over
+# replicas. The noise shifts $\phi_c$: scans of 1000 discs put it near 0.375 for reciprocal and near 0.397 for
+# independent kicks, and the absorbed replicas counted below say on which side each run is.
 
 # %%
 longest = observables.wave_vectors(2, 2)  # six waves
@@ -67,6 +75,7 @@ runs = {
         STEPS,
         jax.random.key(seed),
         record=record,
+        **QUICK,
     )
     for seed, (name, correlation) in enumerate(COUPLINGS.items())
 }
@@ -97,8 +106,8 @@ for name, run in runs.items():
 # %% [markdown]
 # ## Is it long enough?
 #
-# The longest waves are the slowest. This is $S$ of the six longest waves against time, averaged over waves and
-# replicas.
+# The longest waves are the slowest. Here is $S$ of the six longest waves of the box against time, averaged over the
+# waves and over replicas.
 
 # %%
 figure, all_axes = plt.subplots(1, 3, figsize=(9.6, 3.2), layout="constrained", sharey=True)
@@ -124,14 +133,13 @@ all_axes[2].text(
 _ = all_axes[0].set_ylabel("$S$ of the six longest waves")
 
 # %% [markdown]
-# A curve that is still falling at its end means that the smallest $q$ of the figures below are not stationary yet; one
-# that is flat has converged to within the scatter of six waves and a few replicas. Absorbed replicas keep their last
-# value.
+# Far above $\phi_c$ and just above it the curves have become flat, up to the scatter of six waves and three replicas:
+# the runs are long enough. Just below $\phi_c$ replicas come to rest and keep the value they had then.
 
 # %% [markdown]
 # ## Far above the transition
 #
-# $\phi = 0.8$: nearly everything overlaps all the time. The window of the fit is $q\sigma < 0.5$.
+# At $\phi = 0.8$ nearly every disc overlaps another at any time. The fits cover $q\sigma < 0.5$.
 
 # %%
 window = 1.0 if SMOKE else 0.5
@@ -185,21 +193,20 @@ print(
 )
 
 # %% [markdown]
-# **What it means.** One correlation between two random numbers decides whether the fluid has long density waves. With
-# reciprocal kicks $S$ goes to zero like $q^2$, with independent ones to a constant: pairs that do not conserve the
-# centre of mass stir the density at every wavelength. The published values beside the fits are of data of the same
-# system (arXiv:2505.22933).
+# **What it means.** Whether the two partners of a kick share one random number or draw two decides whether the density
+# has long waves. With reciprocal kicks $S$ goes to zero, with an exponent of 2.2 $\pm$ 0.2, as $q^2$ does. With
+# independent kicks it goes to a constant, 0.050 $\pm$ 0.012: kicks that move the centre of mass of a pair stir the
+# density at every wavelength. Both agree with the published values of the same system, printed beside them.
 #
-# **What it does not.** A finite box has a longest wave: $S(0) = 0$ is an extrapolation, and the error of $S(0)$ above
-# is all that the data exclude. The exponent is the fit's over its window; beyond it $S$ turns over to the liquid's
-# first peak.
+# **What it does not.** A box has a longest wave, so $S(0) = 0$ is always an extrapolation; what the data say is that
+# $S(0)$ is below about 0.001. And the laws hold for small $q$ only: beyond $q\sigma = 0.5$ the curves approach the
+# first peak of the liquid.
 
 # %% [markdown]
 # ## At the transition
 #
-# The same two kinds of noise just below and just above their $\phi_c$ at this kick: a coarse scan at $N = 1000$ put it
-# near 0.375 for reciprocal and 0.397 for independent kicks, and the absorbed replicas counted above say on which side
-# each run is. The fits have several upper ends of $q$, because a critical power law is an asymptote.
+# Now just below and just above $\phi_c$. The law of the critical point holds only for small $q$, so the fits end at
+# several $q$: how much the exponent depends on the end says how well it is known.
 
 # %%
 figure, all_axes = plt.subplots(1, 2, figsize=(8.6, 3.9), layout="constrained", sharey=True)
@@ -233,13 +240,14 @@ for k, axis in enumerate(all_axes):
 _ = all_axes[0].set_ylabel("structure factor $S(q)$")
 
 # %% [markdown]
-# **What it means.** Just above $\phi_c$ both kinds of noise suppress long waves, by exponents of 0.5 to 0.7 in these
-# windows: for reciprocal kicks that is between the critical point's 0.45 and the active phase's 2, for independent ones
-# above both, 0.45 and 0. Just below, $S$ levels off at small $q$: replicas came to rest before their
-# longest waves had relaxed, and the density they started with is frozen in.
+# **What it means.** Just above $\phi_c$ both kinds of noise suppress long waves, with exponents of 0.5 to 0.7. For
+# reciprocal kicks this lies between the 0.45 of the critical point and the 2 of the active phase; for independent kicks
+# it is somewhat above the 0.45. Just below $\phi_c$, $S$ becomes flat at small $q$: the discs came to rest before their
+# longest waves had relaxed, and part of the density of the start is frozen in.
 #
-# **What it does not.** No exponent in this table is the critical one. The errors are those of the fit; the choice of
-# window moves the exponent by more, and a small p-value says that a power law does not describe the window at all.
-# Below $\phi_c$ the law ends at the correlation length, above it goes over to that of the active phase, and closer to
-# $\phi_c$ the longest waves need more steps than were made, which grow with the box as $L^{1.5}$. The exponent at
-# $\phi_c$ itself is measured in `tests/validation`: 0.448 $\pm$ 0.026 for random organization of 16,384 discs.
+# **What it does not.** None of these exponents is the critical one. Their errors are those of the fit alone; another
+# end of the fit changes them by more, and a p-value below 0.01 or so says that a power law does not describe the points
+# at all. Below $\phi_c$ the critical law ends at the correlation length, above it turns into that of the active phase.
+# Closer to $\phi_c$ the longest waves need more steps than were made here, in proportion to $L^{1.5}$ for a box of side
+# $L$. `tests/validation` measures the exponent at $\phi_c$ itself: 0.448 $\pm$ 0.026 for random organization of 16,384
+# discs.
