@@ -40,7 +40,7 @@ PREFERRED = {
     "power_law": "from the activity where it is stationary, as it vanishes with a power law",
     "threshold": "the largest scanned phi with an activity below 0.1, the definition of arXiv:2411.11834",
 }
-"""Methods whose value may be recommended, the preferred one first, and what they read."""
+"""Methods whose value may be recommended, the preferred one first, each with the reason that is given."""
 
 _CRITICAL = 0.2  # an exponent is compared with the classes only if the lowest fitted f_a is below this
 

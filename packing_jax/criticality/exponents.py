@@ -119,6 +119,9 @@ def fluctuations(time: ArrayLike, activity: ArrayLike, particles: int) -> Array:
         time: recorded steps, (time,), increasing.
         activity: (..., replica, time); NaN where not run or absorbed.
         particles: N.
+
+    Raises:
+        PackingError: no particles, or times and activities as `final_activity` refuses them.
     """
     if particles < 1:
         raise PackingError(f"{particles} particles; there must be at least one")

@@ -29,10 +29,10 @@ from packing_jax.errors import PackingError
 Array = NDArray[np.float64]
 
 MIN_POINTS = 4
-"""Packing fractions that a power law needs: it has three free parameters, and one point more tests it."""
+"""Packing fractions that a power law needs: one more than its three free parameters, to test it."""
 
 SURVIVING = 0.75
-"""A phi counts as active when this share of its replicas is active at the end."""
+"""A phi counts as active when at least this share of its replicas is active at the end."""
 
 OPEN = 0.16
 """phi_c is not determined when more than this share of the bootstrap fits lies at an end of the phi_c tried."""

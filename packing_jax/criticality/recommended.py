@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 SCHEMA = 2
-"""Of summary.json: 1 (0.1.0) had no `recommended`."""
+"""Version of summary.json; version 1, of release 0.1.0, had no `recommended`."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from packing_jax.errors import PackingError
 Measured = Mapping[str, tuple[float, float]]
 
 NAMES = ("beta", "nu_perp", "nu_par", "z", "gamma_prime", "beta/nu_perp", "alpha", "hyperuniformity")
-"""Names of exponents: alpha is that of the decay at phi_c, and beta/nu_perp is what a collapse measures."""
+"""Names of exponents; alpha is that of the decay at phi_c, and beta/nu_perp comes from a data collapse."""
 
 # compared, but not in chi^2: alpha depends on the initial correlations, the hyperuniformity exponent has no known error
 _REPORTED = ("alpha", "hyperuniformity")
@@ -118,7 +118,7 @@ CLASSES: tuple[UniversalityClass, ...] = (
     ),
     _class("mean field", 4, **_MEAN_FIELD),
 )
-"""The table; the classes of a dimension are those of `classes_in`."""
+"""All classes in all dimensions; `classes_in` selects those of one dimension."""
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,11 @@ class Task:
         )
 
     def tree(self, flat: Any) -> Any:
-        """Weights as a tree, from rows (..., W) as results hold them."""
+        """Weights as a tree, from rows (..., W) as results hold them.
+
+        Raises:
+            PackingError: rows of another length.
+        """
         leaves, structure = jax.tree.flatten(self.shapes())
         rows = np.asarray(flat)
         total = sum(leaf.size for leaf in leaves)

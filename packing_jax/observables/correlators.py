@@ -73,6 +73,9 @@ def self_scattering(x: ArrayLike, q: ArrayLike, start: ArrayLike, end: ArrayLike
 
     Returns:
         (pairs..., ..., waves), without the last axis for a single q.
+
+    Raises:
+        PackingError: as :func:`mean_squared_move`; a q that is not finite.
     """
     if not np.isfinite(np.asarray(q)).all():
         raise PackingError(f"the wave numbers are {q}; they must be finite")
@@ -90,6 +93,9 @@ def self_overlap(x: ArrayLike, reach: ArrayLike, start: ArrayLike, end: ArrayLik
 
     Returns:
         (pairs..., ..., reaches), without the last axis for a single reach.
+
+    Raises:
+        PackingError: as :func:`mean_squared_move`; a reach that is not positive.
 
     Source: Lacevic, Starr, Schroder and Glotzer, J. Chem. Phys. 119, 7372 (2003).
     """
@@ -110,6 +116,9 @@ def chi_4(overlap: ArrayLike, units: int, axis: int = -1) -> Estimate:
 
     Returns:
         chi_4 (unbiased) and its standard error, without that axis.
+
+    Raises:
+        PackingError: fewer than three samples, no such axis, no units, or values outside [0, 1].
     """
     samples = np.asarray(overlap, dtype=np.float64)
     if not -samples.ndim <= axis < samples.ndim:

@@ -92,7 +92,7 @@ def fit_zero_limit(shell_average: ShellAverage, q_max: float, q_min: float = 0.0
     negative: it is not bounded by 0, so that averages over runs have no bias. Where S_0 is much below S(q_max) it rests
     on the few waves of smallest q: use the interval, not the standard error.
 
-    Args and errors as for :func:`fit_hyperuniformity`.
+    Arguments and exceptions as for :func:`fit_hyperuniformity`; the power must be positive.
     """
     if not (np.isfinite(power) and power > 0):
         raise PackingError(f"the power of q is {power}; it must be positive")
@@ -202,6 +202,9 @@ def number_variance(
 
     Returns:
         Variance, its standard error and the exact mean, (radii,) each.
+
+    Raises:
+        PackingError: radii above half the box or not positive, fewer than two windows, or invalid positions.
 
     Source: Torquato and Stillinger, Phys. Rev. E 68, 041113 (2003).
     """

@@ -59,6 +59,9 @@ def overlaps(seen: Learner) -> Array:
 
     Above 0 the sample is violated, and Delta is the force of a quadratic hinge; below 0 it is satisfied, with the gap
     -Delta.
+
+    Raises:
+        PackingError: a loss without overlaps.
     """
     found = seen.objective.overlaps(seen.weights, seen.data.inputs, seen.data.targets)
     if found is None:

@@ -130,7 +130,7 @@ def _exact_means(fraction: Float, modes: NDArray[np.int32], weights: Float) -> N
 
 
 def _fast_means(fraction: Float, modes: NDArray[np.int32], weights: Float) -> NDArray[np.complex128]:
-    """The same by a non-uniform fast Fourier transform, on the host in float64."""
+    """:func:`_exact_means` by a non-uniform fast Fourier transform, on the host in float64."""
     import finufft
 
     dim = fraction.shape[1]
@@ -234,6 +234,9 @@ def spectral_density(
 
     Returns:
         (..., M), in the unit of ``box`` to the power dim.
+
+    Raises:
+        PackingError: as :func:`structure_factor`; diameters that are not positive.
 
     Source: Zachary, Jiao and Torquato, Phys. Rev. Lett. 106, 178001 (2011).
     """

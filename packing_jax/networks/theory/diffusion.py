@@ -57,8 +57,11 @@ def overlap(width: float, displacement: Numbers) -> Any:
     proportional to 1/T.
 
     Args:
-        width: eps, above 0, in units of the weights.
+        width: eps, in units of the weights.
         displacement: mean squared displacement per weight.
+
+    Raises:
+        PackingError: a width that is not above 0.
     """
     if not width > 0:
         raise PackingError(f"the width of the overlap is {width}; it must be above 0")
@@ -77,6 +80,9 @@ def relaxation_time(level: float, width: float, temperature: Numbers, rate: floa
         temperature: kT, above 0.
         rate: mu.
         samples: P.
+
+    Raises:
+        PackingError: an argument out of range.
     """
     if not 0 < level < 1:
         raise PackingError(f"the level is {level}; it must lie between 0 and 1")

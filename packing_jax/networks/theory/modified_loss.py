@@ -114,6 +114,9 @@ def modified_loss(ball: HeavyBall, rho: Numbers, position: Numbers, velocity: Nu
         rho: (..., d) curvatures of the loss, above 0.
         position: (..., d) theta - mu.
         velocity: (..., d) dtheta/dtau.
+
+    Raises:
+        PackingError: a curvature that is not above 0.
     """
     rho = np.asarray(rho, float)
     if not (rho > 0).all():

@@ -163,6 +163,9 @@ def margin_spent(kick: float, first: float = 0.5, second: float = 1 / 3) -> floa
 
     Returns:
         m: alpha_c(eps) >= capacity(kappa + m).
+
+    Raises:
+        PackingError: a kick that is negative or not finite.
     """
     if not kick >= 0 or not np.isfinite(kick):
         raise PackingError(f"the kick is {kick}; it must be at least 0 and finite")
