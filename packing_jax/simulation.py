@@ -59,7 +59,7 @@ class Trajectory:
         return self.records[name]
 
     def __repr__(self) -> str:
-        """Its names and sizes; the arrays have no place on a screen."""
+        """Names and sizes, without the arrays."""
         model = ", ".join(f"{name} {value}" for name, value in self.attributes.items())
         return (
             f"Trajectory({model or 'of its own kind'}; {self.times.size} times up to step {self.times[-1]}; "

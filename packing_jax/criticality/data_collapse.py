@@ -42,7 +42,7 @@ _COEFFICIENTS = (6, 8, 10)  # of the master curve: the number with the least chi
 
 @dataclass(frozen=True)
 class Fitted:
-    """A parameter of a collapse."""
+    """A fitted parameter of a collapse, with its errors."""
 
     value: float
     stderr: float

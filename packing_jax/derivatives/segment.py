@@ -34,7 +34,7 @@ from packing_jax.trees import pytree
 
 
 class Carry(NamedTuple):
-    """What one step hands to the next; particles in the cell order of the start."""
+    """The carry from step to step; particles in the cell order of the start."""
 
     fixed: Array  #: (dim, N) coordinates
     real: Any  #: (dim, N) what carries their derivative
@@ -88,7 +88,7 @@ class Run:
         return replace(found, rows=take(order, found.rows)[back], tags=self.tags, reference=fixed)
 
     def unlisted(self, fixed: Array) -> nb.Neighbors:
-        """Empty rows, which :meth:`listed` replaces."""
+        """Placeholder rows, which :meth:`listed` replaces."""
         none = jnp.zeros((), jnp.int32)
         return nb.Neighbors(jnp.zeros((len(self.tags), self.plan.capacity), jnp.int32), self.tags, fixed, none, none)
 

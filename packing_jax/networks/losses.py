@@ -31,7 +31,7 @@ class Classifying(Protocol):
     """A loss whose samples are classified correctly or not."""
 
     def correct(self, outputs: Any, targets: Any) -> Array:
-        """(S,) bool."""
+        """Which samples are classified correctly, (S,) bool."""
         ...
 
 

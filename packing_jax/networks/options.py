@@ -55,7 +55,7 @@ def options_of(make: Callable[..., Any], what: str) -> dict[str, Option]:
 
 
 def _helps(docstring: str) -> dict[str, str]:
-    """Name -> text of the section Args."""
+    """Texts of the section Args by name."""
     found: dict[str, str] = {}
     lines = iter(docstring.splitlines())
     if not any(line.strip() == "Args:" for line in lines):

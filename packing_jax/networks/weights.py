@@ -168,7 +168,7 @@ class Weights:
         )
 
     def close(self, place: Place, work: Any) -> Place:
-        """The weights themselves."""
+        """The weights, unchanged."""
         return place
 
     def void(self, met: Any) -> Array | np.bool_:
@@ -178,7 +178,7 @@ class Weights:
     # --- on the host ------------------------------------------------------------------------------------------
 
     def canonical(self, replica: Replicas, place: Place, rule: Any) -> tuple[Place, Any]:
-        """As they are."""
+        """The weights and the rule's state, unchanged."""
         return place, rule
 
     def grown(self, met: Any, replicas: Replicas) -> "Kind | str":

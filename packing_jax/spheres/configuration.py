@@ -22,7 +22,7 @@ class Neighbours(NamedTuple):
 
 
 class Configuration(NamedTuple):
-    """What an observable is called with: one system at one time.
+    """One system at one time, the argument of an observable.
 
     Properties list the particles in the order of the run's initial and final positions, with lengths in mean diameters.
     The fields below are what the driver moves, in cell order. Counts and sums of integers over them are exact; the last

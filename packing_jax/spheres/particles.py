@@ -69,7 +69,7 @@ class Particles:
         return Place(replicas.start, jnp.zeros((count, dim, n), jnp.int32), tags), rule
 
     def blank(self, place: Place) -> tuple[Work, Needs]:
-        """Empty rows, which the first rebuild replaces."""
+        """Placeholder rows, which the first rebuild replaces."""
         none, zero = jnp.zeros(place.tags.shape[:1], jnp.int32), jnp.zeros((), jnp.int32)
         rows = jnp.zeros((*place.tags.shape, self.plan.capacity), jnp.int32)
         listed = nb.Neighbors(rows, place.tags, place.coordinates, needed_row=none, needed_slots=none)
@@ -125,7 +125,7 @@ class Particles:
         return place, moving.rule, work, moving.clock, moving.stale, met._replace(active=moving.active)
 
     def seen(self, replica: Replicas, place: Place, work: Work) -> Configuration:
-        """What observables of spheres are called with."""
+        """The configuration of a replica, the argument of observables."""
         listed = work.neighbors
         images = place.images + crossings(listed.reference, place.coordinates).astype(jnp.int32)
         system, start = nb.in_slots(replica.system, place.tags), _columns(replica.start, place.tags)

@@ -18,7 +18,7 @@ from packing_jax.errors import PackingError
 
 
 class NagGsState(NamedTuple):
-    """What NAG-GS carries."""
+    """Optimizer state of NAG-GS."""
 
     v: Any  #: like the weights
     gamma: Array  #: ()

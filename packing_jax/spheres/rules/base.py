@@ -27,7 +27,7 @@ Coupling = Literal["pair", "particle", "particle-normalised"]
 
 
 class Info(NamedTuple):
-    """What a step reports and does not carry."""
+    """What a step reports to the driver."""
 
     active: Array  #: (M,) bool, particles active before the move; a run without any is absorbed
     failed: Array  #: () bool, the move was not finite or longer than half the box

@@ -48,7 +48,7 @@ Draw = Literal["uniform", "normal"]
 
 
 class Pair(NamedTuple):
-    """What a push sees: particle i, which is pushed, and its overlapping neighbour j; lengths in mean diameters."""
+    """A particle i, which is pushed, and its overlapping neighbour j; lengths in mean diameters."""
 
     direction: Array  #: (dim, M, K) unit vector from j to i
     distance: Array  #: (1, M, K) r_ij, of the centres
