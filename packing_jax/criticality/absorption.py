@@ -1,27 +1,29 @@
-"""phi_c from the times at which replicas are absorbed, carried on to endless runs and to endless systems.
+"""phi_c from the times at which replicas are absorbed, extrapolated to infinite runs and systems.
 
-The packing fraction phi_h at which half of the replicas are absorbed within t steps belongs to that t and to N. Both
-shifts follow from the finite-size scaling of an absorbing state (Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004), section
-3; Hinrichsen, Adv. Phys. 49, 815 (2000), section 4.2): the share of absorbed replicas is
+The packing fraction phi_h at which half of the replicas are absorbed within t steps depends on t and N. Both shifts
+follow from the finite-size scaling of an absorbing state (Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004), section 3;
+Hinrichsen, Adv. Phys. 49, 815 (2000), section 4.2): the share of absorbed replicas is
 
     P(phi; t, N) = 1/(1 + exp((phi - phi_h)/w)),
     phi_h = phi_c + a N^(-omega) - b t^(-1/nu_par),     w = u N^(-omega) + v t^(-1/nu_par),     omega = 1/(d nu_perp).
 
-A replica that was absorbed between two times contributes the difference of P there, one still active 1 - P at its last
-step: nothing is counted twice, and replicas far below phi_c, which are absorbed early, say how phi_h moves in time.
-The exponents are those of the Manna class, each multiplied by an unknown factor that the data weigh: from 3/4 to 5/4
-for that of the size, since corrections to scaling and other classes are of that order, and from 1/2 to 5/4 for that of
-time, since a finite system that outlives N^(z/d) steps drifts more slowly, as a logarithm. The error of phi_c is the
-standard deviation of its posterior distribution, which an ensemble of walkers samples (Goodman and Weare, Commun. Appl.
-Math. Comput. Sci. 5, 65 (2010)); b, u and v are positive and have logarithmic priors,
-phi_c has a flat one, and a a normal one of twice the typical shift, `SIZE_SHIFT`.
+The likelihood of a replica absorbed between two times is the difference of P there, that of one still active 1 - P at
+its last step. So nothing is counted twice, and replicas far below phi_c, which are absorbed early, tell how phi_h moves
+in time. The exponents are those of the Manna class, each times a fitted factor: from 3/4 to 5/4 for that of the size,
+since corrections to scaling and other classes are of that order, and from 1/2 to 5/4 for that of time, since a finite
+system that outlives N^(z/d) steps drifts more slowly, as a logarithm. The error of phi_c is the standard deviation of
+its posterior distribution, sampled by an ensemble of walkers (Goodman and Weare, Commun. Appl. Math. Comput. Sci. 5, 65
+(2010)). The priors of b, u and v > 0 are flat in the logarithm, that of phi_c is flat, and that of a is normal with
+four times :attr:`Scaling.doubt` as standard deviation.
+
+Transitions of tasks follow the same law with exponents of their own, `OF_TASKS`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -39,40 +41,64 @@ EDGES = 9
 """Times at which absorbed replicas are counted, in steps of sqrt(2): from 1/16 of the run to its end."""
 
 SIZE_SHIFT = 0.15
-"""phi_h of endless runs of N particles lies above phi_c by about so much times phi_c N^-omega: by a, in spheres.
+"""phi_h of infinite runs of N spheres lies above phi_c by about SIZE_SHIFT phi_c N^-omega: the typical a over phi_c.
 
 Measured in 3D BRO at kick 0.05: half of the replicas of N = 256, 512 and 1000 are absorbed within 1e5 steps at 0.5998,
-0.5986 and 0.5973, and all three together give 0.596. A finite system has a chance to be absorbed above phi_c.
+0.5986 and 0.5973, and all three together give 0.596. Above phi_c a finite system is absorbed by chance.
 """
 
-_IN_TIME, _IN_SIZE = (0.5, 1.25), (0.75, 1.25)  # factors on the exponents
+_IN_TIME = 0.5, 1.25  # factors on the exponent of time
 _WALKERS, _STEPS, _FORGOTTEN = 256, 400, 160
-_FARTHEST = 0.1  # of phi: how far the longest run may be from endless ones
-_TRIED = 4000  # random places, the best of which the walkers start from
+_FARTHEST = 0.1  # largest shift of the longest run from infinite ones, relative to phi
+_TRIED = 4000  # random points, from the best of which the walkers start
 _LEAST = 1e-12  # probability: an outlier costs 28 in ln P, and no more
 _CENTRAL = [0.025, 0.975]
 
 
-class Scaling(NamedTuple):
-    """How the shift and the width of a transition vanish: as N^-omega, and as t^-decay."""
+@dataclass(frozen=True)
+class Scaling:
+    """How the shift and the width of a transition vanish with size and time, and what is known of it beforehand."""
 
-    omega: float  #: 1/(d nu_perp)
-    decay: float  #: 1/nu_par
+    omega: float  #: the shift vanishes as N^-omega
+    spread: float  #: the width as N^-spread, with the same factor on the exponent
+    decay: float  #: both as t^-decay
+    growth: float  #: runs of t ~ N^growth steps see both of them vanish together
+    factors: tuple[float, float]  #: between these lies the factor on omega and spread
+    offset: float  #: a of the law, typically, in units of phi_c N^-omega
+    doubt: float  #: standard deviation of a from that, likewise
 
 
 def scaling_in(dim: int) -> Scaling:
-    """Of the Manna class in dim dimensions. From the upper critical dimension 4 on, (1/2, 1) (Luebeck 2004, 3.4)."""
+    """That of the Manna class in dim dimensions; mean field for dim >= 4 (Luebeck 2004, 3.4)."""
     exponents = classes_in(dim)[0].exponents
-    return Scaling(1.0 / (min(dim, 4) * exponents["nu_perp"][0]), 1.0 / exponents["nu_par"][0])
+    omega = 1.0 / (min(dim, 4) * exponents["nu_perp"][0])
+    return Scaling(
+        omega=omega,
+        spread=omega,
+        decay=1.0 / exponents["nu_par"][0],
+        growth=exponents["z"][0] / min(dim, 4),
+        factors=(0.75, 1.25),
+        offset=SIZE_SHIFT,
+        doubt=SIZE_SHIFT / 2,
+    )
+
+
+OF_TASKS = Scaling(omega=1.0, spread=0.5, decay=1.0, growth=0.5, factors=(0.5, 1.5), offset=0.0, doubt=0.5)
+"""Of the number of samples per weight that a task can satisfy: instances scatter by N^-1/2, their median moves by 1/N.
+
+That holds where satisfying all samples is a convex problem, as for a perceptron. Elsewhere the exponents are not known:
+so the factor on them is wide, and fitted where there are several sizes. The shift may have either sign. For perceptrons
+at kappa = 1 and kick 0.1 it was 0.4 alpha_c/N; at kappa = 0 half of all sets of 2 N patterns can be satisfied.
+"""
 
 
 class Outcomes(NamedTuple):
-    """What became of replicas, counted: (groups,) each, one for every packing fraction, size and run length."""
+    """Counts of replicas by the time of absorption; a group for every packing fraction, size and run length."""
 
     phi: Array
     particles: Array
     steps: Array
-    counts: Array  #: (groups, EDGES + 1): absorbed by the first time, between that and the next, ..., not absorbed
+    counts: Array  #: (groups, EDGES + 1): absorbed by the first time, by the next, ..., not absorbed
 
     @property
     def times(self) -> Array:
@@ -82,7 +108,7 @@ class Outcomes(NamedTuple):
 
 
 def outcomes_of(phi: Array, particles: Array | int, steps: Array | int, absorbed_at: Array) -> Outcomes:
-    """Count replicas, (replicas,) each: absorbed_at is the step of absorption, -1 where still active after `steps`."""
+    """Counts of replicas, from (replicas,) each: absorbed_at is the step of absorption, -1 where active to the end."""
     columns = np.broadcast_arrays(*(np.asarray(one, float) for one in (phi, particles, steps)))
     gone = np.asarray(absorbed_at, float)
     groups, place = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
@@ -96,12 +122,12 @@ def outcomes_of(phi: Array, particles: Array | int, steps: Array | int, absorbed
 
 @dataclass(frozen=True)
 class AbsorptionTimes:
-    """phi_c, `value`, of endless runs and systems.
+    """phi_c, `value`, of infinite runs and systems.
 
-    `stderr` holds the parts `statistical`, `run_length` (the exponent of time) and `size`: the exponent of N where
-    there are several sizes, and otherwise half of the typical shift, `SIZE_SHIFT`, that was taken off. `remaining` is
-    what the length of the longest run leaves out of phi_h, `width` the width of the transition there. `chi2` is the
-    deviance from the observed shares, `dof` the groups less the parameters.
+    `stderr` has the parts `statistical`, `run_length` (from the exponent of time) and `size`: from the exponent of N
+    where there are several sizes, otherwise the doubt in the typical shift that was subtracted. `remaining` is how far
+    phi_h of the longest run is below that of infinite runs, `width` the width of the transition there. `chi2` is the
+    deviance from the observed shares, `dof` the number of groups less two for each size.
     """
 
     value: float
@@ -111,8 +137,8 @@ class AbsorptionTimes:
     run_length: float
     size: float
     remaining: float
-    amplitude: float  #: a at the smallest N, fitted or typical: phi_h there is phi_c + a for endless runs
-    scaling: Scaling  #: the exponents with their factors
+    amplitude: float  #: shift a N^-omega at the smallest N, fitted or typical: phi_h of infinite runs less phi_c
+    scaling: Scaling  #: the fitted exponents
     width: float
     chi2: float
     dof: int
@@ -129,10 +155,10 @@ def absorption_phi_c(
 ) -> AbsorptionTimes:
     """phi_c from the times of absorption of one size; see the module.
 
-    What a finite size shifts cannot be seen in one size: the typical shift, `SIZE_SHIFT` phi_c N^-omega, is taken off,
-    and half of it is in the error.
+    One size does not show its own shift: the typical one, `SIZE_SHIFT` phi_c N^-omega, is subtracted, and half of it
+    enters the error.
 
-    In the place of the five: a trajectory, a dataset, or the directory of a sweep (str or Path).
+    Instead of the arrays, N and dim: a trajectory, a dataset, or the directory of a sweep (str or Path).
 
     Args:
         phi: packing fractions, (phi,).
@@ -156,30 +182,37 @@ def absorption_phi_c(
     return fit(outcomes_of(every, particles, steps, gone[run]), scaling_in(dim), seed=seed)
 
 
-def fit(outcomes: Outcomes, scaling: Scaling, *, seed: int = 0) -> AbsorptionTimes:
-    """phi_c of replicas that were counted, of one size or several.
+def fit(outcomes: Outcomes, scaling: Scaling, *, seed: int = 0, parameter: str = "phi") -> AbsorptionTimes:
+    """phi_c from counts of replicas, of one size or several.
+
+    Args:
+        outcomes: of the replicas.
+        scaling: of the transition.
+        seed: of the walkers.
+        parameter: what phi is called in what is raised.
 
     Raises:
         PackingError: as for `absorption_phi_c`.
     """
-    _check(outcomes)
+    _check(outcomes, parameter)
     law = _Law(outcomes, scaling)
     samples = _sampled(law.log_posterior, law.started(np.random.default_rng(seed)), seed)
     phi_c = samples[:, 0]
     low, high = (float(end) for end in np.quantile(phi_c, _CENTRAL))
-    _check_ends(outcomes.phi, phi_c)
+    _check_ends(outcomes.phi, phi_c, parameter)
     doubts = samples[:, 4:5] if law.sizes == 1 else samples[:, [4, 6]]
     offset = doubts - doubts.mean(axis=0)
     slope = np.linalg.lstsq(offset, phi_c - phi_c.mean(), rcond=None)[0]
     parts = [float(abs(k) * x.std()) for k, x in zip(slope, offset.T, strict=True)]
     statistical = float((phi_c - offset @ slope).std())
     middle = np.median(samples, axis=0)
+    factor = float(middle[6]) if law.sizes > 1 else 1.0
     width = float(np.exp(middle[2])) * law.size_ratio
     value, shift = float(phi_c.mean()), 0.0
     size = parts[-1]
     if law.sizes == 1:
-        shift = SIZE_SHIFT * abs(value) * float(outcomes.particles[0]) ** -scaling.omega
-        size = shift / 2
+        typical = abs(value) * float(outcomes.particles[0]) ** -scaling.omega
+        shift, size = scaling.offset * typical, scaling.doubt * typical
     total = math.hypot(statistical, parts[0], size)
     extra = total / math.hypot(statistical, *parts)
     value, low, high = value - shift, low - shift, high - shift
@@ -194,7 +227,12 @@ def fit(outcomes: Outcomes, scaling: Scaling, *, seed: int = 0) -> AbsorptionTim
         size=size,
         remaining=float(np.exp(middle[1])),
         amplitude=shift if law.sizes == 1 else float(middle[5]),
-        scaling=Scaling(scaling.omega * (float(middle[6]) if law.sizes > 1 else 1.0), scaling.decay * float(middle[4])),
+        scaling=replace(
+            scaling,
+            omega=factor * scaling.omega,
+            spread=factor * scaling.spread,
+            decay=scaling.decay * float(middle[4]),
+        ),
         width=last,
         chi2=chi2,
         dof=dof,
@@ -208,31 +246,33 @@ def _transition(outcomes: Outcomes, spacing: float) -> tuple[float, float]:
     return min(ends) - spacing, max(ends) + spacing
 
 
-def _check(outcomes: Outcomes) -> None:
+def _check(outcomes: Outcomes, name: str) -> None:
     phis = np.unique(outcomes.phi)
     if len(phis) < 3:
-        raise PackingError(f"replicas were run at {len(phis)} phi, and a transition in time needs three: scan more phi")
+        raise PackingError(
+            f"replicas were run at {len(phis)} {name}, and a transition in time needs three: scan more {name}"
+        )
     gone, alive = outcomes.counts[:, :-1].sum(), outcomes.counts[:, -1].sum()
     if not alive:
-        raise PackingError(f"every replica was absorbed, up to phi = {phis[-1]:g}: scan higher phi")
+        raise PackingError(f"every replica was absorbed, up to {name} = {phis[-1]:g}: scan higher {name}")
     if not gone:
-        raise PackingError(f"the activity survives down to phi = {phis[0]:g}: scan lower phi")
+        raise PackingError(f"the activity survives down to {name} = {phis[0]:g}: scan lower {name}")
 
 
-def _check_ends(phi: Array, phi_c: Array) -> None:
+def _check_ends(phi: Array, phi_c: Array, name: str) -> None:
     below, above = float(np.mean(phi_c < phi.min())), float(np.mean(phi_c > phi.max()))
     if max(below, above) > OPEN:
         more, end = ("lower", phi.min()) if below > above else ("higher", phi.max())
         raise PackingError(
-            f"the transition of endless runs may lie beyond phi = {end:g}, where the scan ends: scan {more} phi, or "
-            "run more steps"
+            f"the transition of infinite runs may lie beyond {name} = {end:g}, where the scan ends: scan {more} "
+            f"{name}, or run more steps"
         )
 
 
 class _Law:
-    """The likelihood; parameters phi_c, ln b, ln u, ln v, factor on 1/nu_par, and of several sizes a and one on omega.
+    """The likelihood; parameters phi_c, ln b, ln u, ln v, factor on 1/nu_par; of several sizes also a, factor on omega.
 
-    b and v are those of the longest run, u and a those of the smallest system.
+    b and v are the shift and width of the longest run, a and u those of the smallest system.
     """
 
     def __init__(self, outcomes: Outcomes, scaling: Scaling) -> None:
@@ -242,14 +282,17 @@ class _Law:
         spacing = float(np.median(np.diff(phis)))
         span = min(float(np.ptp(phis)), _FARTHEST * float(phis.mean()))
         self._between = _transition(outcomes, spacing)
-        self._likely_a = 2 * SIZE_SHIFT * float(phis.mean()) * float(outcomes.particles.min()) ** -scaling.omega
+        self._likely_a = 4 * scaling.doubt * float(phis.mean()) * float(outcomes.particles.min()) ** -scaling.omega
         self._log_n = np.log(outcomes.particles / outcomes.particles.min())
         self._log_t = np.log(outcomes.times / outcomes.steps.max())
-        self.size_ratio = float(np.exp(-scaling.omega * self._log_n.max()))
+        self.size_ratio = float(np.exp(-scaling.spread * self._log_n.max()))
         scale = (math.log(1e-2 * spacing), math.log(span))
         low, high = [phis[0] - span, *3 * scale[:1], _IN_TIME[0]], [phis[-1] + span, *3 * scale[1:], _IN_TIME[1]]
         if self.sizes > 1:
-            low, high = [*low, -10 * self._likely_a, _IN_SIZE[0]], [*high, 10 * self._likely_a, _IN_SIZE[1]]
+            low, high = (
+                [*low, -10 * self._likely_a, scaling.factors[0]],
+                [*high, 10 * self._likely_a, scaling.factors[1]],
+            )
         self._low, self._high = np.array(low), np.array(high)
 
     def shares(self, at: Array) -> Array:
@@ -257,9 +300,11 @@ class _Law:
         column = at.T[:, :, None, None]
         t = np.exp(-self._scaling.decay * column[4] * self._log_t)
         several = self.sizes > 1
-        n = np.exp(-self._scaling.omega * (column[6] if several else 1.0) * self._log_n[:, None])
-        half = column[0] + (column[5] * n if several else 0.0) - np.exp(column[1]) * t
-        width = np.exp(column[2]) * n + np.exp(column[3]) * t
+        factor = column[6] if several else 1.0
+        powers = self._scaling.omega, self._scaling.spread
+        shift, spread = (np.exp(-power * factor * self._log_n[:, None]) for power in powers)
+        half = column[0] + (column[5] * shift if several else 0.0) - np.exp(column[1]) * t
+        width = np.exp(column[2]) * spread + np.exp(column[3]) * t
         absorbed = np.maximum.accumulate(expit((half - self._outcomes.phi[:, None]) / width), axis=2)
         return np.diff(absorbed, axis=2, prepend=0.0, append=1.0)
 
@@ -271,7 +316,7 @@ class _Law:
         return np.where(inside, np.tensordot(terms, self._outcomes.counts, 2) + prior, -np.inf)
 
     def started(self, rng: np.random.Generator) -> Array:
-        """The best of many random places, (walkers, parameters)."""
+        """The best of many random points, (walkers, parameters)."""
         places = rng.uniform(self._low, self._high, (_TRIED, len(self._low)))
         places[:, 0] = rng.uniform(*self._between, _TRIED)
         if self.sizes > 1:
@@ -279,7 +324,7 @@ class _Law:
         return places[np.argsort(-self.log_posterior(places), kind="stable")[:_WALKERS]]
 
     def deviance(self, at: Array) -> tuple[float, int]:
-        """Twice ln of the likelihood of the observed shares of absorbed replicas over that of the law, and its dof."""
+        """Twice the log-likelihood of the observed shares of absorbed replicas less that of the law, and its dof."""
         alive, law = self._outcomes.counts[:, -1], self.shares(at[None])[0, :, -1]
         count = self._outcomes.counts.sum(axis=1)
         saturated = xlogy(alive, alive / count) + xlogy(count - alive, 1.0 - alive / count)
@@ -288,7 +333,7 @@ class _Law:
 
 
 def _sampled(log_density: Callable[[Array], Array], start: Array, seed: int) -> Array:
-    """Places drawn from a density, (samples, parameters): stretch moves of two halves of an ensemble in turn."""
+    """Samples of a density, (samples, parameters), by stretch moves of the two halves of an ensemble in turn."""
     rng, at = np.random.default_rng(seed), start.copy()
     half, parameters = len(at) // 2, at.shape[1]
     halves = (slice(0, half), slice(half, 2 * half))
