@@ -7,7 +7,8 @@ one), in a destructor or in an import it is lost or becomes another error, and w
 - later it is a KeyboardInterrupt, which removes what is half written; a thread, which waits for no line of Python, ends
   the process where that took no effect within a second;
 - a sweep ends after its present steps (:func:`packing_jax.sweeps.progress.stopping`). Where these do not end within a
-  second and a half, a program is being compiled: then the thread ends the process, and cells go on from their last checkpoint;
+  second and a half, a program is being compiled: then the thread ends the process, and cells go on from their last
+  checkpoint;
 - a second signal ends the process at once. The files of a sweep are whole at any moment.
 """
 
