@@ -117,7 +117,7 @@ def _likeliest(x: Array, gone: Array, count: Array, tried: Array) -> HalfAbsorbe
     return HalfAbsorbed(
         value=value,
         stderr=stretch * (high - low) / (2 * 1.96),
-        interval=(low, high),
+        interval=(value - stretch * (value - low), value + stretch * (high - value)),
         width=float(widths[best_width[at]]),
         chi2=chi2,
         dof=dof,
