@@ -90,6 +90,7 @@ def against_steps(curves: Sequence[Curve], name: str) -> Figure:
         axes.plot(curve.times[shown], middle[shown], **style)
         axes.fill_between(curve.times[shown], low[shown], high[shown], color=style["color"], alpha=0.2, lw=0)
         _cross(axes, curve, style["color"])
+    _name_band(axes, "first to third quartile of replicas", [curve.absorbed.size for curve in curves])
     if not drawn:
         raise PackingError(f"{name} is zero at all recorded steps but the first")
     axes.set(xscale="log", yscale="linear" if name in _LINEAR else "log")
@@ -133,7 +134,8 @@ def against_load(curves: Sequence[Curve], axis: str) -> Figure:
     lower.set(xlabel="Samples per weight", ylabel="Absorbed share", ylim=(-0.05, 1.05))
     for one in (upper, lower):
         one.tick_params(which="both", direction="in", top=True, right=True, labelsize=9)
-    if len(groups) > 1:
+    _name_band(upper, "standard error", [curve.absorbed.size for curve in curves])
+    if upper.get_legend_handles_labels()[1]:
         legend(figure, upper)
     return figure
 
@@ -200,6 +202,12 @@ def _quartiles(values: Array) -> tuple[Array, Array, Array]:
     made = np.full((3, values.shape[1]), np.nan)
     made[:, there] = np.nanquantile(values[:, there], (0.25, 0.5, 0.75), axis=0)
     return made[0], made[1], made[2]
+
+
+def _name_band(axes: Axes, name: str, replicas: Sequence[int]) -> None:
+    """What the shaded band is, for the legend; one replica has none."""
+    if max(replicas) > 1:
+        axes.fill_between([], [], color="0.3", alpha=0.3, lw=0, label=name)
 
 
 def _cross(axes: Axes, curve: Curve, colour: Any) -> None:

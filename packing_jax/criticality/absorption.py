@@ -216,7 +216,7 @@ def _check(outcomes: Outcomes) -> None:
     if not alive:
         raise PackingError(f"every replica was absorbed, up to phi = {phis[-1]:g}: scan higher phi")
     if not gone:
-        raise PackingError(f"the activity survives down to phi = {phis[0]:g}: scan lower phi")
+        raise PackingError(f"no replica was absorbed, down to phi = {phis[0]:g}: scan lower phi, or run more steps")
 
 
 def _check_ends(phi: Array, phi_c: Array) -> None:
