@@ -14,7 +14,7 @@ from packing_jax.sweeps.schema import description, stored_kind
 from packing_jax.sweeps.status import how_it_goes_on, resuming, status
 
 _LONGER = 3  # times the steps, where a report asks for more
-_ADDED = 4  # packing fractions, where it asks for further ones
+_ADDED = 4  # packing fractions, where it asks for further ones: over the width of the scan once more
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,12 @@ def _commands_for(notes: Sequence[str], directory: Path, facts: dict[str, Any]) 
     """What the notes of a report ask for, as commands: packing fractions beyond the scan, more steps."""
     sweep, said = Reader(directory), " ".join(notes)
     phi = sorted(sweep.cells.axes["phi"])
-    low, high, spacing = phi[0], phi[-1], (phi[-1] - phi[0]) / max(len(phi) - 1, 1)
+    low, high = phi[0], phi[-1]
+    spacing = (high - low) / _ADDED
     more = {
         "run more steps": f"--steps {_LONGER * facts['steps']}",
-        "scan higher phi": f"--phi {high + spacing:.4g}:{high + _ADDED * spacing:.4g}:{_ADDED}",
-        "scan lower phi": f"--phi {max(low - _ADDED * spacing, low / _ADDED):.4g}:{low - spacing:.4g}:{_ADDED}",
+        "scan higher phi": f"--phi {high + spacing:.4g}:{2 * high - low:.4g}:{_ADDED}",
+        "scan lower phi": f"--phi {max(2 * low - high, low / _ADDED):.4g}:{low - spacing:.4g}:{_ADDED}",
     }
     lines = [
         f"to {what}: {resuming(directory, facts['own'], facts['kind'], options)}"
