@@ -30,7 +30,7 @@ def drawn_grid(rng, result, dim, reach, count):
     """Error and particle-steps of one uniform grid, the range not centred on the transition."""
     law, columns, spent = result["law"], [], 0
     smallest, longest = result["rounds"][0]["particles"], max(one["steps"] for one in result["rounds"])
-    omega, decay = law["scaling"]
+    omega, decay = law["scaling"]["omega"], law["scaling"]["decay"]
     centre = result["value"] + reach * rng.uniform(-0.5, 0.5)
     phi = np.repeat(np.linspace(centre - reach, centre + reach, count), 2)
     for one in result["rounds"]:

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from packing_jax.criticality.absorption import AbsorptionTimes, scaling_in
+from packing_jax.criticality.absorption import OF_TASKS, AbsorptionTimes, scaling_in
 from packing_jax.criticality.recommended import SCHEMA, Recommended, of_absorption
 from packing_jax.criticality.search import (
     FEWEST_ROUNDS,
@@ -26,8 +26,6 @@ from packing_jax.criticality.search import (
     Round,
     SearchResult,
     SearchSettings,
-    cost_of,
-    growth,
     refine,
 )
 from packing_jax.errors import PackingError
@@ -41,6 +39,9 @@ from packing_jax.versions import provenance
 TOLERANCE = 0.003
 """Standard error of phi_c at which a search ends."""
 
+TASK_TOLERANCE = 0.01
+"""Of a task's number of samples per weight."""
+
 BUDGET = 10**10
 """Particle-steps of a search: a quarter of an hour at 10 million a second."""
 
@@ -49,6 +50,8 @@ SEARCH = SEARCH_FILES[0]
 
 _DILUTEST = 1 / 8  # of the densest phi, where a search begins: it goes lower if all is active there
 _SMALLEST, _SIDE = 256, 5  # particles, and mean diameters along a side, of the first round
+_FEWEST_WEIGHTS, _INSTANCES = 64, 8  # of a task's first round, and at each of the four places of a batch
+_MOST_SAMPLES = 1000.0  # per weight
 _LARGEST_FILE = 2**28  # bytes of search.json
 _STEPS = 200.0  # kick times steps of the first round
 
@@ -72,7 +75,25 @@ def settings_of(dim: int, kick: float, bracket: tuple[float, float], tolerance: 
     dense_box = DENSEST[dim] * _SIDE**dim / (ball_volume(dim) / 2**dim)  # particles in a box of five diameters
     first = _SMALLEST * 2 ** max(0, math.ceil(math.log2(dense_box / _SMALLEST)))
     steps = math.ceil(min(_STEPS / kick, 2**30))
-    return SearchSettings(dim, bracket, first, max(steps, 100), tolerance, budget)
+    return SearchSettings(scaling_in(dim), bracket, first, max(steps, 100), tolerance, budget, highest=bracket[1])
+
+
+def task_settings(what: dict[str, Any], bracket: tuple[float, float], tolerance: float, budget: int) -> SearchSettings:
+    """The same for a task: small networks, and more samples where they are too few."""
+    steps = math.ceil(_STEPS / what["axes"]["kick"]) if "kick" in what["axes"] else what["steps"]
+    return SearchSettings(
+        OF_TASKS,
+        bracket,
+        _FEWEST_WEIGHTS,
+        max(steps, 100),
+        tolerance,
+        budget,
+        highest=_MOST_SAMPLES,
+        replicas=_INSTANCES,
+        samples=True,
+        parameter=what["control"],
+        unit="weight",
+    )
 
 
 class Stored(NamedTuple):
@@ -128,11 +149,16 @@ def stored_search(directory: Path) -> Stored | None:
 
 def _checked(facts: dict[str, Any]) -> Stored:
     what = facts["search"]
-    dim, (kick,) = what["dim"], what["kick"]
     result = facts.get("result") or {}  # of version 0.1.0
-    low, high = map(float, facts.get("bracket") or whole_bracket(dim))
     tolerance = float(facts.get("tolerance", result.get("tolerance", TOLERANCE)))
-    settings = settings_of(dim, float(kick), (low, high), tolerance, int(facts.get("budget", BUDGET)))
+    budget = int(facts.get("budget", BUDGET))
+    if "task" in what:
+        low, high = map(float, facts["bracket"])
+        settings = task_settings(what, (low, high), tolerance, budget)
+    else:
+        dim, (kick,) = what["dim"], what["kick"]
+        low, high = map(float, facts.get("bracket") or whole_bracket(dim))
+        settings = settings_of(dim, float(kick), (low, high), tolerance, budget)
     answers = {
         Ask(int(one["particles"]), int(one["steps"]), tuple((float(p), int(r)) for p, r in one["replicas"])): Answer(
             tuple(int(at) for at in one["absorbed_at"]), int(one["particle_steps"])
@@ -179,8 +205,8 @@ def range_around(directory: Path, particles: int) -> Range:
         raise PackingError(
             f"no round of the search in {directory} is finished; to continue: packing-jax critical --out {directory}"
         )
-    omega = scaling_in(stored.settings.dim).omega
-    widths = [one.width * (one.particles / particles) ** omega for one in now.rounds]
+    spread = stored.settings.scaling.spread
+    widths = [one.width * (one.particles / particles) ** spread for one in now.rounds]
     replicas = [one.replicas for one in now.rounds]
     width = sum(map(operator.mul, widths, replicas)) / sum(replicas)
     last = now.rounds[-1]
@@ -190,12 +216,12 @@ def range_around(directory: Path, particles: int) -> Range:
 
 def forecast(settings: SearchSettings, rounds: tuple[Round, ...], law: AbsorptionTimes | None, spent: int) -> float:
     """Particle-steps that are left, if each round costs as much more as its size, and the error falls as the width."""
-    factor = 2.0 ** (1.0 + growth(settings.dim))
+    factor = 2.0 ** (1.0 + settings.scaling.growth)
     number = max(1, FEWEST_ROUNDS - len(rounds))
     if law is not None:
-        number = max(1, math.ceil(math.log(law.stderr / settings.tolerance, 2.0 ** scaling_in(settings.dim).omega)))
+        number = max(1, math.ceil(math.log(law.stderr / settings.tolerance, 2.0**settings.scaling.spread)))
     # half of the first round's replicas are absorbed, and six batches are usual
-    first = cost_of(settings.particles, settings.steps, 3) / factor
+    first = settings.cost(settings.particles, settings.steps, 3) / factor
     last = rounds[-1].particle_steps if rounds else first
     paid = spent - sum(one.particle_steps for one in rounds)  # for the round under way
     wanted = sum(last * factor**k for k in range(1, number + 1)) - paid
@@ -239,20 +265,24 @@ def summary(result: SearchResult, what: dict[str, Any]) -> dict[str, Any]:
     facts = asdict(result)
     del facts["outcomes"]
     facts["stderr"] = result.stderr if math.isfinite(result.stderr) else None
-    axes = {"kick": what["kick"][0], "batch_fraction": (what["batch_fraction"] or (1.0,))[0]}
+    system: tuple[str, ...] = ("rule", "coupling", "dim", "mixture", "seed")
+    if "task" in what:
+        axes, system = what["axes"], ("task", "rule", "settings", "precision", "seed", "disorder_seed")
+    else:
+        axes = {"kick": what["kick"][0], "batch_fraction": (what["batch_fraction"] or (1.0,))[0]}
     notes = [] if result.reached else ["The budget ended short of the tolerance: allow more, or a larger tolerance."]
     return {
         "schema": SCHEMA,
         "recommended": [asdict(one) for one in recommended(result, axes)],
         "search": facts,
         "notes": notes,
-        **{name: what[name] for name in ("rule", "coupling", "dim", "mixture", "seed")},
+        **{name: what[name] for name in system},
     }
 
 
 def recommended(result: SearchResult, axes: dict[str, float]) -> list[Recommended]:
     """The value to quote; none where three sizes were not reached."""
-    return [] if result.law is None else [of_absorption(result.law, axes)]
+    return [] if result.law is None else [of_absorption(result.law, axes, result.parameter)]
 
 
 def cannot_write(directory: Path, error: OSError) -> PackingError:

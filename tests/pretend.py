@@ -32,4 +32,4 @@ class Pretend:
 
 
 def settings(tolerance=0.003, budget=10**9, dim=3, bracket=(0.1, 0.7)):
-    return SearchSettings(dim, bracket, 256, 2000, tolerance, budget)
+    return SearchSettings(scaling_in(dim), bracket, 256, 2000, tolerance, budget, highest=bracket[1])

@@ -27,7 +27,10 @@ from packing_jax.sweeps.model import RuleName
 from packing_jax.sweeps.progress import Stop, seconds, stopping
 
 if TYPE_CHECKING:  # what it imports takes as long as the rest of the command line
+    from collections.abc import Callable
+
     from packing_jax.adaptive import SearchProgress
+    from packing_jax.criticality.search import SearchResult
 
 _SYSTEM = ("dim", "rule", "coupling", "mixture")
 
@@ -47,6 +50,9 @@ class CriticalCommand(RunOptions):
       was reached; 130 or 143: stopped by a signal.
     """
 
+    task: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """Find the number of samples per weight that a task's networks can satisfy, in the place of phi_c.
+    --task perceptron --help lists its options."""
     dim: int = 3
     """Dimension, 1 to 6."""
     rule: RuleName = "bro"
@@ -82,44 +88,76 @@ class CriticalCommand(RunOptions):
             asked = _parsed(command, _as_it_was(out, self))
         elif self.start_from is not None:
             asked, bracket = _beginning(self.start_from, command, self)
-        if not (math.isfinite(asked.budget) and asked.budget >= 1):
-            raise PackingError(f"the budget is {asked.budget:g} particle-steps; it must be a positive number")
-        stop = Stop(None if asked.max_walltime is None else seconds(asked.max_walltime), interrupts.BEGAN)
-        told = SearchReport(asked.log, asked.tolerance)
 
-        def progress(now: SearchProgress) -> None:
-            told.progress(now)
-            if reason := stop.reason():
-                raise Stopped(reason)
+        def found(on_progress: Callable[[SearchProgress], None]) -> SearchResult:
+            return search(
+                dim=asked.dim,
+                rule=asked.rule,
+                kick=asked.kick,
+                tolerance=asked.tolerance,
+                budget=checked_budget(asked.budget, "particle"),
+                seed=asked.seed,
+                coupling=asked.coupling,
+                batch_fraction=asked.batch_fraction,
+                mixture=asked.mixture,
+                bracket=bracket,
+                out=out,
+                command=command,
+                on_progress=on_progress,
+            )
 
-        try:
-            with interrupts.stopped_by_flag(stop, lambda why: told.last_words(out, why)), stopping(stop):
-                result = search(
-                    dim=asked.dim,
-                    rule=asked.rule,
-                    kick=asked.kick,
-                    tolerance=asked.tolerance,
-                    budget=int(asked.budget),
-                    seed=asked.seed,
-                    coupling=asked.coupling,
-                    batch_fraction=asked.batch_fraction,
-                    mixture=asked.mixture,
-                    bracket=bracket,
-                    out=out,
-                    command=command,
-                    on_progress=progress,
-                )
-        except Stopped as why:
-            told.close()
-            print(told.last_words(out, str(why)), file=sys.stderr)
-            return {"SIGINT": 130, "SIGTERM": 143}.get(str(why), 3)
-        finally:
-            told.close()
-        print(format_result(result))
-        write_figure(out, result)
-        sys.stdout.flush()
-        told.end(out, result)
-        return 0 if result.reached else 5
+        return searched(found, out, asked, asked.tolerance)
+
+
+def checked_budget(budget: float, unit: str) -> int:
+    """A budget in whole steps.
+
+    Raises:
+        PackingError: no positive number.
+    """
+    if not (math.isfinite(budget) and budget >= 1):
+        raise PackingError(f"the budget is {budget:g} {unit}-steps; it must be a positive number")
+    return int(budget)
+
+
+def searched(
+    search: Callable[[Callable[[SearchProgress], None]], SearchResult],
+    out: Path,
+    options: RunOptions,
+    tolerance: float,
+    unit: str = "particle",
+) -> int:
+    """Run a search that tells of its progress, say what came of it, and draw it; the exit code.
+
+    Args:
+        search: called with what it tells.
+        out: its directory.
+        options: how it is run.
+        tolerance: of it.
+        unit: what its steps are of.
+    """
+    stop = Stop(None if options.max_walltime is None else seconds(options.max_walltime), interrupts.BEGAN)
+    told = SearchReport(options.log, tolerance, unit)
+
+    def progress(now: SearchProgress) -> None:
+        told.progress(now)
+        if reason := stop.reason():
+            raise Stopped(reason)
+
+    try:
+        with interrupts.stopped_by_flag(stop, lambda why: told.last_words(out, why)), stopping(stop):
+            result = search(progress)
+    except Stopped as why:
+        told.close()
+        print(told.last_words(out, str(why)), file=sys.stderr)
+        return {"SIGINT": 130, "SIGTERM": 143}.get(str(why), 3)
+    finally:
+        told.close()
+    print(format_result(result))
+    write_figure(out, result)
+    sys.stdout.flush()
+    told.end(out, result)
+    return 0 if result.reached else 5
 
 
 def _parsed(command: str, before: CriticalCommand) -> CriticalCommand:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from packing_jax.criticality.recommended import Recommended
+
 Array = NDArray[np.float64]
 
 _NAMES = {
@@ -56,9 +58,15 @@ class Curve(NamedTuple):
     at: Mapping[str, float | int]  #: values of those axes that have several
     times: Array  #: (time,) steps
     records: Mapping[str, Array]  #: name -> (replica, time), or with waiting times behind; NaN from a divergence on
-    absorbed: NDArray[np.bool_]  #: (replica,)
+    absorbed_at: NDArray[np.int64]  #: (replica,), -1 where not absorbed
     diverged: Array  #: steps at which replicas diverged
     load: float  #: samples per weight
+    weights: int  #: of the largest network where the task does not say which number of its own they are
+
+    @property
+    def absorbed(self) -> NDArray[np.bool_]:
+        """Which replicas are at rest, (replica,)."""
+        return self.absorbed_at >= 0
 
     @property
     def label(self) -> str:
@@ -102,14 +110,16 @@ def against_steps(curves: Sequence[Curve], name: str) -> Figure:
     return figure
 
 
-def against_load(curves: Sequence[Curve], axis: str) -> Figure:
+def against_load(curves: Sequence[Curve], axis: str, recommended: Sequence[Recommended] = ()) -> Figure:
     """Activity at the end of the runs against samples per weight, and below it the share of replicas at rest.
 
-    Points are means over replicas, in which those that were absorbed count 0, with standard errors.
+    Points are means over replicas, in which those that were absorbed count 0, with standard errors as bands. A vertical
+    line and a band are the critical value and its error.
 
     Args:
         curves: of one sweep.
         axis: the task's number that samples per weight vary with; the curves are of the others.
+        recommended: critical values of that number.
     """
     from matplotlib.figure import Figure
 
@@ -130,14 +140,27 @@ def against_load(curves: Sequence[Curve], axis: str) -> Figure:
         label = ", ".join(f"{symbol(name)} = {value:g}" for name, value in where)
         upper.plot(load, mean, label=label, **style)
         lower.plot(load, [one.absorbed.mean() for one in some], **style)
+        for best in recommended:
+            if best.parameter == axis and all(best.axes.get(name) == value for name, value in where):
+                loads = np.interp([best.value - best.stderr, best.value, best.value + best.stderr], *_along(some, axis))
+                for one in (upper, lower):
+                    one.axvspan(loads[0], loads[2], color=colour, alpha=0.12, lw=0)
+                    one.axvline(loads[1], color=colour, lw=0.9)
+                critical = rf"critical {symbol(axis)} = {best.value:.4g} $\pm$ {best.stderr:.2g}"
+                upper.plot([], [], color=colour, lw=0.9, label=critical)
     upper.set(ylabel=_NAMES["activity"], ylim=(-0.02 * max(1e-3, upper.get_ylim()[1]), None))
     lower.set(xlabel="Samples per weight", ylabel="Absorbed share", ylim=(-0.05, 1.05))
     for one in (upper, lower):
         one.tick_params(which="both", direction="in", top=True, right=True, labelsize=9)
-    _name_band(upper, "standard error", [curve.absorbed.size for curve in curves])
+    _name_band(upper, "standard error of the activity", [curve.absorbed.size for curve in curves])
     if upper.get_legend_handles_labels()[1]:
         legend(figure, upper)
     return figure
+
+
+def _along(curves: Sequence[Curve], axis: str) -> tuple[list[float], list[float]]:
+    """Values of an axis, and samples per weight there."""
+    return [float(one.at[axis]) for one in curves], [one.load for one in curves]
 
 
 def since_waiting(curves: Sequence[Curve], name: str, waits: Sequence[int]) -> Figure:

@@ -6,7 +6,8 @@ import itertools
 import json
 import os
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,13 @@ from packing_jax.commands import learning_plots as plots
 from packing_jax.commands.drawing import write_figures
 from packing_jax.commands.learning_plots import Curve
 from packing_jax.commands.summary import strict
+from packing_jax.criticality.recommended import SCHEMA, Recommended, of_task
 from packing_jax.criticality.stationarity import final_activity
 from packing_jax.errors import PackingError
+from packing_jax.networks.tasks import TASKS
 from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.reader import Reader
+from packing_jax.sweeps.schema import stored_control
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +40,9 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
         directory: what packing-jax train wrote. Runs not done yet are left out and counted.
 
     Returns:
-        Plain JSON values. `rows`: one for each combination of the axes' values, with these, the numbers of `runs`,
+        Plain JSON values. `schema` and `recommended`: as of spheres, see :func:`packing_jax.commands.summary.report`;
+        of a task that has a control such as the number of samples, its critical value for each combination of the
+        other axes. `rows`: one for each combination of the axes' values, with these, the numbers of `runs`,
         `absorbed`, `active`, `diverged` and `missing` replicas, the steps at which they diverged, `samples_per_weight`,
         and of each record the median over replicas of its last value and their quartiles; of the activity also the mean
         over the last quarter of the run and its standard error, absorbed replicas counting 0. `axes`: those that have
@@ -59,10 +65,14 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
         )
     try:
         folder = Folder(root)
-        notes += _draw(folder, curves, attributes, several)
+        best, refused = _recommended(curves, attributes, cells.axes)
+        notes += refused
+        notes += _draw(folder, curves, attributes, several, best)
         summary: dict[str, Any] = strict(
             {
+                "schema": SCHEMA,
                 "kind": "networks",
+                "recommended": [asdict(one) for one in best],
                 **{name: attributes.get(name) for name in ("task", "rule", "steps", "precision")},
                 "axes": several,
                 "rows": rows,
@@ -87,6 +97,7 @@ def _curves(reader: Reader) -> list[Curve]:
     results = reader.results((*records, "samples_per_weight"))
     arrays = {name: results[name].transpose(*names, "replica", "time", ...).values.astype(float) for name in records}
     loads = results.get("samples_per_weight")
+    size = _size(attributes)
     found = []
     for place in np.ndindex(*(len(axes[name]) for name in names)):
         values = tuple(axes[name][i] for name, i in zip(names, place, strict=True))
@@ -104,9 +115,10 @@ def _curves(reader: Reader) -> list[Curve]:
                 {name: value for name, value in zip(names, values, strict=True) if len(axes[name]) > 1},
                 times,
                 some,
-                np.array([one is not None and one.state == "absorbed" for one in ended])[done],
+                np.array([-1 if one is None else one.absorbed_at for one in ended])[done],
                 np.array(diverged, float),
                 load,
+                int(values[names.index(size)]) if size else results.sizes["weight"],
             )
         )
         found[-1] = found[-1]._replace(records={name: array[done] for name, array in some.items()})
@@ -147,7 +159,44 @@ def _row(curve: Curve, replicas: int, axes: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _draw(folder: Folder, curves: Sequence[Curve], attributes: dict[str, Any], several: list[str]) -> list[str]:
+def _recommended(
+    curves: Sequence[Curve], attributes: dict[str, Any], axes: Mapping[str, Any]
+) -> tuple[list[Recommended], list[str]]:
+    """The critical value of the control for each combination of the other axes, and why there is none."""
+    control, size = stored_control(attributes), _size(attributes)
+    if control is None or len(axes[control]) < 2:
+        return [], []
+    found, notes = [], []
+    groups: dict[tuple[tuple[str, float], ...], list[Curve]] = {}
+    for curve in curves:
+        groups.setdefault(tuple(one for one in curve.at.items() if one[0] not in (control, size)), []).append(curve)
+    for where, members in groups.items():
+        counts = [len(one.absorbed_at) for one in members]
+        samples = np.repeat([float(one.at[control]) for one in members], counts)
+        weights = np.repeat([one.weights for one in members], counts).astype(float)
+        gone = np.concatenate([one.absorbed_at for one in members])
+        fixed = {name: values[0] for name, values in axes.items() if len(values) == 1 and name not in (size, "replica")}
+        try:
+            found.append(of_task(control, samples, weights, int(attributes["steps"]), gone, {**fixed, **dict(where)}))
+        except PackingError as refusal:
+            at = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in where)
+            notes.append(f"{at + ': ' if at else ''}no critical {control}: {refusal}")
+    return found, notes
+
+
+def _size(attributes: dict[str, Any]) -> str | None:
+    """The axis that is the number of weights, if the task has one."""
+    task = TASKS.get(str(attributes.get("task")))
+    return task.size if task else None
+
+
+def _draw(
+    folder: Folder,
+    curves: Sequence[Curve],
+    attributes: dict[str, Any],
+    several: list[str],
+    recommended: Sequence[Recommended],
+) -> list[str]:
     """Draw every figure the results allow; a note for each that they do not."""
     jobs: dict[str, Callable[[], Figure]] = {}
     for name, values in curves[0].records.items():
@@ -157,7 +206,7 @@ def _draw(folder: Folder, curves: Sequence[Curve], attributes: dict[str, Any], s
             jobs[f"{name}_vs_steps"] = partial(plots.since_waiting, curves, name, attributes["waits"])
     along = [name for name in several if _loads_differ(curves, name)]
     if "activity" in curves[0].records and along:
-        jobs["activity_vs_load"] = partial(plots.against_load, curves, along[0])
+        jobs["activity_vs_load"] = partial(plots.against_load, curves, along[0], recommended)
     folder.make("figures")
     return write_figures(folder, "figures", jobs)
 
@@ -181,7 +230,8 @@ def format_summary(summary: dict[str, Any]) -> str:
     heads, columns = axes[: max(0, len(axes) - room)], axes[max(0, len(axes) - room) :]
     title = "".join(f"{_short(name):>11}" for name in columns) + f"{'runs':>6}" + "".join(f"{n:>10}" for n in states)
     title += "".join(f"{name:>11}" for _, name in shown)
-    lines = [f"{summary['task']}, rule {summary['rule']}, {summary['steps']} steps", "", title, "-" * len(title)]
+    lines = [line for one in summary["recommended"] for line in _recommendation(one, axes)]
+    lines += [f"{summary['task']}, rule {summary['rule']}, {summary['steps']} steps", "", title, "-" * len(title)]
     for head, some in itertools.groupby(rows[:_MOST_ROWS], key=lambda row: tuple(row[name] for name in heads)):
         if heads:
             lines.append(", ".join(f"{n} {v:g}" for n, v in zip(heads, head, strict=True)).replace("_", " "))
@@ -198,6 +248,17 @@ def format_summary(summary: dict[str, Any]) -> str:
     for note in summary["notes"]:
         lines += textwrap.wrap(note, _WIDTH, initial_indent="- ", subsequent_indent="  ")
     return "\n".join(lines)
+
+
+def _recommendation(one: dict[str, Any], axes: Sequence[str]) -> list[str]:
+    """The value to quote, where it comes from, and what its error is made of."""
+    at = ", ".join(f"{name.replace('_', ' ')} {one['axes'][name]:g}" for name in axes if name in one["axes"])
+    text = (
+        f"{one['parameter']}_c = {one['value']:.4f} +- {one['stderr']:.4f}{f' at {at}' if at else ''}: {one['why']}. "
+        f"Its error is made of {one['statistical']:.4f} from the replicas, {one['run_length']:.4f} from the length of "
+        f"the runs, and {one['size']:.4f} from the size."
+    )
+    return [*textwrap.wrap(text, _WIDTH), ""]
 
 
 def _short(name: str) -> str:

@@ -17,6 +17,7 @@ import tyro
 
 from packing_jax.commands.bench import BenchCommand
 from packing_jax.commands.critical import CriticalCommand
+from packing_jax.commands.critical_task import task_search
 from packing_jax.commands.doctor import DoctorCommand
 from packing_jax.commands.movie import MovieCommand
 from packing_jax.commands.options import is_number
@@ -66,6 +67,8 @@ def parsed(words: Sequence[str]) -> Any:
         asked = train_command(rest)
     else:
         asked = Asked(COMMANDS[name], f"packing-jax {name}", rest, inspect.cleandoc(COMMANDS[name].__doc__))
+        if name == "critical":
+            asked = task_search(rest) or asked
     _check(asked, name)
     # tyro puts an empty line before each item, and so would this
     return tyro.cli(

@@ -89,18 +89,24 @@ def phi_h_vs_size(result: SearchResult) -> Figure:
     dark, light = shades_of(2)
     for kind, label, face in ((gone, "absorbed", "white"), (~gone, "active", light)):
         axes.plot(x[kind], phi[kind], "o", ms=3, mfc=face, mec=light, mew=0.7, alpha=0.8, label=label)
-    axes.errorbar(at, half, stderr, color=dark, marker="s", ls="", ms=5, capsize=2.5, label=r"half absorbed, $\phi_h$")
+    axes.errorbar(at, half, stderr, color=dark, marker="s", ls="", ms=5, capsize=2.5, label="half absorbed")
     if result.law is not None:
         steps = np.array([one.steps for one in result.rounds], float)
         fitted = result.law.half_absorbed(sizes / sizes[0], steps / steps.max())
-        axes.plot(at, fitted, "_", color="black", ms=14, mew=1.2, label=r"$\phi_h$ of the fit", zorder=4)
-        label = rf"$\phi_c = {result.value:.4f} \pm {result.stderr:.4f}$"
+        axes.plot(at, fitted, "_", color="black", ms=14, mew=1.2, label="half absorbed, by the fit", zorder=4)
+        name = result.parameter.replace("_", r"\ ")
+        greek = rf"\{name}" if name in ("phi", "alpha") else rf"\mathrm{{{name}}}"
+        label = rf"${greek}_c = {result.value:.4f} \pm {result.stderr:.4f}$"
         axes.axhline(result.value, color=dark, lw=0.9, label=label)
         axes.axhspan(result.value - result.stderr, result.value + result.stderr, color=dark, alpha=0.15, lw=0)
     reach = max(6 * max(one.width + one.stderr for one in result.rounds), 2 * float(np.ptp(half)))
     axes.set(xlim=(0.0, 1.06), ylim=(half.mean() - reach, half.mean() + reach))
-    power = rf"$(N/{sizes[0]:.0f})^{{-1/(d\nu_\perp)}}$"
-    axes.set(xlabel=rf"Smearing {power}", ylabel=r"Packing fraction $\phi$")
+    spheres = result.parameter == "phi"
+    exponent = r"-1/(d\nu_\perp)" if spheres else f"-{omega:.2f}"
+    axes.set(
+        xlabel=rf"$(N/{sizes[0]:.0f})^{{{exponent}}}$",
+        ylabel=r"Packing fraction $\phi$" if spheres else "Samples per weight",
+    )
     legend(figure, axes)
     return figure
 

@@ -27,7 +27,8 @@ FIGURE = "critical.png"
 class SearchReport:
     """What is said on stderr while a search runs: a bar, one JSON object a line, or the last line only."""
 
-    def __init__(self, form: Log | None, tolerance: float) -> None:
+    def __init__(self, form: Log | None, tolerance: float, unit: str) -> None:
+        self._unit = unit
         self._form = form or ("bar" if sys.stderr.isatty() else "quiet")
         self._tolerance = tolerance
         self._bar, self._share = Bar(), 0.0
@@ -51,7 +52,7 @@ class SearchReport:
             left = (clock - self._first[0]) / made * now.left
         words = [f"error {now.stderr:.2g} of {self._tolerance:g}"] if math.isfinite(now.stderr) else []
         words += [f"N = {now.particles}", *(f"half absorbed at {one.phi_h:.5f}" for one in now.rounds[-1:])]
-        self._bar.show(self._share, left, [*words, f"{now.particle_steps:.2g} particle-steps"])
+        self._bar.show(self._share, left, [*words, f"{now.particle_steps:.2g} {self._unit}-steps"])
 
     def close(self) -> None:
         """End the bar."""
@@ -66,7 +67,7 @@ class SearchReport:
         """The last line."""
         self.close()
         known = "known to" if result.reached else "not known to"
-        text = f"{out}: phi_c is {known} the tolerance {result.tolerance:g}"
+        text = f"{out}: {result.parameter}_c is {known} the tolerance {result.tolerance:g}"
         text += "" if result.reached else f"; to continue: packing-jax critical --out {out} with a larger --budget"
         print(self._line(text, {"stopped": None, "reached": result.reached}), file=sys.stderr)
 
@@ -85,10 +86,10 @@ def _numbers(now: SearchProgress | Standing) -> dict[str, Any]:
 # --- its result -----------------------------------------------------------------------------------------------
 
 
-def format_rounds(rounds: tuple[Round, ...]) -> list[str]:
+def format_rounds(rounds: tuple[Round, ...], parameter: str) -> list[str]:
     """A table of the rounds, in 80 columns."""
     return [
-        f"{'N':>8} {'steps':>9} {'replicas':>9} {'half absorbed at phi':>24} {'width':>9} {'spent':>9}",
+        f"{'N':>8} {'steps':>9} {'replicas':>9} {f'half absorbed at {parameter}':>24} {'width':>9} {'spent':>9}",
         *(
             f"{one.particles:8} {one.steps:9} {one.replicas:9} {f'{one.phi_h:.5f} +- {one.stderr:.5f}':>24} "
             f"{one.width:9.2g} {one.particle_steps:9.2g}"
@@ -99,17 +100,17 @@ def format_rounds(rounds: tuple[Round, ...]) -> list[str]:
 
 def format_result(result: SearchResult) -> str:
     """The rounds as a table, and phi_c, in 80 columns."""
-    lines = format_rounds(result.rounds)
-    spent = f"{result.particle_steps:.3g} of {result.budget:.3g} particle-steps spent"
+    lines, name = format_rounds(result.rounds, result.parameter), f"{result.parameter}_c"
+    spent = f"{result.particle_steps:.3g} of {result.budget:.3g} {result.unit}-steps spent"
     if result.law is not None:
         low, high = result.interval
         lines += [
-            f"phi_c = {result.value:.5f} +- {result.stderr:.5f} (95 %: {low:.5f} to {high:.5f}) for infinite",
+            f"{name} = {result.value:.5f} +- {result.stderr:.5f} (95 %: {low:.5f} to {high:.5f}) for infinite",
             f"time and size; its error is made of {result.law.statistical:.5f} from the replicas,",
             f"{result.law.run_length:.5f} from the length of the runs and {result.law.size:.5f} from the size",
         ]
     else:
-        lines.append("phi_c is not extrapolated, because that takes three sizes")
+        lines.append(f"{name} is not extrapolated, because that takes three sizes")
     verdict = "reached" if result.reached else "not reached"
     lines.append(f"tolerance {result.tolerance:g} {verdict}; {spent}")
     return "\n".join(lines)
@@ -162,7 +163,8 @@ def report_search(directory: Path) -> None:
             f"there is nothing to report: no round of the search in {directory} is finished; to continue: "
             f"packing-jax critical --out {directory}"
         )
-    print("\n".join([*format_rounds(now.rounds), *_where(directory, now)]))
+    parameter = stored.settings.parameter if stored else "phi"
+    print("\n".join([*format_rounds(now.rounds, parameter), *_where(directory, now)]))
 
 
 def search_status(directory: Path) -> dict[str, Any]:
@@ -170,7 +172,7 @@ def search_status(directory: Path) -> dict[str, Any]:
 
     `running`, `done` (within the tolerance, or at the end of the budget), `reached`, the number of `rounds`, `value`
     and `stderr` of phi_c so far (null before there are three), `tolerance`, `particle_steps` spent and `left` by a
-    forecast.
+    forecast; `parameter`, what phi is called there, and `unit`, what the steps are of.
     """
     from packing_jax.search_folder import standing
 
@@ -191,6 +193,8 @@ def _facts(now: Standing, directory: Path) -> dict[str, Any]:
         **_numbers(now),
         "tolerance": stored.settings.tolerance if stored else None,
         "budget": stored.settings.budget if stored else None,
+        "parameter": stored.settings.parameter if stored else "phi",
+        "unit": stored.settings.unit if stored else "particle",
     }
 
 
@@ -210,9 +214,9 @@ def _where(directory: Path, now: Standing) -> list[str]:
         known = f"{now.value:.5f} +- {now.stderr:.5f}{'' if facts['done'] else ' so far'}"
     left = "" if facts["done"] else f", about {now.left:.2g} left"
     lines = [
-        f"{directory}: a search for phi_c, {state}, {len(now.rounds)} rounds done{size}",
-        f"phi_c {known} (tolerance {facts['tolerance']:g})",
-        f"{now.particle_steps:.3g} of {facts['budget']:.3g} particle-steps spent{left}",
+        f"{directory}: a search for {facts['parameter']}_c, {state}, {len(now.rounds)} rounds done{size}",
+        f"{facts['parameter']}_c {known} (tolerance {facts['tolerance']:g})",
+        f"{now.particle_steps:.3g} of {facts['budget']:.3g} {facts['unit']}-steps spent{left}",
     ]
     if state == "stopped":
         lines.append(f"to continue: packing-jax critical --out {directory}")

@@ -104,6 +104,8 @@ class SweepCommand(SweepOptions):
                 else "--from finds the packing fractions; omit --phi"
             )
         what = stored.what
+        if "task" in what:
+            raise PackingError(f"the search in {directory} is of a task; sweep takes --from a search of spheres")
         before = SweepCommand(
             rule=what["rule"],
             coupling=what["coupling"],

@@ -2,7 +2,7 @@
 
 import dataclasses
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -125,8 +125,8 @@ class TrainCommand(RunOptions):
                 axes[name] = numbers(name.replace("_", "-"), word)
         measure, own = _recorded(self.record)
         return Training(
-            task=_given(self.task, "TASK"),
-            rule=None if self.rule is None else _given(self.rule, "--rule"),
+            task=given(self.task, "TASK"),
+            rule=None if self.rule is None else given(self.rule, "--rule"),
             axes=axes or None,
             settings=settings or None,
             steps=self.steps,
@@ -181,7 +181,7 @@ def train_command(words: Sequence[str]) -> Asked:
     named = bool(words) and not words[0].startswith("-")
     task, rest = (words[0], list(words[1:])) if named else ("", list(words))
     stored: dict[str, Any] = {}
-    directory = _word(rest, "--resume")
+    directory = word_after(rest, "--resume")
     if directory is not None:
         stored = description(Path(directory))
         task = task or str(known_spec(stored).fixed.get("task"))
@@ -189,32 +189,55 @@ def train_command(words: Sequence[str]) -> Asked:
         if not {"-h", "--help"}.issuperset(words):
             raise PackingError(f"which task? It comes first: packing-jax train TASK, where TASK is {', '.join(TASKS)}")
         return Asked(TrainCommand, _PROG, ["--help"], overview())
-    kind = _of(task, _word(rest, "--rule") or (stored.get("rule") if stored.get("rule") != "own" else None))
+    kind = _of(task, word_after(rest, "--rule") or (stored.get("rule") if stored.get("rule") != "own" else None))
     return Asked(kind, f"{_PROG} {task}", rest, str(kind.__doc__))
 
 
 def _of(task: str, rule: str | None) -> type[TrainCommand]:
     """The command with the options of a task and a rule."""
-    ready = ready_task(_given(task, "TASK"))
+    kinds = {int: OptionalGrid, float: OptionalGrid}
+    return with_numbers(TrainCommand, task, rule, kinds, _described(ready_task(given(task, "TASK"))))
+
+
+def with_numbers(
+    base: type[Any], task: str, rule: str | None, kinds: Mapping[type, Any], text: str, but: Sequence[str] = ()
+) -> Any:
+    """A command with the options of a task and a rule.
+
+    Args:
+        base: the command, with a field ``task``.
+        task: a word for it.
+        rule: a word for it; None: the task's own.
+        kinds: types of the options that are whole numbers and floats.
+        text: what its help says first.
+        but: options that it does not have.
+
+    Raises:
+        PackingError: an unknown task or rule, or an option that the command has already.
+    """
+    ready = ready_task(given(task, "TASK"))
     rule = ready.sweep.get("rule", "sgd") if rule is None else rule
-    of_rule = rule_of(_given(rule, "--rule"))[1]
-    options = {**ready.options, **of_rule}
-    if taken := sorted(options.keys() & {one.name for one in dataclasses.fields(TrainCommand)}):
+    of_rule = rule_of(given(rule, "--rule"))[1]
+    options = {name: one for name, one in {**ready.options, **of_rule}.items() if name not in but}
+    if taken := sorted(options.keys() & {one.name for one in dataclasses.fields(base)}):
         raise PackingError(f"an option of a task or rule cannot be called {taken[0]}; choose another name")
     made: list[Any] = []
     top = [("task", tyro.conf.SuppressFixed[tyro.conf.Fixed[str]], dataclasses.field(default=task))]
     for name, option in options.items():
-        kind: Any = _Words if option.number is None else OptionalGrid
-        text = f"{option.help} Default: {_shown(ready.sweep.get(name, option.default))}.".strip()
-        made.append((name, Annotated[kind, tyro.conf.arg(help=text)], dataclasses.field(default=None)))
+        kind: Any = _Words if option.number is None else kinds[option.number]
+        default = ready.sweep.get(name, option.default)
+        if kind is not OptionalGrid and isinstance(default, tuple):
+            default = option.default
+        help_ = f"{option.help} Default: {_shown(default)}.".strip()
+        made.append((name, Annotated[kind, tyro.conf.arg(help=help_)], dataclasses.field(default=None)))
     numbered = dataclasses.make_dataclass("Numbers", made, frozen=True, kw_only=True)
     return dataclasses.make_dataclass(
-        "TrainTask",
+        base.__name__,
         top,
-        bases=(TrainCommand, numbered),  # so that the numbers come first in the help
+        bases=(base, numbered),  # so that the numbers come first in the help
         frozen=True,
         kw_only=True,
-        namespace={"options": classmethod(lambda _: options), "__doc__": _described(ready)},
+        namespace={"options": classmethod(lambda _: options), "__doc__": text},
     )
 
 
@@ -240,7 +263,7 @@ def _shown(value: Any) -> str:
     )
 
 
-def _word(words: Sequence[str], option: str) -> str | None:
+def word_after(words: Sequence[str], option: str) -> str | None:
     """What stands behind an option."""
     for word, after in zip_longest(words, words[1:]):
         if word == option and after is not None:
@@ -250,7 +273,7 @@ def _word(words: Sequence[str], option: str) -> str | None:
     return None
 
 
-def _given(word: str, what: str) -> Any:
+def given(word: str, what: str) -> Any:
     """A name, or the object of a user's that a word of this command line names."""
     return imported(word, what) if ":" in word else word
 

@@ -14,14 +14,16 @@ for that of the size, since corrections to scaling and other classes are of that
 time, since a finite system that outlives N^(z/d) steps drifts more slowly, as a logarithm. The error of phi_c is the
 standard deviation of its posterior distribution, which an ensemble of walkers samples (Goodman and Weare, Commun. Appl.
 Math. Comput. Sci. 5, 65 (2010)); b, u and v are positive and have logarithmic priors,
-phi_c has a flat one, and a a normal one of twice the typical shift, `SIZE_SHIFT`.
+phi_c has a flat one, and a a normal one of four times the doubt in it, :attr:`Scaling.doubt`.
+
+Transitions of tasks follow the same law with exponents of their own, `OF_TASKS`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +47,7 @@ Measured in 3D BRO at kick 0.05: half of the replicas of N = 256, 512 and 1000 a
 0.5986 and 0.5973, and all three together give 0.596. A finite system has a chance to be absorbed above phi_c.
 """
 
-_IN_TIME, _IN_SIZE = (0.5, 1.25), (0.75, 1.25)  # factors on the exponents
+_IN_TIME = 0.5, 1.25  # factors on the exponent of time
 _WALKERS, _STEPS, _FORGOTTEN = 256, 400, 160
 _FARTHEST = 0.1  # of phi: how far the longest run may be from endless ones
 _TRIED = 4000  # random places, the best of which the walkers start from
@@ -53,17 +55,41 @@ _LEAST = 1e-12  # probability: an outlier costs 28 in ln P, and no more
 _CENTRAL = [0.025, 0.975]
 
 
-class Scaling(NamedTuple):
-    """How the shift and the width of a transition vanish: as N^-omega, and as t^-decay."""
+@dataclass(frozen=True)
+class Scaling:
+    """How the shift and the width of a transition vanish with size and time, and what is known of it beforehand."""
 
-    omega: float  #: 1/(d nu_perp)
-    decay: float  #: 1/nu_par
+    omega: float  #: the shift vanishes as N^-omega
+    spread: float  #: the width as N^-spread, with the same factor on the exponent
+    decay: float  #: both as t^-decay
+    growth: float  #: runs of t ~ N^growth steps see both of them vanish together
+    factors: tuple[float, float]  #: between these lies the factor on omega and spread
+    offset: float  #: a of the law, typically, in units of phi_c N^-omega
+    doubt: float  #: standard deviation of a from that, likewise
 
 
 def scaling_in(dim: int) -> Scaling:
-    """Of the Manna class in dim dimensions. From the upper critical dimension 4 on, (1/2, 1) (Luebeck 2004, 3.4)."""
+    """Of the Manna class in dim dimensions. From the upper critical dimension 4 on, nu_perp is 1/2 and nu_par 1."""
     exponents = classes_in(dim)[0].exponents
-    return Scaling(1.0 / (min(dim, 4) * exponents["nu_perp"][0]), 1.0 / exponents["nu_par"][0])
+    omega = 1.0 / (min(dim, 4) * exponents["nu_perp"][0])
+    return Scaling(
+        omega=omega,
+        spread=omega,
+        decay=1.0 / exponents["nu_par"][0],
+        growth=exponents["z"][0] / min(dim, 4),
+        factors=(0.75, 1.25),
+        offset=SIZE_SHIFT,
+        doubt=SIZE_SHIFT / 2,
+    )
+
+
+OF_TASKS = Scaling(omega=1.0, spread=0.5, decay=1.0, growth=0.5, factors=(0.5, 1.5), offset=0.0, doubt=0.5)
+"""Of the number of samples per weight that a task can satisfy: instances scatter by N^-1/2, their median moves by 1/N.
+
+That holds where satisfying all samples is a convex problem, as for a perceptron. Elsewhere the exponents are not known:
+so the factor on them is wide, and fitted where there are several sizes. The shift may have either sign. For perceptrons
+at kappa = 1 and kick 0.1 it was 0.4 alpha_c/N; at kappa = 0 half of all sets of 2 N patterns can be satisfied.
+"""
 
 
 class Outcomes(NamedTuple):
@@ -99,7 +125,7 @@ class AbsorptionTimes:
     """phi_c, `value`, of endless runs and systems.
 
     `stderr` holds the parts `statistical`, `run_length` (the exponent of time) and `size`: the exponent of N where
-    there are several sizes, and otherwise half of the typical shift, `SIZE_SHIFT`, that was taken off. `remaining` is
+    there are several sizes, and otherwise the doubt in the typical shift that was taken off. `remaining` is
     what the length of the longest run leaves out of phi_h, `width` the width of the transition there. `chi2` is the
     deviance from the observed shares, `dof` the groups less the parameters.
     """
@@ -156,30 +182,37 @@ def absorption_phi_c(
     return fit(outcomes_of(every, particles, steps, gone[run]), scaling_in(dim), seed=seed)
 
 
-def fit(outcomes: Outcomes, scaling: Scaling, *, seed: int = 0) -> AbsorptionTimes:
+def fit(outcomes: Outcomes, scaling: Scaling, *, seed: int = 0, parameter: str = "phi") -> AbsorptionTimes:
     """phi_c of replicas that were counted, of one size or several.
+
+    Args:
+        outcomes: of the replicas.
+        scaling: of the transition.
+        seed: of the walkers.
+        parameter: what phi is called in what is raised.
 
     Raises:
         PackingError: as for `absorption_phi_c`.
     """
-    _check(outcomes)
+    _check(outcomes, parameter)
     law = _Law(outcomes, scaling)
     samples = _sampled(law.log_posterior, law.started(np.random.default_rng(seed)), seed)
     phi_c = samples[:, 0]
     low, high = (float(end) for end in np.quantile(phi_c, _CENTRAL))
-    _check_ends(outcomes.phi, phi_c)
+    _check_ends(outcomes.phi, phi_c, parameter)
     doubts = samples[:, 4:5] if law.sizes == 1 else samples[:, [4, 6]]
     offset = doubts - doubts.mean(axis=0)
     slope = np.linalg.lstsq(offset, phi_c - phi_c.mean(), rcond=None)[0]
     parts = [float(abs(k) * x.std()) for k, x in zip(slope, offset.T, strict=True)]
     statistical = float((phi_c - offset @ slope).std())
     middle = np.median(samples, axis=0)
+    factor = float(middle[6]) if law.sizes > 1 else 1.0
     width = float(np.exp(middle[2])) * law.size_ratio
     value, shift = float(phi_c.mean()), 0.0
     size = parts[-1]
     if law.sizes == 1:
-        shift = SIZE_SHIFT * abs(value) * float(outcomes.particles[0]) ** -scaling.omega
-        size = shift / 2
+        typical = abs(value) * float(outcomes.particles[0]) ** -scaling.omega
+        shift, size = scaling.offset * typical, scaling.doubt * typical
     total = math.hypot(statistical, parts[0], size)
     extra = total / math.hypot(statistical, *parts)
     value, low, high = value - shift, low - shift, high - shift
@@ -194,7 +227,12 @@ def fit(outcomes: Outcomes, scaling: Scaling, *, seed: int = 0) -> AbsorptionTim
         size=size,
         remaining=float(np.exp(middle[1])),
         amplitude=shift if law.sizes == 1 else float(middle[5]),
-        scaling=Scaling(scaling.omega * (float(middle[6]) if law.sizes > 1 else 1.0), scaling.decay * float(middle[4])),
+        scaling=replace(
+            scaling,
+            omega=factor * scaling.omega,
+            spread=factor * scaling.spread,
+            decay=scaling.decay * float(middle[4]),
+        ),
         width=last,
         chi2=chi2,
         dof=dof,
@@ -208,24 +246,28 @@ def _transition(outcomes: Outcomes, spacing: float) -> tuple[float, float]:
     return min(ends) - spacing, max(ends) + spacing
 
 
-def _check(outcomes: Outcomes) -> None:
+def _check(outcomes: Outcomes, name: str) -> None:
     phis = np.unique(outcomes.phi)
     if len(phis) < 3:
-        raise PackingError(f"replicas were run at {len(phis)} phi, and a transition in time needs three: scan more phi")
+        raise PackingError(
+            f"replicas were run at {len(phis)} {name}, and a transition in time needs three: scan more {name}"
+        )
     gone, alive = outcomes.counts[:, :-1].sum(), outcomes.counts[:, -1].sum()
     if not alive:
-        raise PackingError(f"every replica was absorbed, up to phi = {phis[-1]:g}: scan higher phi")
+        raise PackingError(f"every replica was absorbed, up to {name} = {phis[-1]:g}: scan higher {name}")
     if not gone:
-        raise PackingError(f"no replica was absorbed, down to phi = {phis[0]:g}: scan lower phi, or run more steps")
+        raise PackingError(
+            f"no replica was absorbed, down to {name} = {phis[0]:g}: scan lower {name}, or run more steps"
+        )
 
 
-def _check_ends(phi: Array, phi_c: Array) -> None:
+def _check_ends(phi: Array, phi_c: Array, name: str) -> None:
     below, above = float(np.mean(phi_c < phi.min())), float(np.mean(phi_c > phi.max()))
     if max(below, above) > OPEN:
         more, end = ("lower", phi.min()) if below > above else ("higher", phi.max())
         raise PackingError(
-            f"the transition of endless runs may lie beyond phi = {end:g}, where the scan ends: scan {more} phi, or "
-            "run more steps"
+            f"the transition of endless runs may lie beyond {name} = {end:g}, where the scan ends: scan {more} {name}, "
+            "or run more steps"
         )
 
 
@@ -242,14 +284,17 @@ class _Law:
         spacing = float(np.median(np.diff(phis)))
         span = min(float(np.ptp(phis)), _FARTHEST * float(phis.mean()))
         self._between = _transition(outcomes, spacing)
-        self._likely_a = 2 * SIZE_SHIFT * float(phis.mean()) * float(outcomes.particles.min()) ** -scaling.omega
+        self._likely_a = 4 * scaling.doubt * float(phis.mean()) * float(outcomes.particles.min()) ** -scaling.omega
         self._log_n = np.log(outcomes.particles / outcomes.particles.min())
         self._log_t = np.log(outcomes.times / outcomes.steps.max())
-        self.size_ratio = float(np.exp(-scaling.omega * self._log_n.max()))
+        self.size_ratio = float(np.exp(-scaling.spread * self._log_n.max()))
         scale = (math.log(1e-2 * spacing), math.log(span))
         low, high = [phis[0] - span, *3 * scale[:1], _IN_TIME[0]], [phis[-1] + span, *3 * scale[1:], _IN_TIME[1]]
         if self.sizes > 1:
-            low, high = [*low, -10 * self._likely_a, _IN_SIZE[0]], [*high, 10 * self._likely_a, _IN_SIZE[1]]
+            low, high = (
+                [*low, -10 * self._likely_a, scaling.factors[0]],
+                [*high, 10 * self._likely_a, scaling.factors[1]],
+            )
         self._low, self._high = np.array(low), np.array(high)
 
     def shares(self, at: Array) -> Array:
@@ -257,9 +302,11 @@ class _Law:
         column = at.T[:, :, None, None]
         t = np.exp(-self._scaling.decay * column[4] * self._log_t)
         several = self.sizes > 1
-        n = np.exp(-self._scaling.omega * (column[6] if several else 1.0) * self._log_n[:, None])
-        half = column[0] + (column[5] * n if several else 0.0) - np.exp(column[1]) * t
-        width = np.exp(column[2]) * n + np.exp(column[3]) * t
+        factor = column[6] if several else 1.0
+        powers = self._scaling.omega, self._scaling.spread
+        shift, spread = (np.exp(-power * factor * self._log_n[:, None]) for power in powers)
+        half = column[0] + (column[5] * shift if several else 0.0) - np.exp(column[1]) * t
+        width = np.exp(column[2]) * spread + np.exp(column[3]) * t
         absorbed = np.maximum.accumulate(expit((half - self._outcomes.phi[:, None]) / width), axis=2)
         return np.diff(absorbed, axis=2, prepend=0.0, append=1.0)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from packing_jax.criticality.absorption import AbsorptionTimes, absorption_phi_c
+from packing_jax.criticality.absorption import AbsorptionTimes
 from packing_jax.criticality.data_collapse import Collapse, collapse
 from packing_jax.criticality.decay import StraightestDecay, straightest_decay_phi_c
 from packing_jax.criticality.exponents import Exponent, exponent, fluctuations
@@ -20,9 +20,9 @@ from packing_jax.criticality.power_law import PowerLaw, power_law_phi_c
 from packing_jax.criticality.recommended import (
     ErrorParts,
     Recommended,
+    absorption_of,
     error_parts,
     halfway,
-    with_run_length,
 )
 from packing_jax.criticality.relaxation import Relaxation, relaxation_phi_c
 from packing_jax.criticality.results import Scan, as_sweep, number_of_particles, scan_of
@@ -191,10 +191,6 @@ def _estimate(cell: Scan, kick: float, batch_fraction: float, draws: int, seed: 
     phi, f_a, gone = cell.phi, cell.activity, cell.absorbed_at
     half = halfway(cell)
 
-    def absorption_times() -> AbsorptionTimes:
-        found = absorption_phi_c(phi, cell.absorption, cell.steps, cell.particles, cell.dim, seed=seed)
-        return with_run_length(cell, half, found, seed)
-
     methods: dict[str, Callable[[Scan], Any]] = {
         "threshold": lambda c: threshold_phi_c(c.phi, c.final, c.drift, **how),
         "power_law": lambda c: power_law_phi_c(c.phi, c.final, c.drift, **how),
@@ -202,7 +198,7 @@ def _estimate(cell: Scan, kick: float, batch_fraction: float, draws: int, seed: 
         "relaxation": lambda c: relaxation_phi_c(c.time, c.phi, c.activity, c.absorbed_at, **how),
         "half_absorbed": lambda c: half_absorbed_phi_c(c.phi, c.absorbed),
     }
-    absorption = attempt("absorption", absorption_times)
+    absorption = attempt("absorption", lambda: absorption_of(cell, half, seed))
     found = {method: attempt(method, partial(estimate, cell)) for method, estimate in methods.items()}
     power_law = found["power_law"]
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from packing_jax.criticality.absorption import (
-    SIZE_SHIFT,
+    OF_TASKS,
     AbsorptionTimes,
     Scaling,
     absorption_phi_c,
@@ -92,22 +92,38 @@ def halfway(cell: Scan) -> Scan | None:
     return found
 
 
-def with_run_length(cell: Scan, half: Scan | None, found: AbsorptionTimes, seed: int) -> AbsorptionTimes:
-    """The estimate with what its value still moves from T/2 to T, beyond its statistical error, in its error."""
-    earlier = None if half is None else _attempt(lambda: absorption_phi_c(*_absorptions(half), seed=seed))
+def with_run_length(found: AbsorptionTimes, earlier: AbsorptionTimes | None, scaling: Scaling) -> AbsorptionTimes:
+    """The estimate with what its value still moves from T/2 to T, beyond its statistical error, in its error.
+
+    Args:
+        found: after T steps.
+        earlier: of the same replicas as they stood at T/2; None where that is refused.
+        scaling: of the transition.
+    """
     if earlier is None:
         return found
     moved = math.sqrt(max(0.0, (found.value - earlier.value) ** 2 - earlier.statistical**2))
-    run_length = math.hypot(found.run_length, moved * _left(cell))
+    run_length = math.hypot(found.run_length, moved * _left(scaling))
     total = math.hypot(found.statistical, run_length, found.size)
     low, high = (found.value + (end - found.value) * total / found.stderr for end in found.interval)
     return replace(found, stderr=total, run_length=run_length, interval=(low, high))
 
 
+def absorption_of(cell: Scan, half: Scan | None, seed: int) -> AbsorptionTimes:
+    """phi_c by the times of absorption of one size, with what the length of runs leaves out.
+
+    Raises:
+        PackingError: what `absorption_phi_c` refuses.
+    """
+    found = absorption_phi_c(*_absorptions(cell), seed=seed)
+    earlier = None if half is None else _attempt(lambda: absorption_phi_c(*_absorptions(half), seed=seed))
+    return with_run_length(found, earlier, _scaling(cell))
+
+
 def error_parts(cell: Scan, half: Scan | None, found: Any, estimate: Callable[[Scan], Any]) -> ErrorParts:
     """Errors of an estimate of a scan that is no extrapolation; run_length is None where it is refused at T/2."""
     earlier = None if half is None else _attempt(lambda: estimate(half))
-    moved = None if earlier is None else abs(found.value - earlier.value) * _left(cell)
+    moved = None if earlier is None else abs(found.value - earlier.value) * _left(_scaling(cell))
     return ErrorParts(found.stderr, moved, _size_error(cell, found.value))
 
 
@@ -115,7 +131,8 @@ def _size_error(cell: Scan, value: float) -> float | None:
     """How far this size may shift a value; None where the size is not known."""
     if cell.particles is None or cell.dim is None:
         return None
-    return float(SIZE_SHIFT * abs(value) * cell.particles ** -scaling_in(cell.dim).omega)
+    scaling = scaling_in(cell.dim)
+    return float(scaling.offset * abs(value) * cell.particles**-scaling.omega)
 
 
 def of_endless_systems(sizes: Sequence[xr.Dataset], seed: int = 0) -> list[Recommended]:
@@ -134,9 +151,43 @@ def of_endless_systems(sizes: Sequence[xr.Dataset], seed: int = 0) -> list[Recom
     return found
 
 
-def of_absorption(found: AbsorptionTimes, axes: dict[str, float], parameter: str = "phi") -> Recommended:
-    """The value of several sizes, as the one to quote."""
-    why = "from the step at which each replica of several sizes was absorbed, carried on to endless runs and systems"
+def of_task(
+    parameter: str,
+    samples: np.ndarray,
+    weights: np.ndarray,
+    steps: int,
+    absorbed_at: np.ndarray,
+    axes: dict[str, float],
+) -> Recommended:
+    """The number of samples at which networks stop coming to rest, from the times at which replicas were absorbed.
+
+    Args:
+        parameter: what the number of samples is called.
+        samples: it, of each replica, (replicas,); in any unit.
+        weights: N of each replica, (replicas,).
+        steps: of every run.
+        absorbed_at: step of absorption of each replica, (replicas,), -1 where active.
+        axes: values of what else the sweep varies.
+
+    Raises:
+        PackingError: what `fit` refuses.
+    """
+
+    def after(time: float) -> AbsorptionTimes:
+        gone = np.where(absorbed_at <= time, absorbed_at, -1).astype(float)
+        counted = outcomes_of(samples, weights.astype(float), np.full(len(gone), time), gone)
+        return fit(counted, OF_TASKS, parameter=parameter)
+
+    found = with_run_length(after(float(steps)), _attempt(lambda: after(steps / 2)), OF_TASKS)
+    return of_absorption(found, axes, parameter, several=len(np.unique(weights)) > 1)
+
+
+def of_absorption(
+    found: AbsorptionTimes, axes: dict[str, float], parameter: str = "phi", *, several: bool = True
+) -> Recommended:
+    """An estimate by the times of absorption, of several sizes or one, as the value to quote."""
+    which = "each replica of several sizes" if several else "each replica"
+    why = f"from the step at which {which} was absorbed, carried on to endless runs and systems"
     parts = found.statistical, found.run_length, found.size
     return Recommended(parameter, axes, found.value, found.stderr, *parts, "absorption", why)
 
@@ -162,9 +213,9 @@ def _scaling(cell: Scan) -> Scaling:
     return scaling_in(cell.dim or 4)
 
 
-def _left(cell: Scan) -> float:
+def _left(scaling: Scaling) -> float:
     """What is left of a shift at T, over what went from T/2 to T."""
-    return float(1.0 / (2.0 ** _scaling(cell).decay - 1.0))
+    return float(1.0 / (2.0**scaling.decay - 1.0))
 
 
 def _attempt(estimate: Callable[[], Any]) -> Any:

@@ -23,15 +23,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from packing_jax.criticality.absorption import AbsorptionTimes, fit, outcomes_of, scaling_in
+from packing_jax.criticality.absorption import AbsorptionTimes, Scaling, fit, outcomes_of
 from packing_jax.criticality.half_absorbed import HalfAbsorbed, logistic
-from packing_jax.criticality.universality import classes_in
 from packing_jax.errors import PackingError
 
 FEWEST_ROUNDS = 3
 """Sizes that an extrapolation needs."""
 
-_PHIS, _REPLICAS = 4, 2  # of a batch
+_PHIS = 4  # of a batch
 _MOST_BATCHES = 16  # of a round
 _LONGER = 4  # times the steps of the last round, where the length of runs is what the error is made of
 _SHARE = 0.5  # a round ends when the error of phi_h is this share of the tolerance
@@ -83,8 +82,9 @@ class Outcome(NamedTuple):
 class SearchResult:
     """phi_c with the rounds behind it; `reached` tells whether the error is within the tolerance.
 
-    `law` has the parts of the error. With fewer than three rounds there is none: `value` is the last phi_h, `stderr` is
-    infinite, and the interval is the bracket, extended down to the lowest phi run.
+    `parameter` is what phi is called, and `unit` what N counts. `law` has the parts of the error. With fewer than three
+    rounds there is none: `value` is the last phi_h, `stderr` is infinite, and the interval is the bracket, extended
+    down to the lowest phi run.
     """
 
     value: float
@@ -97,52 +97,59 @@ class SearchResult:
     particle_steps: int
     tolerance: float
     budget: int
+    parameter: str
+    unit: str
 
 
 class SearchSettings(NamedTuple):
     """Where a search begins, and when it ends."""
 
-    dim: int
-    bracket: tuple[float, float]  #: the first replicas lie between these phi; none ever lies above the upper one
+    scaling: Scaling
+    bracket: tuple[float, float]  #: the first replicas lie between these phi
     particles: int  #: N of the first round
     steps: int  #: T of the first round
     tolerance: float  #: the standard error of phi_c at which the search ends
     budget: int  #: particle-steps
+    highest: float  #: no replica ever lies above this phi
+    replicas: int = 2  #: at each of the four phi of a batch
+    samples: bool = False  #: phi is a number of samples over N
+    parameter: str = "phi"  #: what phi is called
+    unit: str = "particle"  #: and what N counts
 
     def size(self, rounds: Sequence[Round], law: AbsorptionTimes | None) -> tuple[int, int]:
-        """(N, T) of the next round: N doubles and T grows as N^(z/d), or T alone grows."""
+        """(N, T) of the next round: N doubles and T grows as N^growth, or T alone grows."""
         if not rounds:
             return self.particles, self.steps
         last = rounds[-1]
         if law is not None and law.run_length > max(law.size, law.statistical):
             return last.particles, _LONGER * last.steps
-        return 2 * last.particles, math.ceil(last.steps * 2.0 ** growth(self.dim))
+        return 2 * last.particles, math.ceil(last.steps * 2.0**self.scaling.growth)
 
+    def cost(self, particles: int, steps: int, batches: int) -> int:
+        """Particle-steps of some batches, none absorbed."""
+        return particles * steps * _PHIS * self.replicas * batches
 
-def growth(dim: int) -> float:
-    """z/d of the Manna class: the steps needed grow as N^(z/d). Above the upper critical dimension 4 it is 1/2."""
-    return classes_in(dim)[0].exponents["z"][0] / min(dim, 4)
+    def typed(self, phis: np.ndarray, particles: int) -> list[float]:
+        """Packing fractions that systems of this size can have, as one would type them, in increasing order."""
+        if self.samples:
+            phis = np.maximum(np.round(phis * particles), 1.0) / particles
+        found: list[float] = np.unique(np.round(phis, _DECIMALS)).tolist()
+        return found
 
+    def check(self) -> None:
+        """Refuse a tolerance or a budget with which no search can end.
 
-def check_settings(settings: SearchSettings) -> None:
-    """Refuse a tolerance or a budget with which no search can end.
-
-    Raises:
-        PackingError: tolerance not positive, or a budget below that of the first round's bracket.
-    """
-    if not (math.isfinite(settings.tolerance) and settings.tolerance > 0):
-        raise PackingError(f"the tolerance is {settings.tolerance:g}; it must be a positive number, such as 0.003")
-    least = cost_of(settings.particles, settings.steps, 4)
-    if settings.budget < least:
-        raise PackingError(
-            f"the budget is {settings.budget:g} particle-steps; finding a first bracket with {settings.particles} "
-            f"particles takes {least:.2g} or more"
-        )
-
-
-def cost_of(particles: int, steps: int, batches: int) -> int:
-    """Particle-steps of some batches, none absorbed."""
-    return particles * steps * _PHIS * _REPLICAS * batches
+        Raises:
+            PackingError: tolerance not positive, or a budget below that of the first round's bracket.
+        """
+        if not (math.isfinite(self.tolerance) and self.tolerance > 0):
+            raise PackingError(f"the tolerance is {self.tolerance:g}; it must be a positive number, such as 0.003")
+        least = self.cost(self.particles, self.steps, 4)
+        if self.budget < least:
+            raise PackingError(
+                f"the budget is {self.budget:g} {self.unit}-steps; finding a first bracket with {self.particles} "
+                f"{self.unit}s takes {least:.2g} or more"
+            )
 
 
 def refine(
@@ -158,17 +165,17 @@ def refine(
         on_round: called after every round with all so far, and their phi_c; None where it is not known yet.
 
     Raises:
-        PackingError: what `check_settings` refuses, phi_h above the bracket or nowhere below it, or a budget that ends
-            before the first round does.
+        PackingError: what `SearchSettings.check` refuses, phi_h above the highest phi or nowhere below it, or a budget
+            that ends before the first round does.
     """
-    check_settings(settings)
+    settings.check()
     rounds: list[Round] = []
     outcomes: list[Outcome] = []
     left = settings.budget
     law: AbsorptionTimes | None = None
     while law is None or law.stderr > settings.tolerance:
         particles, steps = settings.size(rounds, law)
-        if left < cost_of(particles, steps, 2 if rounds else 1):
+        if left < settings.cost(particles, steps, 2 if rounds else 1):
             break
         found, ran, spent = _round(settings, (particles, steps), rounds, left, simulate)
         left -= spent
@@ -176,12 +183,12 @@ def refine(
             break
         rounds.append(found)
         outcomes += ran
-        law = _fit(outcomes, settings.dim)
+        law = _fit(outcomes, settings.scaling)
         on_round(tuple(rounds), law)
     if not rounds:
         raise PackingError(
-            f"the budget of {settings.budget:g} particle-steps ended before the first round: allow more, or a larger "
-            "kick"
+            f"the budget of {settings.budget:g} {settings.unit}-steps ended before the first round: allow more, or a "
+            "larger kick"
         )
     lowest = min(settings.bracket[0], *(one.phi for one in outcomes))
     return SearchResult(
@@ -195,16 +202,18 @@ def refine(
         particle_steps=settings.budget - left,
         tolerance=settings.tolerance,
         budget=settings.budget,
+        parameter=settings.parameter,
+        unit=settings.unit,
     )
 
 
-def _fit(outcomes: Sequence[Outcome], dim: int) -> AbsorptionTimes | None:
+def _fit(outcomes: Sequence[Outcome], scaling: Scaling) -> AbsorptionTimes | None:
     """phi_c of endless runs and systems; None of fewer than three sizes, or where the replicas leave it open."""
     particles, steps, phi, absorbed_at = np.array(outcomes, float).T
     if len(np.unique(particles)) < FEWEST_ROUNDS:
         return None
     try:
-        return fit(outcomes_of(phi, particles, steps, absorbed_at), scaling_in(dim))
+        return fit(outcomes_of(phi, particles, steps, absorbed_at), scaling)
     except PackingError:
         return None
 
@@ -235,7 +244,7 @@ def _round(
     ran: list[Outcome] = []
     spent, best = 0, None
     for batch in range(_MOST_BATCHES):
-        asked = _placed(settings, rounds, centre, half, absorbed)
+        asked = _placed(settings, rounds, particles, centre, half, absorbed)
         if spent + particles * steps * len(asked) > left:
             break
         answer = simulate(Ask(particles, steps, asked))
@@ -258,7 +267,11 @@ def _round(
         centre, half = best.value, max((high - low) / 2, best.width)
     else:
         if all(alive):
-            raise PackingError(f"every replica is active, down to phi = {min(absorbed):g}: there is no transition")
+            lowest = f"{settings.parameter} = {min(absorbed):g}"
+            raise PackingError(f"every replica is active, down to {lowest}: there is no transition")
+        if all(gone):
+            highest = f"{settings.parameter} = {max(absorbed):g}"
+            raise PackingError(f"every replica is absorbed, up to {highest}: there is no transition")
     if best is None:
         return None, ran, spent
     floor = 10.0**-_DECIMALS
@@ -267,23 +280,28 @@ def _round(
 
 
 def _placed(
-    settings: SearchSettings, rounds: Sequence[Round], centre: float, half: float, absorbed: dict[float, list[bool]]
+    settings: SearchSettings,
+    rounds: Sequence[Round],
+    particles: int,
+    centre: float,
+    half: float,
+    absorbed: dict[float, list[bool]],
 ) -> tuple[tuple[float, int], ...]:
-    """A batch, (phi, number) each: two replicas at four phi across the window, new ones where a phi was run before."""
-    low, high = settings.bracket
+    """A batch, (phi, number) each: replicas at four phi across the window, new ones where a phi was run before."""
+    low = settings.bracket[0]
     known = [*absorbed, *(one.phi_h for one in rounds)]
     lowest = min([low, *(0.5 * phi for phi in known)])  # all may be active at the lower end of the bracket
-    spots = np.clip(np.linspace(centre - half, centre + half, _PHIS), lowest, high)
-    phis = np.unique(np.round(spots, _DECIMALS)).tolist()
-    per = -(-_PHIS * _REPLICAS // len(phis))
+    spots = np.clip(np.linspace(centre - half, centre + half, _PHIS), lowest, settings.highest)
+    phis = settings.typed(spots, particles)
+    per = -(-_PHIS * settings.replicas // len(phis))
     return tuple((phi, len(absorbed.get(phi, ())) + number) for phi in phis for number in range(per))
 
 
 def _shifted(settings: SearchSettings, phis: list[float], half: float, gone: bool) -> tuple[float, float]:
     """A window twice as wide: above all that was run if every replica is absorbed, below it if none is."""
     edge = phis[-1] if gone else phis[0]
-    if gone and edge >= settings.bracket[1]:
-        raise PackingError(f"every replica is absorbed, up to phi = {edge:g}: there is no transition in the bracket")
+    if gone and edge >= settings.highest:
+        raise PackingError(f"every replica is absorbed, up to {settings.parameter} = {edge:g}: there is no transition")
     half = 2 * half
     return (edge + half if gone else edge - half), half
 

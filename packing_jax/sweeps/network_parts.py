@@ -115,7 +115,7 @@ def ready_task(task: Any) -> Ready:
         PackingError: an unknown name, or no function.
     """
     if not isinstance(task, str):
-        return Ready(task)
+        return task if isinstance(task, Ready) else Ready(task)
     if task not in TASKS:
         known = f"it must be one of {', '.join(TASKS)}, or a function of your own, which the command line takes as "
         raise PackingError(f"there is no task {task!r}: {did_you_mean(task, TASKS) or f'{known}module:object'}")

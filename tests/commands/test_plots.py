@@ -11,6 +11,7 @@ from synthetic import sweep, without
 
 from packing_jax.commands import learning_plots, phi_c_plots, plots
 from packing_jax.criticality import estimate_phi_c, zero_kick_limit
+from packing_jax.criticality.recommended import Recommended
 from packing_jax.criticality.stationarity import final_activity
 from packing_jax.errors import PackingError
 
@@ -208,7 +209,7 @@ class TestBandsOfNetworks:
         activity = np.linspace(0.9, 0.1, 20) * np.linspace(0.9, 1.1, replicas)[:, None]
         return [
             learning_plots.Curve(
-                {"alpha": load}, np.arange(20.0), {"activity": activity}, np.zeros(replicas, bool), np.zeros(0), load
+                {"alpha": load}, np.arange(20.0), {"activity": activity}, np.full(replicas, -1), np.zeros(0), load, 20
             )
             for load in (0.2, 0.4)
         ]
@@ -219,7 +220,11 @@ class TestBandsOfNetworks:
         assert legend(figure)[-1] == "first to third quartile of replicas"
         figure = learning_plots.against_load(self.curves(3), "alpha")
         drawn(figure)
-        assert legend(figure) == ["standard error"]
+        assert legend(figure) == ["standard error of the activity"]
+        best = Recommended("alpha", {}, 0.3, 0.02, 0.02, 0.0, 0.0, "absorption", "made up")
+        figure = learning_plots.against_load(self.curves(3), "alpha", [best])
+        drawn(figure)
+        assert legend(figure)[0] == r"critical $\alpha$ = 0.3 $\pm$ 0.02"
 
     def test_one_replica_has_none(self):
         assert len(legend(learning_plots.against_steps(self.curves(1), "activity"))) == 2

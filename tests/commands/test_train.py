@@ -68,6 +68,8 @@ def test_a_run_its_report_status_rerun_and_resume(packing, tmp_path):
     summary = json.loads((tmp_path / "there" / "summary.json").read_text())
     assert [row["absorbed"] for row in summary["rows"]] == [2, 0]
     assert summary["rows"][1]["activity_mean"] > 0.05
+    assert (summary["schema"], summary["recommended"]) == (2, [])
+    assert any("no critical alpha: replicas were run at 2 alpha" in note for note in summary["notes"])
     assert {one.name for one in (tmp_path / "there" / "figures").iterdir()} == {
         *("loss_vs_steps.png", "activity_vs_steps.png", "activity_vs_load.png", "msd_vs_steps.png"),
         "overlap_vs_steps.png",

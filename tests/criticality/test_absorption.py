@@ -1,13 +1,23 @@
 """phi_c from times of absorption, on replicas drawn from the very law, and the parts of errors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import expit
 from synthetic import sweep
 
 from packing_jax.criticality import estimate_phi_c
-from packing_jax.criticality.absorption import SIZE_SHIFT, Scaling, absorption_phi_c, fit, outcomes_of, scaling_in
-from packing_jax.criticality.recommended import error_parts, halfway, of_endless_systems, shortened, with_run_length
+from packing_jax.criticality.absorption import SIZE_SHIFT, absorption_phi_c, fit, outcomes_of, scaling_in
+from packing_jax.criticality.recommended import (
+    absorption_of,
+    error_parts,
+    halfway,
+    of_endless_systems,
+    of_task,
+    shortened,
+    with_run_length,
+)
 from packing_jax.criticality.results import scan_of
 from packing_jax.errors import PackingError
 
@@ -97,7 +107,8 @@ def test_replicas_are_counted_once_each():
 
 
 def test_exponents_of_dimensions():
-    assert scaling_in(4) == scaling_in(6) == Scaling(0.5, 1.0)
+    assert scaling_in(4) == scaling_in(6)
+    assert (scaling_in(4).omega, scaling_in(4).decay) == (0.5, 1.0)
     assert scaling_in(2).decay == pytest.approx(1 / 1.225)
 
 
@@ -153,9 +164,9 @@ class TestErrorParts:
     def test_an_extrapolation_that_moves_beyond_its_error_has_a_larger_one(self):
         cell = scan_of(sweep(dim=3), 0, 0)
         found = absorption_phi_c(cell.phi, cell.absorption, cell.steps, cell.particles, cell.dim)
-        still = with_run_length(cell, halfway(cell), found, 0)
+        still = absorption_of(cell, halfway(cell), 0)
         assert still.stderr == pytest.approx(found.stderr, rel=0.2)  # this synthetic transition does not move
-        moved = with_run_length(cell, halfway(cell), type(found)(**(vars(found) | {"value": found.value + 0.05})), 0)
+        moved = with_run_length(found, replace(found, value=found.value + 0.05), MANNA)
         assert moved.run_length > 0.03
 
 
@@ -173,3 +184,20 @@ def test_sizes_of_a_sweep_are_joined():
     assert best.axes == {"kick": 0.05, "batch_fraction": 1.0}
     assert "of several sizes" in best.why
     assert abs(best.value - 0.6) < 0.02
+
+
+def test_the_capacity_of_a_task_with_what_one_size_leaves_open():
+    # instances scattered by N^-1/2, absorbed after 20/(room) steps; 200 replicas at each of 8 alpha
+    rng, weights, steps = np.random.default_rng(3), 400, 4000
+    alpha = np.repeat(np.linspace(0.4, 0.65, 8), 200)
+    room = 0.52 - alpha + 0.25 * rng.logistic(size=alpha.size) / np.sqrt(weights)
+    at = np.maximum(1, 20 / np.where(room > 0, room, np.inf))
+    absorbed_at = np.where((room > 0) & (at <= steps), at.round(), -1)
+    many = np.full(alpha.size, weights)
+    best = of_task("alpha", alpha, many, steps, absorbed_at, {"kick": 0.1})
+    assert (best.parameter, best.axes, best.method) == ("alpha", {"kick": 0.1}, "absorption")
+    assert best.size == pytest.approx(0.5 * best.value / weights)
+    assert best.stderr == pytest.approx(np.linalg.norm([best.statistical, best.run_length, best.size]))
+    assert abs(best.value - 0.52) < 3 * best.stderr < 0.03
+    with pytest.raises(PackingError, match=r"every replica was absorbed, up to alpha = 0\.65"):
+        of_task("alpha", alpha, many, steps, np.ones(alpha.size), {})

@@ -11,7 +11,8 @@ from pretend import Pretend, settings
 from packing_jax import adaptive as critical
 from packing_jax.commands import search_report
 from packing_jax.commands.main import main
-from packing_jax.criticality.search import Answer, Round, growth, refine
+from packing_jax.criticality.absorption import scaling_in
+from packing_jax.criticality.search import Answer, Round, refine
 from packing_jax.errors import PackingError
 
 COARSE = {"dim": 2, "rule": "ro", "kick": 1.0, "tolerance": 0.05, "budget": 10**8, "seed": 3}
@@ -70,7 +71,7 @@ def test_time_grows_where_the_length_of_runs_is_what_the_error_is_made_of():
     first = Round(256, 2000, 0.55, 1e-3, 1e-3, 16, 10**6)
     law = refine(begun, Pretend(0), quietly).law
     assert begun.size([], None) == (256, 2000)
-    assert begun.size([first], None) == (512, math.ceil(2000 * 2 ** growth(3)))
+    assert begun.size([first], None) == (512, math.ceil(2000 * 2 ** scaling_in(3).growth))
     slow = replace(law, run_length=2 * max(law.size, law.statistical))
     assert begun.size([first], slow) == (256, 8000)
     assert begun.size([first], replace(law, run_length=0.0)) == begun.size([first], None)

@@ -70,4 +70,5 @@ READY = Ready(
         "replicas": 16,
     },
     control="alpha",
+    size="dimension",
 )

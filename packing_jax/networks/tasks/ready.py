@@ -20,11 +20,14 @@ class Ready:
             ``rule``, ``steps``, ``replicas`` of :class:`packing_jax.sweeps.networks.Training`.
         control: the axis that plays the part of the packing fraction, if there is one: replicas are absorbed below a
             threshold of it and stay active above.
+        size: the axis that is the number of weights N, where ``control`` is a number of samples over N: with both,
+            `packing-jax critical --task` finds the threshold.
     """
 
     make: Callable[..., Task]
     sweep: Mapping[str, Any] = field(default_factory=dict)
     control: str | None = None
+    size: str | None = None
 
     @property
     def options(self) -> dict[str, Option]:
