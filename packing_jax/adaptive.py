@@ -1,7 +1,7 @@
 """phi_c of a system, or the capacity of a task, by the adaptive search: `packing-jax critical`, and in Python.
 
-:mod:`packing_jax.criticality.search` decides what to run; here it is run, by the one driver
-:func:`packing_jax.drive.run.run`, recorded (:mod:`packing_jax.search_folder`), and told.
+:mod:`packing_jax.criticality.search` decides what to run. This module runs it (:func:`packing_jax.drive.run.run`),
+records it (:mod:`packing_jax.search_folder`) and reports progress.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ def search(
     command: str = "",
     on_progress: Callable[[SearchProgress], None] = lambda _: None,
 ) -> SearchResult:
-    """phi_c to a tolerance: brackets and refines by itself, choosing phi, N, steps and replicas.
+    """phi_c to a tolerance, by a search that chooses phi, N, steps and replicas itself.
 
-    phi_c = lim phi_h(N) for N -> infinity, phi_h the packing fraction at which half of the replicas are absorbed within
-    T ~ N^(z/d) steps; how, and how the error is found, is in :mod:`packing_jax.criticality.search`. The transition is
-    that of quenches from independent uniform positions. The energy is the linear one, where an overlap can end.
+    phi_c = lim phi_h(N) for N -> infinity, where phi_h is the packing fraction at which half of the replicas are
+    absorbed within T ~ N^(z/d) steps; for the method and its error see :mod:`packing_jax.criticality.search`. Replicas
+    start from independent uniform positions. The energy is the linear one, with which an overlap ends in finite time.
 
     Args:
         dim: dimension, 1 to 6.
@@ -84,18 +84,19 @@ def search(
         kick: kick size, for sgd the learning rate, in mean diameters.
         tolerance: standard error of phi_c to reach.
         budget: particle-steps (moves times particles) to spend at most; no batch is begun that could go beyond.
-        seed: of everything random; the same seed gives the same result.
+        seed: of all random numbers; the same seed gives the same result.
         coupling: see :class:`packing_jax.sweeps.spheres.Sweep`.
         batch_fraction: of sgd.
         mixture: equal spheres, or 1:1.4.
-        bracket: packing fractions between which to begin, where phi_c is known to lie well below the upper one. None:
-            from dilute to denser than random close packing. A search that goes on has its own.
-        out: directory for search.json, from which a search that was cut goes on with the same result, and summary.json.
+        bracket: the packing fractions between which to begin; phi_c must lie well below the upper one. None: from
+            dilute to denser than random close packing. A resumed search keeps its own.
+        out: directory for summary.json and for search.json, from which an interrupted search resumes, with the same
+            result.
         command: recorded there.
-        on_progress: called after every chunk; what it raises ends the search, which can go on.
+        on_progress: called after every chunk; an exception that it raises ends the search, which can be resumed.
 
     Returns:
-        phi_c, its error, the rounds, and what was spent. `reached` is False if the budget ended first.
+        phi_c, its error, the rounds, and the particle-steps spent. `reached` is False if the budget ended first.
 
     Raises:
         PackingError: arguments out of range, a search of another kind or a sweep in ``out``, another process at work
@@ -268,7 +269,7 @@ def _search(
 
 
 class _Recorded:
-    """A simulator that remembers, in DIR/search.json, what it has been asked, and answers that at once."""
+    """A simulator that keeps its answers in DIR/search.json, and does not run again what is there."""
 
     def __init__(
         self,
@@ -280,7 +281,7 @@ class _Recorded:
         self._model, self._settings, self._file, self._on_progress = model, settings, file, on_progress
         self._spent, self._rounds = 0, tuple[Round, ...]()
         self._law: AbsorptionTimes | None = None
-        # what a result depends on: the budget only cuts it, and a finer tolerance asks for more of the same
+        # what a result depends on; budget and tolerance only decide where the search ends
         self._digest = digest_of([model.what, provenance() | jax_settings()])
         stored = None if file is None else stored_search(file.path.parent)
         if stored is not None and stored.digest != self._digest:
@@ -317,7 +318,7 @@ class _Recorded:
         return Answer(tuple(absorbed_at), moves * ask.particles)
 
     def round_ended(self, rounds: tuple[Round, ...], law: AbsorptionTimes | None) -> None:
-        """Tell of a finished round."""
+        """Report a finished round."""
         self._rounds, self._law = rounds, law
         self._tell(rounds[-1].particles, 0)
 
@@ -327,7 +328,7 @@ class _Recorded:
         self._on_progress(SearchProgress(self._rounds, particles, spent, left, stderr))
 
     def save(self) -> None:
-        """Write what is known."""
+        """Write search.json."""
         if self._file is None:
             return
         if not self._file.is_held():

@@ -1,4 +1,4 @@
-"""The front door: a system, a rule and a number of steps; out come records and the last configuration.
+"""The front door: a system, a rule and a number of steps in; records and the last configuration out.
 
 :func:`simulate` takes whatever knows its kind (:class:`packing_jax.drive.kind.Problem`): spheres, the weights of a
 network, or something of your own. The loop behind it is :mod:`packing_jax.drive`.
@@ -26,7 +26,7 @@ from packing_jax.trees import named_leaves
 if TYPE_CHECKING:
     import xarray as xr
 
-#: What is recorded of spheres unless something else is asked for.
+#: What is recorded of spheres by default.
 DEFAULT_RECORD: Mapping[str, Observable] = {
     "activity": observables.activity,
     "energy": observables.energy,
@@ -39,9 +39,9 @@ class Trajectory:
     """What :func:`simulate` returns; every array has a leading replica axis if the input had one."""
 
     times: np.ndarray  #: (M,) steps at which the records were taken
-    records: dict[str, np.ndarray]  #: name -> (..., M)
+    records: dict[str, np.ndarray]  #: name -> (..., M), followed by the axes of the observable
     final: Mapping[str, np.ndarray]  #: the last configuration, by name; of spheres, positions (..., N, dim) in [0, box)
-    absorbed_at: np.ndarray  #: (...) first step without an overlap, -1 if still active
+    absorbed_at: np.ndarray  #: (...) step of absorption (of spheres the first without an overlap), -1 if still active
     parameters: Mapping[str, np.ndarray] = field(default_factory=dict)  #: phi, kick, ...: name -> () or (...)
     attributes: Mapping[str, Any] = field(default_factory=dict)  #: particles, dim, rule, where they are known
 
@@ -59,7 +59,7 @@ class Trajectory:
         return self.records[name]
 
     def __repr__(self) -> str:
-        """Its names and sizes; the arrays have no place on a screen."""
+        """Names and sizes, without the arrays."""
         model = ", ".join(f"{name} {value}" for name, value in self.attributes.items())
         return (
             f"Trajectory({model or 'of its own kind'}; {self.times.size} times up to step {self.times[-1]}; "
@@ -80,12 +80,12 @@ class Trajectory:
         return self.final["positions"]
 
     def to_xarray(self) -> "xr.Dataset":
-        """The same as a dataset, which every estimate of phi_c takes: dims replica (if any), time, particle and axis.
+        """As a dataset, which every estimate of phi_c takes; dims replica (if any), time, particle and axis.
 
         The parameters are coordinates, () or (replica,): phi of spheres, and the numbers of the rule by their names.
 
         Raises:
-            PackingError: a record that is called like something else of the dataset.
+            PackingError: a record with the name of an axis or of a final value.
         """
         return _dataset(self)
 
@@ -106,30 +106,34 @@ def simulate(
 ) -> Trajectory:
     """Run a rule on a system, or on a batch of them, and record observables on a schedule.
 
-    A leading replica axis may stand on ``system`` (see :func:`packing_jax.spheres.system.stack`), on the rule's
-    hyperparameters, on ``key`` and on ``start``; what has none is shared. One key and R replicas give replica r the
-    key ``fold_in(key, r)``. A replica's trajectory depends on its own system, rule, key and start only: it is the same
-    bits in any batch and in chunks of any length; of a kind that is not exact, in any of the same width.
+    ``system`` (see :func:`packing_jax.spheres.system.stack`), the rule's hyperparameters, ``key`` and ``start`` may
+    have a leading replica axis; what has none is shared. With one key and R replicas, replica r gets
+    ``fold_in(key, r)``. A replica's trajectory depends on its own system, rule, key and start only. That of spheres has
+    the same bits in any batch and in chunks of any length; that of weights, which are floats, in any batch of the same
+    width.
 
     Args:
         system: a :class:`packing_jax.System`, or any :class:`packing_jax.drive.kind.Problem`.
-        rule: of spheres one of :mod:`packing_jax.spheres.rules`, or of a class of your own
-            (:class:`packing_jax.spheres.rules.base.Rule`); of another kind what its ``prepare`` takes.
+        rule: for spheres one of :mod:`packing_jax.spheres.rules`, or of a class of your own
+            (:class:`packing_jax.spheres.rules.base.Rule`); otherwise what the system's ``prepare`` takes.
         steps: moves to make; absorbed replicas stop earlier, and keep their last measurement to the end.
         key: ``jax.random.key(seed)``, () or (R,).
         start: (N, dim) or (R, N, dim) positions in the unit of the box; independent uniform ones when None.
-        record: name -> observable, a function of one argument, what its kind shows of a configuration (of spheres a
-            :class:`packing_jax.observables.Configuration`). When None: activity, energy and msd of spheres, which are
-            in :mod:`packing_jax.observables` to be named beside others; nothing of another kind.
+        record: name -> observable, a function of one configuration (of spheres a
+            :class:`packing_jax.observables.Configuration`, of networks a ``Learner``). When None: activity, energy and
+            msd of spheres, nothing of others. To record these and more, name them too; they are in
+            :mod:`packing_jax.observables`.
         times: increasing steps from 0 to ``steps`` to record at; logarithmic ones when None.
-        batch: replicas that move at the same time; chosen from N when None. Changes nothing but speed; of a kind
-            that is not exact it is the width of a device's block, which rounds, and is kept as the attribute ``width``.
-        chunk_steps: steps between two looks of the host; about half a second's worth when None. Only speed changes.
-        skin: of spheres, the extra reach of the neighbour rows in mean diameters; follows the run when None. Likewise.
+        batch: replicas that move at the same time; chosen when None. For spheres only the speed depends on it. For
+            weights it is the width of a device's block: another width rounds differently, so it is kept as the
+            attribute ``width``.
+        chunk_steps: steps of a compiled chunk; about half a second's worth when None. Only the speed depends on it.
+        skin: for spheres only, the extra reach of the neighbour rows in mean diameters; tuned during the run when None.
+            Only the speed depends on it.
         on_progress: called after every chunk.
 
     Returns:
-        Records (..., M), the last configuration (..., N, dim) and absorption steps.
+        The records, the last configuration and the steps of absorption.
 
     Raises:
         PackingError: arguments out of range, positions not finite, or a replica whose moves diverged.
@@ -170,10 +174,10 @@ def simulate(
 
 
 def check_record(record: Any) -> Mapping[str, Observable]:
-    """The same, a mapping from names to functions.
+    """The record itself, if it is a mapping from names to functions.
 
     Raises:
-        PackingError: in one sentence.
+        PackingError: it is not.
     """
     if not isinstance(record, Mapping):
         raise PackingError(
@@ -189,10 +193,10 @@ def check_record(record: Any) -> Mapping[str, Observable]:
 
 
 def prepared(system: Any, rule: Any, key: Array, start: Any, skin: float | None = None) -> tuple[Kind, Replicas, bool]:
-    """What :func:`packing_jax.drive.run.run` takes of a system, and whether it has a replica axis.
+    """The kind and the replicas for :func:`packing_jax.drive.run.run`, and whether an argument had a replica axis.
 
     Raises:
-        PackingError: what is wrong with the arguments.
+        PackingError: an argument out of range, or arguments that do not fit together.
     """
     if isinstance(system, System):
         replicas, batched = gather_replicas(system, rule, key, start)
@@ -216,7 +220,7 @@ def _traced(*arguments: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
-# --- what a trajectory says of itself -------------------------------------------------------------------------
+# --- parameters and attributes of a trajectory ----------------------------------------------------------------
 
 
 def _parameters(system: Any, rule: Any, shape: tuple[int, ...]) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ from packing_jax.criticality import (
     was_run,
     zero_kick_limit,
 )
-from packing_jax.criticality.recommended import SCHEMA, of_endless_systems
+from packing_jax.criticality.recommended import SCHEMA, of_infinite_systems
 from packing_jax.errors import PackingError, printable
 from packing_jax.sweeps.folder import Folder
 
@@ -54,7 +54,7 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
     Returns:
         A dict of plain JSON values. `schema`: the version of this form. `recommended`: for each kick and batch fraction
         the value to quote, {parameter, axes, value, stderr, statistical, run_length, size, method, why}; where a sweep
-        has several sizes, that of endless systems first. `phi_c`: one entry for each kick, batch fraction and method
+        has several sizes, that of infinite systems first. `phi_c`: one entry for each kick, batch fraction and method
         that did not refuse, with kick, batch_fraction, method, value, its errors as in `recommended` (null where a part
         is not known), and the details of the method. `exponents`: (name, value, stderr) by kick and batch fraction.
         `verdicts`: the universality classes that these fit, in words. `refusals`: why a method or exponent lacks.
@@ -76,7 +76,7 @@ def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
             for where, part in parts
         ]
         wheres = [where for where, _ in parts]
-        summary = found[0] if len(found) == 1 else _joined(wheres, found, _endless(parts))
+        summary = found[0] if len(found) == 1 else _joined(wheres, found, _infinite(parts))
         text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
         folder.write({"summary.json": text.encode()})
     except OSError as error:
@@ -143,23 +143,23 @@ def _rows(e: KickEstimate) -> list[dict[str, Any]]:
     ]
 
 
-def _endless(parts: Sequence[tuple[dict[str, Any], xr.Dataset]]) -> list[dict[str, Any]]:
-    """The values to quote of endless systems, where sizes alone set the parts of a sweep apart."""
+def _infinite(parts: Sequence[tuple[dict[str, Any], xr.Dataset]]) -> list[dict[str, Any]]:
+    """The values to quote of infinite systems, where sizes alone set the parts of a sweep apart."""
     if any(set(where) != {"particles"} for where, _ in parts):
         return []
-    return [asdict(one) for one in of_endless_systems([part for _, part in parts])]
+    return [asdict(one) for one in of_infinite_systems([part for _, part in parts])]
 
 
 def _joined(
-    wheres: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], endless: list[dict[str, Any]]
+    wheres: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], infinite: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """One summary of several models, whose rows and notes say of which they are, and what is endless of them all."""
+    """One summary of several models; rows and notes say of which they are. Values for infinite systems come first."""
     rows = ("phi_c", "exponents", "refusals", "verdicts", "zero_kick_limits")
     pairs = list(zip(wheres, found, strict=True))
     recommended = [one | {"axes": where | one["axes"]} for where, part in pairs for one in part["recommended"]]
     return {
         "schema": SCHEMA,
-        "recommended": endless + recommended,
+        "recommended": infinite + recommended,
         **{name: [where | row for where, one in pairs for row in one[name]] for name in rows},
         "zero_kick_limit": None,
         "notes": [f"{_named(where)}: {note}" for where, one in pairs for note in one["notes"]],

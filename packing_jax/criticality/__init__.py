@@ -1,25 +1,25 @@
 """phi_c, critical exponents and the universality class, each with a standard error and a 95 % interval.
 
 Below phi_c every replica is absorbed in the end: no overlap is left and f_a = 0 for ever. Above it a finite activity
-survives. One file for each estimate of phi_c, and all of them read the same records:
+survives. Each estimate of phi_c has its file, and all read the same records:
 
-- `absorption`: the step at which each replica was absorbed, carried on to endless runs, the one that is recommended;
+- `absorption`: the steps at which replicas were absorbed, extrapolated to infinite runs; the recommended one;
 - `threshold`: the definition of arXiv:2411.11834, the largest scanned phi with f_a < 0.1;
 - `power_law`: the stationary activity, f_a = A (phi - phi_c)^beta with phi_c, A and beta free;
 - `decay`: the straightest log-log decay of f_a(t), which at phi_c is t^-alpha;
-- `relaxation`: the times to relax, which diverge as |phi - phi_c|^-nu_par from both sides;
+- `relaxation`: the relaxation times, which diverge as |phi - phi_c|^-nu_par from both sides;
 - `half_absorbed`: the phi at which half of the replicas are absorbed.
 
-`estimates` applies them to a sweep, and `recommended` makes errors of them that hold what run length and size may
-change. `zero_kick` extrapolates phi_c(kick) to kick = 0. `exponents` fits power laws at a known phi_c, `data_collapse`
-finds phi_c and exponents from several sizes or times. `search` says what to run next to find phi_c to a tolerance, and
-`universality` compares exponents with the known classes. All of it is float64 NumPy on the host. Estimates take arrays,
-or `results` that have them: a trajectory, a dataset or the directory of a sweep. Where the data do not suffice, a
-`PackingError` says what would help.
+`estimates` applies them to a sweep, and `recommended` adds errors for finite run length and size. `zero_kick`
+extrapolates phi_c(kick) to kick = 0. `exponents` fits power laws at a known phi_c, `data_collapse` finds phi_c and
+exponents from several sizes or times. `search` says what to run next to find phi_c to a tolerance, and `universality`
+compares exponents with the known classes. All of it is float64 NumPy on the host. Estimates take arrays, or `results`
+that have them: a trajectory, a dataset or the directory of a sweep. Where the data do not suffice, a `PackingError`
+says what would help.
 
 `stderr` is one standard deviation: from the bootstrap over replicas, or from the likelihood where absorbed replicas are
-counted (`half_absorbed`, `absorption`). `interval` holds the truth in 95 of 100 cases, which the tests check on known
-models.
+counted (`half_absorbed`, `absorption`). `interval` contains the true value in 95 of 100 cases, as the tests check on
+known models.
 """
 
 from packing_jax.criticality.absorption import AbsorptionTimes, absorption_phi_c

@@ -1,20 +1,20 @@
-"""phi_c from the times at which replicas are absorbed, carried on to endless runs and to endless systems.
+"""phi_c from the times at which replicas are absorbed, extrapolated to infinite runs and systems.
 
-The packing fraction phi_h at which half of the replicas are absorbed within t steps belongs to that t and to N. Both
-shifts follow from the finite-size scaling of an absorbing state (Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004), section
-3; Hinrichsen, Adv. Phys. 49, 815 (2000), section 4.2): the share of absorbed replicas is
+The packing fraction phi_h at which half of the replicas are absorbed within t steps depends on t and N. Both shifts
+follow from the finite-size scaling of an absorbing state (Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004), section 3;
+Hinrichsen, Adv. Phys. 49, 815 (2000), section 4.2): the share of absorbed replicas is
 
     P(phi; t, N) = 1/(1 + exp((phi - phi_h)/w)),
     phi_h = phi_c + a N^(-omega) - b t^(-1/nu_par),     w = u N^(-omega) + v t^(-1/nu_par),     omega = 1/(d nu_perp).
 
-A replica that was absorbed between two times contributes the difference of P there, one still active 1 - P at its last
-step: nothing is counted twice, and replicas far below phi_c, which are absorbed early, say how phi_h moves in time.
-The exponents are those of the Manna class, each multiplied by an unknown factor that the data weigh: from 3/4 to 5/4
-for that of the size, since corrections to scaling and other classes are of that order, and from 1/2 to 5/4 for that of
-time, since a finite system that outlives N^(z/d) steps drifts more slowly, as a logarithm. The error of phi_c is the
-standard deviation of its posterior distribution, which an ensemble of walkers samples (Goodman and Weare, Commun. Appl.
-Math. Comput. Sci. 5, 65 (2010)); b, u and v are positive and have logarithmic priors,
-phi_c has a flat one, and a a normal one of four times the doubt in it, :attr:`Scaling.doubt`.
+The likelihood of a replica absorbed between two times is the difference of P there, that of one still active 1 - P at
+its last step. So nothing is counted twice, and replicas far below phi_c, which are absorbed early, tell how phi_h moves
+in time. The exponents are those of the Manna class, each times a fitted factor: from 3/4 to 5/4 for that of the size,
+since corrections to scaling and other classes are of that order, and from 1/2 to 5/4 for that of time, since a finite
+system that outlives N^(z/d) steps drifts more slowly, as a logarithm. The error of phi_c is the standard deviation of
+its posterior distribution, sampled by an ensemble of walkers (Goodman and Weare, Commun. Appl. Math. Comput. Sci. 5, 65
+(2010)). The priors of b, u and v > 0 are flat in the logarithm, that of phi_c is flat, and that of a is normal with
+four times :attr:`Scaling.doubt` as standard deviation.
 
 Transitions of tasks follow the same law with exponents of their own, `OF_TASKS`.
 """
@@ -41,16 +41,16 @@ EDGES = 9
 """Times at which absorbed replicas are counted, in steps of sqrt(2): from 1/16 of the run to its end."""
 
 SIZE_SHIFT = 0.15
-"""phi_h of endless runs of N particles lies above phi_c by about so much times phi_c N^-omega: by a, in spheres.
+"""phi_h of infinite runs of N spheres lies above phi_c by about SIZE_SHIFT phi_c N^-omega: the typical a over phi_c.
 
 Measured in 3D BRO at kick 0.05: half of the replicas of N = 256, 512 and 1000 are absorbed within 1e5 steps at 0.5998,
-0.5986 and 0.5973, and all three together give 0.596. A finite system has a chance to be absorbed above phi_c.
+0.5986 and 0.5973, and all three together give 0.596. Above phi_c a finite system is absorbed by chance.
 """
 
 _IN_TIME = 0.5, 1.25  # factors on the exponent of time
 _WALKERS, _STEPS, _FORGOTTEN = 256, 400, 160
-_FARTHEST = 0.1  # of phi: how far the longest run may be from endless ones
-_TRIED = 4000  # random places, the best of which the walkers start from
+_FARTHEST = 0.1  # largest shift of the longest run from infinite ones, relative to phi
+_TRIED = 4000  # random points, from the best of which the walkers start
 _LEAST = 1e-12  # probability: an outlier costs 28 in ln P, and no more
 _CENTRAL = [0.025, 0.975]
 
@@ -69,7 +69,7 @@ class Scaling:
 
 
 def scaling_in(dim: int) -> Scaling:
-    """Of the Manna class in dim dimensions. From the upper critical dimension 4 on, nu_perp is 1/2 and nu_par 1."""
+    """That of the Manna class in dim dimensions; mean field for dim >= 4 (Luebeck 2004, 3.4)."""
     exponents = classes_in(dim)[0].exponents
     omega = 1.0 / (min(dim, 4) * exponents["nu_perp"][0])
     return Scaling(
@@ -93,12 +93,12 @@ at kappa = 1 and kick 0.1 it was 0.4 alpha_c/N; at kappa = 0 half of all sets of
 
 
 class Outcomes(NamedTuple):
-    """What became of replicas, counted: (groups,) each, one for every packing fraction, size and run length."""
+    """Counts of replicas by the time of absorption; a group for every packing fraction, size and run length."""
 
     phi: Array
     particles: Array
     steps: Array
-    counts: Array  #: (groups, EDGES + 1): absorbed by the first time, between that and the next, ..., not absorbed
+    counts: Array  #: (groups, EDGES + 1): absorbed by the first time, by the next, ..., not absorbed
 
     @property
     def times(self) -> Array:
@@ -108,7 +108,7 @@ class Outcomes(NamedTuple):
 
 
 def outcomes_of(phi: Array, particles: Array | int, steps: Array | int, absorbed_at: Array) -> Outcomes:
-    """Count replicas, (replicas,) each: absorbed_at is the step of absorption, -1 where still active after `steps`."""
+    """Counts of replicas, from (replicas,) each: absorbed_at is the step of absorption, -1 where active to the end."""
     columns = np.broadcast_arrays(*(np.asarray(one, float) for one in (phi, particles, steps)))
     gone = np.asarray(absorbed_at, float)
     groups, place = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
@@ -122,12 +122,12 @@ def outcomes_of(phi: Array, particles: Array | int, steps: Array | int, absorbed
 
 @dataclass(frozen=True)
 class AbsorptionTimes:
-    """phi_c, `value`, of endless runs and systems.
+    """phi_c, `value`, of infinite runs and systems.
 
-    `stderr` holds the parts `statistical`, `run_length` (the exponent of time) and `size`: the exponent of N where
-    there are several sizes, and otherwise the doubt in the typical shift that was taken off. `remaining` is
-    what the length of the longest run leaves out of phi_h, `width` the width of the transition there. `chi2` is the
-    deviance from the observed shares, `dof` the groups less the parameters.
+    `stderr` has the parts `statistical`, `run_length` (from the exponent of time) and `size`: from the exponent of N
+    where there are several sizes, otherwise the doubt in the typical shift that was subtracted. `remaining` is how far
+    phi_h of the longest run is below that of infinite runs, `width` the width of the transition there. `chi2` is the
+    deviance from the observed shares, `dof` the number of groups less two for each size.
     """
 
     value: float
@@ -137,8 +137,8 @@ class AbsorptionTimes:
     run_length: float
     size: float
     remaining: float
-    amplitude: float  #: a at the smallest N, fitted or typical: phi_h there is phi_c + a for endless runs
-    scaling: Scaling  #: the exponents with their factors
+    amplitude: float  #: shift a N^-omega at the smallest N, fitted or typical: phi_h of infinite runs less phi_c
+    scaling: Scaling  #: the fitted exponents
     width: float
     chi2: float
     dof: int
@@ -155,10 +155,10 @@ def absorption_phi_c(
 ) -> AbsorptionTimes:
     """phi_c from the times of absorption of one size; see the module.
 
-    What a finite size shifts cannot be seen in one size: the typical shift, `SIZE_SHIFT` phi_c N^-omega, is taken off,
-    and half of it is in the error.
+    One size does not show its own shift: the typical one, `SIZE_SHIFT` phi_c N^-omega, is subtracted, and half of it
+    enters the error.
 
-    In the place of the five: a trajectory, a dataset, or the directory of a sweep (str or Path).
+    Instead of the arrays, N and dim: a trajectory, a dataset, or the directory of a sweep (str or Path).
 
     Args:
         phi: packing fractions, (phi,).
@@ -183,7 +183,7 @@ def absorption_phi_c(
 
 
 def fit(outcomes: Outcomes, scaling: Scaling, *, seed: int = 0, parameter: str = "phi") -> AbsorptionTimes:
-    """phi_c of replicas that were counted, of one size or several.
+    """phi_c from counts of replicas, of one size or several.
 
     Args:
         outcomes: of the replicas.
@@ -266,15 +266,15 @@ def _check_ends(phi: Array, phi_c: Array, name: str) -> None:
     if max(below, above) > OPEN:
         more, end = ("lower", phi.min()) if below > above else ("higher", phi.max())
         raise PackingError(
-            f"the transition of endless runs may lie beyond {name} = {end:g}, where the scan ends: scan {more} {name}, "
-            "or run more steps"
+            f"the transition of infinite runs may lie beyond {name} = {end:g}, where the scan ends: scan {more} "
+            f"{name}, or run more steps"
         )
 
 
 class _Law:
-    """The likelihood; parameters phi_c, ln b, ln u, ln v, factor on 1/nu_par, and of several sizes a and one on omega.
+    """The likelihood; parameters phi_c, ln b, ln u, ln v, factor on 1/nu_par; of several sizes also a, factor on omega.
 
-    b and v are those of the longest run, u and a those of the smallest system.
+    b and v are the shift and width of the longest run, a and u those of the smallest system.
     """
 
     def __init__(self, outcomes: Outcomes, scaling: Scaling) -> None:
@@ -318,7 +318,7 @@ class _Law:
         return np.where(inside, np.tensordot(terms, self._outcomes.counts, 2) + prior, -np.inf)
 
     def started(self, rng: np.random.Generator) -> Array:
-        """The best of many random places, (walkers, parameters)."""
+        """The best of many random points, (walkers, parameters)."""
         places = rng.uniform(self._low, self._high, (_TRIED, len(self._low)))
         places[:, 0] = rng.uniform(*self._between, _TRIED)
         if self.sizes > 1:
@@ -326,7 +326,7 @@ class _Law:
         return places[np.argsort(-self.log_posterior(places), kind="stable")[:_WALKERS]]
 
     def deviance(self, at: Array) -> tuple[float, int]:
-        """Twice ln of the likelihood of the observed shares of absorbed replicas over that of the law, and its dof."""
+        """Twice the log-likelihood of the observed shares of absorbed replicas less that of the law, and its dof."""
         alive, law = self._outcomes.counts[:, -1], self.shares(at[None])[0, :, -1]
         count = self._outcomes.counts.sum(axis=1)
         saturated = xlogy(alive, alive / count) + xlogy(count - alive, 1.0 - alive / count)
@@ -335,7 +335,7 @@ class _Law:
 
 
 def _sampled(log_density: Callable[[Array], Array], start: Array, seed: int) -> Array:
-    """Places drawn from a density, (samples, parameters): stretch moves of two halves of an ensemble in turn."""
+    """Samples of a density, (samples, parameters), by stretch moves of the two halves of an ensemble in turn."""
     rng, at = np.random.default_rng(seed), start.copy()
     half, parameters = len(at) // 2, at.shape[1]
     halves = (slice(0, half), slice(half, 2 * half))

@@ -6,8 +6,7 @@ stationary state, or, with t in place of L, the early decay f_a = t^(-alpha) G(D
 takes the decay at phi_c, f_a = L^(-beta/nu_perp) F(t L^(-z)).
 
 The master curve is a cubic spline for ln f_a in the scaled variable. At given (phi_c, nu) or z, the spline and the
-exponent in front are one linear least-squares problem, so that only phi_c and nu, or z, are searched. The residual is a
-chi^2.
+exponent of the prefactor are one linear least-squares problem, so that only phi_c and nu, or z, are searched.
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ from packing_jax.errors import PackingError
 Array = NDArray[np.float64]
 
 _NEIGHBOURS = 2  # packing fractions on each side that a point shares its variance with
-_Z = np.linspace(0.5, 4.0, 71)  # where z is looked for
-_GAINED = 16.0  # times chi^2/dof: chi^2 of the best z is so much below both ends of _Z, four standard deviations
-_COEFFICIENTS = (6, 8, 10)  # of the master curve: those with the least chi^2 + 2 (coefficients) are taken
+_Z = np.linspace(0.5, 4.0, 71)  # values of z to try
+_GAINED = 16.0  # four standard deviations: chi^2 of the best z is so many chi^2/dof below both ends of _Z
+_COEFFICIENTS = (6, 8, 10)  # of the master curve: the number with the least chi^2 + 2 (coefficients) is taken
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A parameter of a collapse."""
+    """A fitted parameter of a collapse, with its errors."""
 
     value: float
     stderr: float
@@ -91,8 +90,8 @@ def collapse(
         seed: of the bootstrap.
 
     Raises:
-        PackingError: fewer than two scales, shapes that differ, too few points, a minimum that is not inside the
-            scanned phi or at a positive nu, or one whose errors leave phi_c or the sign of nu open.
+        PackingError: fewer than two scales, shapes that differ, too few points, a best phi_c outside the scanned phi, a
+            best nu that is not positive, or errors that leave phi_c or the sign of nu open.
     """
     s = _scales(scales, len(phis), len(values))
     x, log_s, rows = [], [], []
@@ -198,7 +197,7 @@ def time_collapse(
     best, drawn, fit = _search(abscissa, v, y, standard_error(logs), _Z[:, None], np.concatenate(samples, axis=1))
     shortest = [logs[i] for i in np.cumsum([0] + [len(part) for part in log_t[:-1]])]
     z = _fitted(best[0], drawn[:, 0], 1.0, shortest)
-    # a pure power law collapses at any z: the best must be better than both ends, and not by chance
+    # a pure power law collapses at any z: the best must be significantly better than both ends
     gained = min(fit.rough[0], fit.rough[-1]) - fit.rough.min()
     if not (_Z[0] <= z.value <= _Z[-1] and gained > _GAINED * max(1.0, fit.rough.min() / fit.dof)):
         raise PackingError(
@@ -228,7 +227,7 @@ class _Fit:
 def _search(
     abscissa: Callable[[Array], Array], log_s: Array, y: Array, stderrs: Array, starts: Array, samples: Array
 ) -> tuple[Array, Array, _Fit]:
-    """Best (parameters..., prefactor), the same for each bootstrap sample, and the fit's quality."""
+    """Best (parameters..., prefactor), those of each bootstrap sample, and the quality of the fit."""
 
     def solve(parameters: Array, count: int) -> tuple[Array, Array]:
         """Residuals of y, and the prefactor followed by the spline coefficients."""
@@ -249,7 +248,7 @@ def _search(
     everything = np.append(parameters, solve(parameters, count)[1])
     best = everything[: len(first) + 1]
 
-    # the minimum of each draw from the fit's linear response: hundreds of draws cost as much as one fit
+    # the minimum of each draw by linear response of the fit: hundreds of draws cost as much as one fit
     def model(everything: Array) -> Array:
         design = np.column_stack([-log_s, _splines(abscissa(everything[: len(first)]), count)])
         return design @ everything[len(first) :] / stderrs
@@ -274,7 +273,7 @@ def _local_error(rows: Sequence[Array], log_s: Array) -> Array:
     """Standard errors whose variance is shared with two neighbours in phi on each side, at the same scale.
 
     Weights from a point's own scatter would favour points whose replicas agree by chance, and the bootstrap, which
-    resamples the same few replicas, would not notice.
+    resamples the same few replicas, would not show it.
     """
     squares = np.array([np.sum((row - row.mean()) ** 2) for row in rows])
     count = np.array([len(row) for row in rows])

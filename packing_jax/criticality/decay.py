@@ -1,4 +1,4 @@
-"""phi_c from the decay of the activity: at phi_c, and only there, f_a(t) is straight in double logarithms."""
+"""phi_c from the decay of the activity: at phi_c, and only there, ln f_a is a straight line in ln t."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from packing_jax.errors import PackingError
 
 Array = NDArray[np.float64]
 
-_DECADES = 2.0  # at most so many are fitted, at the end of the record
+_DECADES = 2.0  # fitted at the end of the record, at most
 _TIMES = 25  # equally spaced in log t, so that each decade weighs the same
-_SIGNIFICANT = 2.0  # each side of the crossing needs a curvature of so many standard errors
+_SIGNIFICANT = 2.0  # standard errors of the curvature that each side of the crossing must show
 
 
 @dataclass(frozen=True)
 class StraightestDecay:
     """phi_c where the curvature of ln f_a(ln t) crosses zero; there f_a ~ t^-alpha.
 
-    `window` is the range of t; `chi2` of the straight line through the curvatures of `points` packing fractions. alpha
-    depends on the initial correlations: report it, and do not tell a universality class by it.
+    `window` is the range of t; `chi2` is that of the straight line through the curvatures of `points` packing
+    fractions. alpha depends on the initial correlations: report it, but do not infer a universality class from it.
     """
 
     value: float
@@ -59,20 +59,20 @@ def straightest_decay_phi_c(
     f_a(t) bends down to absorption below phi_c and up to its plateau above it. Near phi_c it is
     t^-alpha G((phi - phi_c) t^(1/nu_par)), so that c is linear in phi.
 
-    f_a is the mean over all replicas, absorbed ones included. The fit takes the last two decades of the record, and
+    f_a is the mean over all replicas, absorbed ones included. The fit takes the last two decades of the record, but
     nothing before the activity has halved at the lowest phi that survives: until then almost all particles are active,
-    whatever phi is. In a small system replicas below phi_c are soon absorbed, and all that survive to the end may level
+    whatever phi is. In a small system replicas below phi_c are soon absorbed, and every phi that survives may level
     off. Then the record is cut to the last time at which two replicas of the next lower phi were active, and so on. A
-    cut record begins early; phi_c is then that of its last decade, and the difference to that of both decades is added
-    to the error.
+    cut record holds early times; phi_c is then that of its last decade, and the difference from that of both decades is
+    added to the error.
 
     A straight line c = b (phi - phi_c) is fitted about the change of sign, to windows of one to four packing fractions
-    on each side, which have weights exp(-(chi^2 + 2 dropped)/2). Errors: the bootstrap over replicas, of jackknife
+    on each side, with weights exp(-(chi^2 + 2 dropped)/2). Errors: the bootstrap over replicas, of jackknife
     pseudo-values because of the logarithm, joined with the scatter between windows; the 95 % interval comes from
-    chi^2(phi_c). Corrections to scaling at early times are not in them: in mean-field dynamics, f_a = 1/(t + 1) at
-    phi_c, a cut record gives a phi_c too high by 0.0003.
+    chi^2(phi_c). Corrections to scaling at early times are left out: in mean-field dynamics, f_a = 1/(t + 1) at phi_c,
+    a cut record gives a phi_c too high by 0.0003.
 
-    In the place of time, phi and activity: a trajectory, a dataset, or the directory of a sweep (str or Path).
+    Instead of the arrays: a trajectory, a dataset, or the directory of a sweep (str or Path).
 
     Args:
         time: recorded steps, (time,), increasing.
@@ -100,9 +100,9 @@ def straightest_decay_phi_c(
 
 
 def _lengths(steps: Array, values: list[Array]) -> list[int]:
-    """Lengths of record to try: the whole, then up to the last time with two active replicas of each lower phi."""
+    """Lengths of record to try: the whole, then up to the last time with two active replicas, for each lower phi."""
     if all(np.sum(rows[:, -1] > 0) < 2 for rows in values):
-        return [len(steps)]  # refused: nothing is known above the transition
+        return [len(steps)]  # to be refused: nothing is known above the transition
     surviving = [np.flatnonzero((rows > 0).sum(axis=0) >= 2) for rows in reversed(values)]
     cut = [int(at[-1]) + 1 for at in surviving if at.size and at[-1] + 1 < len(steps)]
     return [len(steps), *sorted({count for count in cut if count >= 8}, reverse=True)]
@@ -143,7 +143,7 @@ def _straightest(
             continue
         sampled = np.array([np.interp(log_t, np.log(np.maximum(steps, 0.5)), run) for run in runs])
         if np.sum(sampled[:, -1] > 0) < 2:
-            continue  # absorbed within the window: far below, and without a logarithm
+            continue  # absorbed within the window: far below phi_c, and f_a has no logarithm
         kept.append(float(at))
         rows.append(jackknife(sampled, shape))
     if len(kept) < 2:
@@ -164,7 +164,7 @@ def _straightest(
     fits = [_Line(x[a:b], stderr[a:b], alpha_stderrs[a:b]) for a, b in windows]
     dropped = np.array([most - (b - a) for a, b in windows])
     roots = np.array([fit.root(mean[None, a:b])[0] for fit, (a, b) in zip(fits, windows, strict=True)])
-    tried = np.union1d(tried, roots[(roots > tried[0]) & (roots < tried[-1])])  # replicas that agree know it better
+    tried = np.union1d(tried, roots[(roots > tried[0]) & (roots < tried[-1])])  # may be more precise than the spacing
     profiles = np.stack([fit.chi2(mean[a:b], tried) for fit, (a, b) in zip(fits, windows, strict=True)])
     alphas = np.array(
         [fit.alpha(alpha[None, a:b], root)[0] for fit, (a, b), root in zip(fits, windows, roots, strict=True)]
@@ -199,7 +199,7 @@ def _straightest(
 
 
 def _window(steps: Array, values: list[Array], decades: float) -> tuple[float, float]:
-    """First and last time of the fit: the last decades, once the activity has halved at the lowest surviving phi."""
+    """First and last time of the fit: the last decades, but after the activity has halved at the lowest active phi."""
     stop = float(steps[-1])
     alive = next((rows for rows in values if np.sum(rows[:, -1] > 0) > 1), None)
     if alive is None:
@@ -216,7 +216,7 @@ def _window(steps: Array, values: list[Array], decades: float) -> tuple[float, f
 
 
 def _crossing(phi: Array, curvature: Array, stderr: Array, absorbed: bool) -> int:
-    """Index of the last phi that bends down, those above bending up; whether phi below were absorbed."""
+    """Index of the last phi whose decay bends down; `absorbed`: lower phi are left out, as all their replicas were."""
     z = curvature / stderr
     if not (z < -_SIGNIFICANT).any():
         more = "scan more finely below it, or run larger systems" if absorbed else "scan lower phi, or run more steps"
@@ -235,7 +235,7 @@ def _crossing(phi: Array, curvature: Array, stderr: Array, absorbed: bool) -> in
 
 
 class _Line:
-    """Weighted straight line through curvatures, its root, and alpha at the root by a line of its own."""
+    """Weighted straight line through curvatures, its root, and alpha at the root from another line."""
 
     def __init__(self, x: Array, stderr: Array, alpha_stderrs: Array) -> None:
         self._x, self._w, self._v = x, stderr**-2.0, alpha_stderrs**-2.0

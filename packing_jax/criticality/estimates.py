@@ -1,4 +1,4 @@
-"""Every estimate of phi_c and of exponents from one sweep, and a sentence for each that its data do not allow."""
+"""Every estimate of phi_c and of exponents from one sweep, or a sentence that says why its data do not allow it."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 PREFERRED = {
-    "absorption": "from the step at which each replica was absorbed, carried on to endless runs and systems",
+    "absorption": "from the step at which each replica was absorbed, extrapolated to infinite runs and systems",
     "power_law": "from the activity where it is stationary, as it vanishes with a power law",
     "threshold": "the largest scanned phi with an activity below 0.1, the definition of arXiv:2411.11834",
 }
-"""Methods whose value may be recommended, the preferred one first, and what they read."""
+"""Methods whose value may be recommended, the preferred one first, each with the reason that is given."""
 
-_CRITICAL = 0.2  # an exponent may be that of a class only if the lowest fitted f_a is below this
+_CRITICAL = 0.2  # an exponent is compared with the classes only if the lowest fitted f_a is below this
 
 
 @dataclass(frozen=True)
 class KickEstimate:
     """phi_c of one kick and batch fraction by each method; None where a method refused.
 
-    `errors` holds a pair (method, parts of its error) for each that did not; the `stderr` of a method is statistical
-    alone, but for `absorption`. `fluctuations` is the exponent -gamma' of N Var(f_a), at the phi_c of the power law.
-    `refusals` holds a pair (method, sentence) for each that refused. Of `runs` (phi, replica) runs, `missing` are not
-    in the results yet.
+    `errors` holds a pair (method, parts of its error) for each that did not refuse; a method's own `stderr` is only the
+    statistical part, except for `absorption`. `fluctuations` is the exponent -gamma' of N Var(f_a), at the phi_c of the
+    power law. `refusals` holds a pair (method, sentence) for each that refused. `runs` counts the (phi, replica) runs,
+    `missing` those that are not in the results yet.
     """
 
     kick: float
@@ -70,7 +70,7 @@ class KickEstimate:
     runs: int
 
     def recommended(self) -> Recommended | None:
-        """The value to quote, of the first method in the order of `PREFERRED` whose whole error is known."""
+        """The value to quote: that of the first method of `PREFERRED` whose total error is known."""
         parts, refused = dict(self.errors), dict(self.refusals)
         for method, why in PREFERRED.items():
             part = parts.get(method)
@@ -91,13 +91,13 @@ class KickEstimate:
         return None
 
     def exponents(self) -> dict[str, tuple[float, float]]:
-        """The exponents that a verdict takes: (value, stderr) by `packing_jax.criticality.universality.NAMES`.
+        """The exponents for a verdict: (value, stderr) by `packing_jax.criticality.universality.NAMES`.
 
         beta and gamma' are given only where the lowest fitted activity is below 0.2. Their errors are joined with one
         for corrections to scaling, whose relative size is taken as the activity in the middle of the fit,
-        sqrt(f_low f_high). Tried on the laws with corrections of :func:`power_law_phi_c`: at c = 3 the correction is
-        0.06, beta is off by 0.07, and 1.96 joint errors hold the truth 92 times in 100; at c = 6 it is 0.04, beta is
-        off by 0.13, and they do so 42 times in 100. nu_par is not given: see :func:`relaxation_phi_c`.
+        sqrt(f_low f_high). With the corrections c of :func:`power_law_phi_c`: at c = 3 this is 0.06, beta is off by
+        0.07, and 1.96 joint errors contain the true value 92 times in 100; at c = 6 it is 0.04, beta is off by 0.13,
+        and they do 42 times in 100. nu_par is not given: see :func:`relaxation_phi_c`.
         """
         found = {}
         if self.decay:
@@ -142,8 +142,8 @@ def estimate_phi_c(results: Results, *, draws: int = DRAWS, seed: int = 0) -> tu
 def finite_size_collapse(results: Sequence[Results], *, draws: int = DRAWS, seed: int = 0) -> Collapse:
     """nu_perp, beta/nu_perp and phi_c by `collapse` of the stationary activity of sweeps at several N, L = N^(1/d).
 
-    Active replicas are averaged; a phi at which they drift is left out. Leave out packing fractions far from phi_c
-    yourself, where the critical law no longer holds: the chi^2 of the collapse says whether any are left.
+    Active replicas are averaged; a phi at which they drift is left out. Packing fractions far from phi_c, where the
+    critical law no longer holds, must not be in the results: a large chi^2 of the collapse tells that some are.
 
     Args:
         results: of one kick and batch fraction each, with the attributes particles and dim; as for `estimate_phi_c`.

@@ -45,7 +45,7 @@ def exponent(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Exponent:
-    """Exponent k of y = A (phi - phi_c)^k, phi_c being known with an error: a straight line in double logarithms.
+    """Exponent k of y = A (phi - phi_c)^k at a known phi_c with an error: the slope of ln y against ln(phi - phi_c).
 
     y = f_a gives beta, y = N Var(f_a) (see `fluctuations`) gives -gamma'. Points are dropped from the top where that
     lowers chi^2 + 2 (points dropped). Errors: bootstrap over replicas, each draw with its own phi_c ~
@@ -112,13 +112,16 @@ def fluctuations(time: ArrayLike, activity: ArrayLike, particles: int) -> Array:
     """N <(f_a - <f_a>)^2> of each replica in the stationary state, (..., replica): ~ (phi - phi_c)^-gamma'.
 
     Averages are over the last quarter of the record. The variance within a replica misses fluctuations that are slower
-    than the record. So the squared deviation of the replica's average from the mean over replicas, times R/(R - 1) for
-    R replicas, is added.
+    than the record, so the squared deviation of the replica's average from the mean over R replicas, times R/(R - 1),
+    is added.
 
     Args:
         time: recorded steps, (time,), increasing.
         activity: (..., replica, time); NaN where not run or absorbed.
         particles: N.
+
+    Raises:
+        PackingError: no particles, or times and activities as `final_activity` refuses them.
     """
     if particles < 1:
         raise PackingError(f"{particles} particles; there must be at least one")

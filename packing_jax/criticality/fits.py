@@ -1,12 +1,12 @@
 """The statistics behind phi_c: bootstrap over replicas, fits of lines and power laws, likelihood intervals.
 
-Pure float64 NumPy. Nothing here knows what is measured, and the inputs have been checked by the modules that call it.
+Pure float64 NumPy. Nothing here depends on what is measured, and the calling modules have checked the inputs.
 
 A 95 % interval of a parameter x comes from chi^2(x), the least chi^2 over all other parameters. A law may hold in
 several windows w of the data, so chi^2 is averaged over them, P(x) = -2 ln sum_w exp(-(chi_w^2(x) + 2 dropped_w)/2)
-(arXiv:2008.01069). The interval holds every x with P(x) - min P below the 95 % quantile of F(1, nu), where nu are the
-degrees of freedom of the standard errors. Unlike value +- 2 stderr it may be skew: phi_c is often well bounded from
-above, by the lowest active phi, and badly from below.
+(arXiv:2008.01069). The interval holds every x with P(x) - min P below the 95 % quantile of F(1, nu), where nu is the
+number of degrees of freedom of the standard errors. Unlike value +- 2 stderr it may be asymmetric: phi_c is often well
+bounded from above, by the lowest active phi, and poorly from below.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Array = NDArray[np.float64]
 RESOLUTION = 1e-6
 """Floor of a standard error: fractions of particles are stored in float32."""
 
-_PRIOR_REPLICAS = 4  # the pooled variance counts as much as so many replicas
+_PRIOR_REPLICAS = 4  # weight of the pooled variance, in replicas
 _LEVEL = 0.95
-_MISFIT = 0.05  # a law is a misfit when chance gives so large a chi^2 less often than this
+_MISFIT = 0.05  # a fit with a smaller p-value is a misfit
 
 
 class PowerLawFit(NamedTuple):
@@ -54,7 +54,7 @@ class Line(NamedTuple):
 
 
 def standard_error(rows: Sequence[Array]) -> Array:
-    """Standard error of the mean of each row, (rows,), with a variance that leans on the other rows.
+    """Standard error of the mean of each row, (rows,), with a variance that is partly pooled over all rows.
 
     s^2 = (sum of squares + 4 pooled variance) / (n - 1 + 4). A few replicas alone estimate a variance so badly that a
     point whose replicas agree by chance would dominate a weighted fit. At least one row must hold two values or more.
@@ -76,7 +76,7 @@ def bootstrap_means(rows: Sequence[Array], draws: int, rng: np.random.Generator)
 
 
 def bootstrap_mean(replicas: Array, draws: int, rng: np.random.Generator) -> Array:
-    """The same for one set of replicas (n, ...): each draw takes whole replicas, (draws, ...)."""
+    """:func:`bootstrap_means` of one set of replicas (n, ...): each draw takes whole replicas, (draws, ...)."""
     if draws < 2:
         raise PackingError(f"{draws} bootstrap draws; an error needs two or more, and a few hundred to be good to 5 %")
     n, centre = len(replicas), replicas.mean(axis=0)
@@ -86,7 +86,7 @@ def bootstrap_mean(replicas: Array, draws: int, rng: np.random.Generator) -> Arr
 
 
 def half_width(draws: Array) -> float:
-    """Half the central 68.27 % interval: a standard deviation that outliers do not change."""
+    """Half the central 68.27 % interval: a standard deviation that is robust against outliers."""
     low, high = np.quantile(draws, [0.158655, 0.841345])
     return float(high - low) / 2
 
@@ -94,8 +94,8 @@ def half_width(draws: Array) -> float:
 def jackknife(rows: Array, statistic: Callable[[Array], Array]) -> Array:
     """Pseudo-values n s(all) - (n - 1) s(all but r) of a statistic of the mean over replicas, (n, ...).
 
-    Their mean estimates s and their scatter its error. Thus a statistic that is not linear in the replicas can be put
-    through the same bootstrap as one that is.
+    Their mean estimates s and their scatter its error, so that a nonlinear statistic can use the same bootstrap as a
+    linear one.
 
     Args:
         rows: (n, ...), two replicas or more.
@@ -107,9 +107,9 @@ def jackknife(rows: Array, statistic: Callable[[Array], Array]) -> Array:
 
 
 def misfit(chi2: float, dof: int) -> float:
-    """Factor on errors: sqrt(chi^2/dof) where chance gives such a chi^2 less than 1 time in 20, otherwise 1.
+    """Factor on errors: sqrt(chi^2/dof) where the p-value of chi^2 is below 0.05, otherwise 1.
 
-    Stretching by every chi^2 > dof would widen the errors of a law that holds one time in two.
+    A factor for every chi^2 > dof would widen the errors of a law that holds in half of all cases.
     """
     return float((chi2 / dof) ** 0.5) if dof > 0 and chi2_law.sf(chi2, dof) < _MISFIT else 1.0
 
@@ -175,8 +175,8 @@ def power_law(x: Array, y: Array, stderr: Array, gaps: Array, model: Array | Non
 
     ln y is linearised about a model m: z = ln m + (y - m)/m with weight (m/stderr)^2. At given x_0 the fit is then a
     straight line in ln(x - x_0), so that only x_0 is searched: over `gaps`, then by a parabola through the three lowest
-    chi^2. Without a model, m starts as y itself and is replaced by the fit until they agree, which is least squares in
-    y, without the bias of logarithms.
+    chi^2. Without a model, m starts as y itself and is replaced by the fit until they agree: this is least squares in
+    y, without the bias of a fit to ln y.
 
     Args:
         x: increasing, (points,).
@@ -195,7 +195,7 @@ def power_law(x: Array, y: Array, stderr: Array, gaps: Array, model: Array | Non
 
 
 def lowest(chi2: Array) -> Array:
-    """Index at which chi^2 (samples, tried) is least, with a fraction: by the parabola through its three lowest."""
+    """Fractional index at which chi^2 (samples, tried) is least, by the parabola through its three lowest."""
     best = chi2.argmin(axis=1)
     inner = np.clip(best, 1, chi2.shape[1] - 2)
     left, middle, right = (chi2[np.arange(len(chi2)), inner + k] for k in (-1, 0, 1))
@@ -222,7 +222,7 @@ class PowerLawProfile(NamedTuple):
 def power_law_profile(x: Array, y: Array, stderr: Array, gaps: Array) -> PowerLawProfile:
     """Least chi^2 of y = A (x - x_0)^beta at each gap x[0] - x_0, by Gauss-Newton in (ln A, beta).
 
-    It is right far from the best gap too, where `power_law`, which is linearised about one model, is not.
+    Unlike `power_law`, which is linearised about one model, it is right far from the best gap too.
     """
     u = np.log(x - x[0] + gaps[:, None])
     weight = (y / stderr) ** 2

@@ -1,4 +1,4 @@
-"""phi_c from counting: the packing fraction at which half of the replicas are absorbed by the end of the record."""
+"""phi_c as the packing fraction at which half of the replicas are absorbed by the end of the record."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
 
     Maximum likelihood over a table of phi_c and w. The 95 % interval holds every phi_c at which twice the
     log-likelihood, at its best w, is within 3.84 of the maximum; stderr is its half-width over 1.96. Where all replicas
-    of each phi agree, a bootstrap would give the error zero, and the likelihood gives the spacing of the scan. Where
-    the logistic curve misfits, stderr is stretched, see `packing_jax.criticality.fits.misfit`.
+    of each phi agree, a bootstrap would give an error of zero, but the likelihood gives the spacing of the scan. Where
+    the logistic curve does not fit, stderr is enlarged, see `packing_jax.criticality.fits.misfit`.
 
-    In the place of phi and absorbed: a trajectory, a dataset, or the directory of a sweep (str or Path).
+    Instead of the arrays: a trajectory, a dataset, or the directory of a sweep (str or Path).
 
     Args:
         phi: packing fractions, (phi,).
@@ -61,7 +61,7 @@ def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
     tried = _phi_c_tried(x)
     found = _likeliest(x, gone, count, tried)
     first, last = np.searchsorted(tried, found.interval)
-    if last - first + 1 < _STEPS:  # many replicas: the interval is narrower than the spacing of the scan
+    if last - first + 1 < _STEPS:  # with many replicas the interval is narrower than the spacing of the scan
         ends = tried[max(first - 1, 0)], tried[min(last + 1, len(tried) - 1)]
         found = _likeliest(x, gone, count, np.linspace(*ends, 8 * _STEPS + 1))
     low, high = found.interval
@@ -75,13 +75,13 @@ def half_absorbed_phi_c(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
 
 
 def logistic(phi: ArrayLike, absorbed: ArrayLike) -> HalfAbsorbed:
-    """As :func:`half_absorbed_phi_c`, with phi_c to a 32nd of the spacing, and an interval that may reach the ends."""
+    """:func:`half_absorbed_phi_c`, but phi_c to a 32nd of the spacing, and the interval may reach the ends."""
     x, gone, count = _counts(phi, absorbed)
     return _likeliest(x, gone, count, _phi_c_tried(x))
 
 
 def _counts(phi: ArrayLike, absorbed: ArrayLike) -> tuple[Array, Array, Array]:
-    """Packing fractions in order, and how many replicas of each were absorbed, and were run."""
+    """Packing fractions in order, and the numbers of replicas of each that were absorbed, and that were run."""
     order = scan_order(phi, absorbed)
     x, rows = np.asarray(phi, float)[order], replicas_run(absorbed, order)
     gone, count = np.array([row.sum() for row in rows]), np.array([float(len(row)) for row in rows])
@@ -98,7 +98,7 @@ def _phi_c_tried(x: Array) -> Array:
 
 
 def _likeliest(x: Array, gone: Array, count: Array, tried: Array) -> HalfAbsorbed:
-    """Maximum likelihood, phi_c and the ends of its interval being among those tried."""
+    """Maximum likelihood over the phi_c tried, which are also the possible ends of the interval."""
     widths = np.geomspace(1e-2 * np.diff(x).min(), x[-1] - x[0], 40)
     share = expit(-(x - tried[:, None, None]) / widths[:, None])
     likelihood = (xlogy(gone, share) + xlog1py(count - gone, -share)).sum(axis=2)

@@ -29,10 +29,10 @@ from packing_jax.errors import PackingError
 Array = NDArray[np.float64]
 
 MIN_POINTS = 4
-"""Packing fractions that a power law needs: it has three free parameters, and one point more tests it."""
+"""Packing fractions that a power law needs: one more than its three free parameters, to test it."""
 
 SURVIVING = 0.75
-"""A phi counts as active when this share of its replicas is active at the end."""
+"""A phi counts as active when at least this share of its replicas is active at the end."""
 
 OPEN = 0.16
 """phi_c is not determined when more than this share of the bootstrap fits lies at an end of the phi_c tried."""
@@ -68,28 +68,31 @@ def power_law_phi_c(
     """phi_c, A and beta of f_a = A (phi - phi_c)^beta by weighted least squares, all three free.
 
     Points: every phi at which at least three quarters of the replicas stayed active and their activity is stationary,
-    see `packing_jax.criticality.stationarity.drifts`. f_a is averaged over the survivors, because above phi_c only the
-    finite size absorbs; weights come from the scatter between them. phi_c is looked for from the lowest scanned phi up
-    to the first point. The law holds only near phi_c: points are dropped from the top where that lowers
-    chi^2 + 2 (points dropped) (arXiv:2008.01069).
+    see `packing_jax.criticality.stationarity.drifts`. f_a is averaged over the survivors, because above phi_c replicas
+    are absorbed only since N is finite; weights come from the scatter between survivors. phi_c is searched between the
+    lowest scanned phi and the first point. The law holds only near phi_c: points are dropped from the top where that
+    lowers chi^2 + 2 (points dropped) (arXiv:2008.01069).
 
     Errors: the bootstrap over replicas within each phi, half the central 68 % interval, times sqrt(chi^2/dof) where
-    that exceeds 1; joined with the scatter between fits to fewer and to more points, each with the weight exp(-(chi^2 +
-    2 dropped)/2); and for phi_c joined with f_1 h, where h is the spacing below the first point, which no fit sees, and
-    f_1 the activity there, the relative size of corrections to the law. Where f_1 is not small, beta is an effective
-    exponent. The 95 % intervals come from chi^2(phi_c) and chi^2(beta), see `packing_jax.criticality.fits`.
-
-    Args:
-        phi: packing fractions, (phi,); or a trajectory, a dataset or the directory of a sweep, instead of all three.
-        activity: final activity, (phi, replica); 0 where absorbed, NaN where not run.
-        drift: `final_drift` of the same replicas, (phi, replica) each; None: taken as stationary.
-        draws: bootstrap draws.
-        seed: of the bootstrap; the same seed gives the same errors.
+    that exceeds 1; joined with the scatter between fits to fewer and to more points, each with the weight
+    exp(-(chi^2 + 2 dropped)/2). The error of phi_c is also joined with f_1 h: h is the spacing below the first point,
+    where there are no data, and f_1 the activity at that point, which stands for the relative size of corrections to
+    the law. Where f_1 is not small, beta is an effective exponent. The 95 % intervals come from chi^2(phi_c) and
+    chi^2(beta), see `packing_jax.criticality.fits`.
 
     Corrections to scaling are not in the errors, and no chi^2 shows them: for f_a = 4 x^0.84 (1 - c x), where x is
     phi - phi_c, scanned to x = 0.04 with noise of 0.004 (4 replicas), 95 % intervals hold phi_c and beta 97 and 96
     times in 100 at c = 0, 92 and 60 times at c = 3, where beta is 0.76 on average, and 76 and 37 times at c = 6, where
     it is 0.69.
+
+    Instead of the arrays: a trajectory, a dataset, or the directory of a sweep (str or Path).
+
+    Args:
+        phi: packing fractions, (phi,).
+        activity: final activity, (phi, replica); 0 where absorbed, NaN where not run.
+        drift: `final_drift` of the same replicas, (phi, replica) each; None: taken as stationary.
+        draws: bootstrap draws.
+        seed: of the bootstrap; the same seed gives the same errors.
 
     Raises:
         PackingError: all absorbed, all active, one replica, fewer than four active and stationary packing fractions, or
@@ -144,7 +147,7 @@ def power_law_phi_c(
 
 
 def _drawn(fit: PowerLawFit, phis: Array, resampled: Array, stderr: Array, gaps: Array) -> PowerLawFit | None:
-    """The fits of bootstrap draws (draws, points); None where the fit is a jump, or the draws leave phi_c open."""
+    """Fits of the bootstrap draws (draws, points); None where the fit is a jump, or the draws leave phi_c open."""
     gap, value, amplitude, beta, _ = (float(part[0]) for part in fit)
     if gap <= gaps[1] or beta <= 0:
         return None
@@ -163,7 +166,7 @@ def _intervals(
 
 
 def _joined(value: float, interval: tuple[float, float], more: float = 0.0) -> tuple[float, float]:
-    """The interval around a value, each side joined in quadrature with an error that it does not contain."""
+    """The interval around a value, each side joined in quadrature with a further error."""
     low, high = (math.hypot(max(side, 0.0), more) for side in (value - interval[0], interval[1] - value))
     return value - low, value + high
 

@@ -1,12 +1,12 @@
-"""The one value of phi_c to quote, and errors that hold what finite runs and finite systems leave out.
+"""The one value of phi_c to quote, with errors for finite run length and finite size.
 
-Whatever is read off a run of T steps moves as T grows. So every estimate is made again of the same replicas as they
-stood at T/2. Near a transition the shift falls as T^(-1/nu_par), so what is left of it at T is
+Every estimate from runs of T steps moves as T grows. So each is repeated for the same replicas as they were at T/2.
+Near a transition the shift falls as T^(-1/nu_par), so what remains of it at T is
 
     |value(T) - value(T/2)| / (2^(1/nu_par) - 1),
 
-which is its error of run length. The times of absorption (:mod:`packing_jax.criticality.absorption`) are carried on to
-endless runs instead, and keep what is left of the difference where that exceeds their statistical error.
+which is the error of run length. The estimate from absorption times (:mod:`packing_jax.criticality.absorption`) is
+extrapolated to infinite runs instead; what remains is added only where the difference exceeds its statistical error.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     import xarray as xr
 
 SCHEMA = 2
-"""Of summary.json: 1 (0.1.0) had no `recommended`."""
+"""Version of summary.json; version 1, of release 0.1.0, had no `recommended`."""
 
 
 @dataclass(frozen=True)
 class ErrorParts:
-    """Standard errors of a value: of the replicas at hand, of the length of runs, of the size; None: not known."""
+    """Standard errors of a value: statistical (number of replicas), of run length, of system size; None: not known."""
 
     statistical: float
     run_length: float | None
@@ -49,7 +49,7 @@ class ErrorParts:
 
     @property
     def total(self) -> float | None:
-        """All three together; None where one is not known."""
+        """The three in quadrature; None where one is not known."""
         if self.run_length is None or self.size is None:
             return None
         return math.hypot(self.statistical, self.run_length, self.size)
@@ -75,7 +75,7 @@ class Recommended:
 
 
 def shortened(cell: Scan, steps: float) -> Scan:
-    """The same replicas as they stood after so many steps."""
+    """The same replicas as they were after so many steps."""
     kept = cell.time <= steps
     time, activity = cell.time[kept], cell.activity[..., kept]
     absorbed_at = np.where(cell.absorbed_at <= steps, cell.absorbed_at, -1)
@@ -87,13 +87,13 @@ def shortened(cell: Scan, steps: float) -> Scan:
 
 
 def halfway(cell: Scan) -> Scan | None:
-    """The same replicas as they stood at T/2; None where too little is recorded by then."""
+    """The same replicas as they were at T/2; None where too little is recorded by then."""
     found: Scan | None = _attempt(lambda: shortened(cell, cell.time[-1] / 2))
     return found
 
 
 def with_run_length(found: AbsorptionTimes, earlier: AbsorptionTimes | None, scaling: Scaling) -> AbsorptionTimes:
-    """The estimate with what its value still moves from T/2 to T, beyond its statistical error, in its error.
+    """The estimate, its error joined with the change from T/2 to T beyond its statistical error.
 
     Args:
         found: after T steps.
@@ -121,25 +121,27 @@ def absorption_of(cell: Scan, half: Scan | None, seed: int) -> AbsorptionTimes:
 
 
 def error_parts(cell: Scan, half: Scan | None, found: Any, estimate: Callable[[Scan], Any]) -> ErrorParts:
-    """Errors of an estimate of a scan that is no extrapolation; run_length is None where it is refused at T/2."""
+    """Errors of an estimate that is not extrapolated; run_length is None where it is refused at T/2."""
     earlier = None if half is None else _attempt(lambda: estimate(half))
     moved = None if earlier is None else abs(found.value - earlier.value) * _left(_scaling(cell))
     return ErrorParts(found.stderr, moved, _size_error(cell, found.value))
 
 
 def _size_error(cell: Scan, value: float) -> float | None:
-    """How far this size may shift a value; None where the size is not known."""
+    """The typical shift of a value by a finite N; None where N or the dimension is not known."""
     if cell.particles is None or cell.dim is None:
         return None
     scaling = scaling_in(cell.dim)
     return float(scaling.offset * abs(value) * cell.particles**-scaling.omega)
 
 
-def of_endless_systems(sizes: Sequence[xr.Dataset], seed: int = 0) -> list[Recommended]:
-    """phi_c of endless systems for each kick and batch fraction, from the results at several sizes; may be none.
+def of_infinite_systems(sizes: Sequence[xr.Dataset], seed: int = 0) -> list[Recommended]:
+    """phi_c of infinite systems for each kick and batch fraction, from the results at several sizes.
+
+    A kick and batch fraction whose data do not suffice is left out.
 
     Args:
-        sizes: results of one size each, as `by_other_axes` parts them.
+        sizes: results of one size each, as from `by_other_axes`.
         seed: of the walkers.
     """
     found = []
@@ -187,7 +189,7 @@ def of_absorption(
 ) -> Recommended:
     """An estimate by the times of absorption, of several sizes or one, as the value to quote."""
     which = "each replica of several sizes" if several else "each replica"
-    why = f"from the step at which {which} was absorbed, carried on to endless runs and systems"
+    why = f"from the step at which {which} was absorbed, extrapolated to infinite runs and systems"
     parts = found.statistical, found.run_length, found.size
     return Recommended(parameter, axes, found.value, found.stderr, *parts, "absorption", why)
 
@@ -214,7 +216,7 @@ def _scaling(cell: Scan) -> Scaling:
 
 
 def _left(scaling: Scaling) -> float:
-    """What is left of a shift at T, over what went from T/2 to T."""
+    """The shift that remains at T, over the change from T/2 to T."""
     return float(1.0 / (2.0**scaling.decay - 1.0))
 
 

@@ -27,17 +27,17 @@ from packing_jax.errors import PackingError
 
 Array = NDArray[np.float64]
 
-_WITHIN = 0.1  # |f_a/f_inf - 1| of a relaxed activity (arXiv:2411.11834)
+_WITHIN = 0.1  # |f_a/f_inf - 1| at which an activity is relaxed (arXiv:2411.11834)
 _LATEST = 0.5  # a relaxation later than this share of the record is not trusted: f_inf is averaged over its end
 _TRIED = 300  # values of phi_c between the two sides
-_SIDE, _MOST = 2, 6  # packing fractions that each side needs, and that it uses at most: the law holds near phi_c
+_SIDE, _MOST = 2, 6  # fewest and most packing fractions on each side: the law holds near phi_c
 
 
 @dataclass(frozen=True)
 class Relaxation:
     """tau = tau_below (phi_c - phi)^-nu_par and tau_above (phi - phi_c)^-nu_par, `value` being phi_c.
 
-    `points` packing fractions in `window`, at least two on each side; times in steps.
+    Fitted to `points` packing fractions in `window`, at least two on each side; times in steps.
     """
 
     value: float
@@ -85,18 +85,19 @@ def relaxation_phi_c(
     """phi_c where relaxation times from both sides diverge together, ln tau = ln tau_side - nu_par ln|phi - phi_c|.
 
     A phi is below when every replica was absorbed, and above when at least three quarters stayed active and those
-    relaxed within the first half of the record. phi_c is looked for between the two sides; nu_par and both amplitudes
-    are free. Points far from phi_c, on either side, are dropped where that lowers chi^2 + 2 (points dropped).
+    relaxed within the first half of the record. phi_c is searched between the two sides; nu_par and both amplitudes are
+    free. Points far from phi_c, on either side, are dropped where that lowers chi^2 + 2 (points dropped).
 
-    nu_par is an effective exponent and comes out too small, because absorption takes ln(N |phi - phi_c|^beta)
-    relaxation times and the law has no such factor: it is off by about beta/ln(N |phi - phi_c|^beta) below, and phi_c
-    is a little high. Both exceed their errors where replicas scatter little: in mean-field dynamics (nu_par = 1, N =
-    4096) nu_par is 0.7 to 0.9 and phi_c high by up to 0.001. Do not tell a universality class by this nu_par.
+    nu_par is an effective exponent and comes out too small: absorption takes ln(N |phi - phi_c|^beta) relaxation times,
+    a factor that the law does not have. Below phi_c nu_par is too small by about beta/ln(N |phi - phi_c|^beta), and
+    phi_c is a little too high. Both can exceed their errors where replicas scatter little: in mean-field dynamics
+    (nu_par = 1, N = 4096) nu_par is 0.7 to 0.9, and phi_c too high by up to 0.001. Do not infer a universality class
+    from this nu_par.
 
     Errors: the bootstrap over replicas, joined with the scatter between windows of weight exp(-(chi^2 + 2 dropped)/2).
     The 95 % intervals come from chi^2(phi_c) and chi^2(nu_par), see `packing_jax.criticality.fits`.
 
-    In the place of the four arrays: a trajectory, a dataset, or the directory of a sweep (str or Path).
+    Instead of the arrays: a trajectory, a dataset, or the directory of a sweep (str or Path).
 
     Args:
         time: recorded steps, (time,), increasing.
@@ -121,7 +122,7 @@ def relaxation_phi_c(
     chi2s, slopes, _ = _fits(points, windows, tried)
     place = lowest(chi2s)
     least, nus = _between(low, high, place), _at(slopes, place)
-    tried_too = np.union1d(tried, least)  # replicas that agree know phi_c better than `tried` is spaced
+    tried_too = np.union1d(tried, least)  # may be more precise than the spacing of `tried`
     profiles, slopes, weights = _fits(points, windows, tried_too)
     cost = profiles.min(axis=1) + 2.0 * dropped
     best = int(np.argmin(cost))
@@ -209,7 +210,7 @@ def _relaxed(
 
 
 def _between(low: float, high: float, place: Array) -> Array:
-    """phi_c at places 0 to 299 between two phi, closer together towards both ends, where the logarithms diverge."""
+    """phi_c at indices 0 to 299 between two phi, closer together towards both ends, where the logarithms diverge."""
     return low + (high - low) * (0.5 - 0.5 * np.cos(np.pi * (0.004 + 0.992 * place / (_TRIED - 1))))
 
 
@@ -228,7 +229,7 @@ def _centred(values: Array, weight: Array, above: NDArray[np.bool_]) -> Array:
 
 
 def _fits(points: _Points, windows: list[tuple[int, int]], tried: Array) -> tuple[Array, Array, Array]:
-    """As :func:`_fit`, of the mean ln tau in each window, (windows, tried) each."""
+    """:func:`_fit` of the mean ln tau in each window, (windows, tried) each."""
     fits = [_fit(points.part(a, b), points.log_tau[None, a:b], tried) for a, b in windows]
     chi2, nu, weight = (np.concatenate(part) for part in zip(*fits, strict=True))
     return chi2, nu, weight
@@ -251,7 +252,7 @@ def _over_nu(nus: Array, chi2: Array, best_nu: Array, weight: Array) -> Array:
 
 
 def _at(values: Array, place: Array) -> Array:
-    """Each row of values (samples, tried) at its place between two of the phi_c that were tried."""
+    """Each row of values (samples, tried), interpolated at its fractional index."""
     index, every = np.arange(values.shape[1]), zip(values, place, strict=True)
     return np.array([np.interp(one, index, row) for row, one in every])
 

@@ -1,6 +1,6 @@
-"""What the estimates of phi_c read: a trajectory, a dataset or the directory of a sweep, as one kind of dataset.
+"""The input of the estimates of phi_c: a trajectory, a dataset or the directory of a sweep, as one kind of dataset.
 
-A trajectory is known by its method ``to_xarray``: nothing here knows how results were made.
+A trajectory is recognised by its method ``to_xarray``: nothing here depends on how results were made.
 """
 
 from __future__ import annotations
@@ -79,15 +79,15 @@ class Scan:
 
 
 def as_sweep(results: Results) -> xr.Dataset:
-    """Results with the dims phi, kick, batch_fraction, replica and time, whatever they were.
+    """Results of any form as a dataset with the dims phi, kick, batch_fraction, replica and time.
 
     Args:
         results: what :func:`packing_jax.simulate` returns, the directory of a sweep, or a dataset. A dataset without
-            the dim phi has a coordinate phi, and kick and batch_fraction where they are known, () or (replica,);
-            replicas of the same values are counted together.
+            the dim phi needs a coordinate phi, and may have kick and batch_fraction, each () or (replica,); replicas
+            with the same values are grouped.
 
     Raises:
-        PackingError: nothing of these, packing fractions that are not known, or no activity.
+        PackingError: none of these, packing fractions that are not known, or no activity.
     """
     import xarray as xr
 
@@ -111,7 +111,7 @@ def other_axes(results: xr.Dataset) -> list[str]:
 
 
 def by_other_axes(results: xr.Dataset) -> list[tuple[dict[str, Any], xr.Dataset]]:
-    """The results at each value of the other axes, and these values; all of them and none where there are no others."""
+    """Pairs (values of the other axes, the results there); one pair of no values and all results if there are none."""
     others, parts = other_axes(results), []
     for values in itertools.product(*(results[name].values.tolist() for name in others)):
         where = dict(zip(others, values, strict=True))
@@ -133,7 +133,7 @@ def _one_of(results: xr.Dataset) -> xr.Dataset:
 
 
 def _in_a_grid(results: xr.Dataset) -> xr.Dataset:
-    """The replicas of a dataset by their phi, kick and batch fraction."""
+    """The replicas of a dataset, arranged by phi, kick and batch fraction."""
     import xarray as xr
 
     for name in ("activity", "absorbed_at"):
@@ -181,11 +181,11 @@ def open_results(directory: str | os.PathLike[str]) -> xr.Dataset:
 
     What is read is checked against the checksums in DIR/manifest.jsonl.
 
-    A sweep over numbers of particles has these as a dimension; estimates are of one of them, ``.sel(particles=N)``.
+    A sweep over numbers of particles has these as a dimension; an estimate takes one of them, ``.sel(particles=N)``.
 
     Raises:
-        PackingError: no such directory, no store in it, or one that is damaged, of which it says what would mend it, or
-            no sweep of spheres.
+        PackingError: no such directory, no store in it, a damaged store (with what would mend it), or a sweep of
+            something else than spheres.
     """
     sweep = Reader(Path(directory))
     kind = stored_kind(sweep.attributes)
@@ -204,7 +204,7 @@ def open_results(directory: str | os.PathLike[str]) -> xr.Dataset:
 
 
 def _check_words(attributes: Mapping[str, Any]) -> None:
-    """Refuse words of a store about its spheres that are none; what is left out is not known."""
+    """Refuse a store whose dim, particles or rule is invalid; a missing one is allowed."""
     particles = attributes.get("particles", 1)
     many = particles if isinstance(particles, list) else [particles]
     for name, known in (
@@ -247,7 +247,7 @@ def check_results(results: xr.Dataset) -> None:
 
 
 def scan_of(results: xr.Dataset, kick: int, batch_fraction: int) -> Scan:
-    """The replicas of one kick and batch fraction, by their places in a sweep."""
+    """The replicas of one kick and one batch fraction, given by their indices in a sweep."""
     cell = results.isel(kick=kick, batch_fraction=batch_fraction)
     time, phi = cell["time"].values.astype(float), cell["phi"].values.astype(float)
     activity = cell["activity"].where(was_run(cell)).transpose("phi", "replica", "time").values.astype(float)
@@ -281,7 +281,7 @@ def _are_results(given: object) -> bool:
 
 @runtime_checkable
 class OfArraysOrResults(Protocol, Generic[_P, _R_co]):
-    """A function that estimates from arrays, or from results that have them."""
+    """An estimate that takes arrays, or results that have them."""
 
     @overload
     def __call__(self, results: Results, /, **how: int) -> _R_co: ...
@@ -290,7 +290,7 @@ class OfArraysOrResults(Protocol, Generic[_P, _R_co]):
 
 
 def or_results(*fields: str) -> Callable[[Callable[_P, _R_co]], OfArraysOrResults[_P, _R_co]]:
-    """Let an estimate take results in the place of its arrays, which are these fields of a :class:`Scan`."""
+    """Let an estimate take results instead of its arrays, which are these fields of a :class:`Scan`."""
 
     def decorate(estimate: Callable[_P, _R_co]) -> OfArraysOrResults[_P, _R_co]:
         @functools.wraps(estimate)

@@ -55,7 +55,7 @@ def records_run(time: ArrayLike, phi: ArrayLike, activity: ArrayLike) -> tuple[A
 
 
 def drifting(activity: list[Array], drift: Drift | None, order: list[int]) -> list[bool]:
-    """Whether the replicas that stayed active drift, at each phi of `order`; None: they do not."""
+    """Whether the replicas that stayed active drift, at each phi of `order`; with drift None, they do not."""
     if drift is None:
         return [False] * len(order)
     changes, stderrs = (replicas_run(part, order) for part in drift)

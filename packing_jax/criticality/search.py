@@ -1,11 +1,10 @@
 """An adaptive search for phi_c: replicas where the transition is, in systems that grow until the error is small enough.
 
 Each replica answers one question: is it absorbed within T steps? At the packing fraction phi_h(N, T) half of them are.
-A few replicas find phi_h to high precision in small systems already, but finite N and T shift it away from phi_c. Near
-the transition both shifts follow one law, that of the share of replicas that are absorbed within t steps, and
-:mod:`packing_jax.criticality.absorption` fits it to the steps at which the replicas of all sizes were absorbed. When T
-grows as N^(z/d) both shifts shrink together, since nu_par = z nu_perp (Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004),
-section 3).
+Already in small systems a few replicas find phi_h precisely, but finite N and T shift it away from phi_c. Near the
+transition one law describes both shifts: :mod:`packing_jax.criticality.absorption` fits it to the steps at which the
+replicas of all sizes were absorbed. When T grows as N^(z/d) both shifts shrink together, since nu_par = z nu_perp
+(Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004), section 3).
 
 A round finds phi_h at one N and T. The next has twice the particles and 2^(z/d) times the steps; or, where the error of
 phi_c is mostly that of the length of runs, the same particles and four times the steps. In the first round, a small
@@ -32,9 +31,9 @@ FEWEST_ROUNDS = 3
 
 _PHIS = 4  # of a batch
 _MOST_BATCHES = 16  # of a round
-_LONGER = 4  # times the steps of the last round, where the length of runs is what the error is made of
-_SHARE = 0.5  # a round ends when the error of phi_h is this share of the tolerance
-_DECIMALS = 6  # of phi, so that a replica has a name one can type
+_LONGER = 4  # times the steps of the last round, where run length is the largest part of the error
+_SHARE = 0.5  # a round ends when the error of phi_h is at most this share of the tolerance
+_DECIMALS = 6  # of phi, so that one can type it
 
 
 class Ask(NamedTuple):
@@ -46,7 +45,7 @@ class Ask(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What they did: each replica's step of absorption, -1 if still active, and the particle-steps of all together."""
+    """The outcome: each replica's step of absorption, -1 if still active, and the particle-steps of all together."""
 
     absorbed_at: tuple[int, ...]
     particle_steps: int
@@ -162,7 +161,7 @@ def refine(
     Args:
         settings: bracket, first size, tolerance, budget.
         simulate: runs the replicas it is asked for; the same replica must give the same answer.
-        on_round: called after every round with all so far, and their phi_c; None where it is not known yet.
+        on_round: called after every round with all rounds so far and the fit of phi_c; None where there is none yet.
 
     Raises:
         PackingError: what `SearchSettings.check` refuses, phi_h above the highest phi or nowhere below it, or a budget
@@ -208,7 +207,7 @@ def refine(
 
 
 def _fit(outcomes: Sequence[Outcome], scaling: Scaling) -> AbsorptionTimes | None:
-    """phi_c of endless runs and systems; None of fewer than three sizes, or where the replicas leave it open."""
+    """phi_c of infinite runs and systems; None of fewer than three sizes, or where the replicas leave it open."""
     particles, steps, phi, absorbed_at = np.array(outcomes, float).T
     if len(np.unique(particles)) < FEWEST_ROUNDS:
         return None
@@ -223,8 +222,7 @@ def _aim(settings: SearchSettings, rounds: Sequence[Round]) -> tuple[float, floa
     low, high = settings.bracket
     if not rounds:
         return (low + high) / 2, (high - low) / 2
-    # phi_h moves by less than the width of the last round, and the last phi_h has an error; from two of them it is seen
-    # how it moves
+    # The window covers the error of the last phi_h and a shift of 1.5 widths; two rounds tell which way phi_h moves.
     last = rounds[-1]
     reach = 2 * last.stderr + 1.5 * last.width
     moved = last.phi_h - rounds[-2].phi_h if len(rounds) > 1 else 0.0
@@ -259,8 +257,8 @@ def _round(
             continue
         best = _estimate(absorbed) or best
         if best is None:
-            continue  # by chance the share does not fall with phi: run the same phi again
-        # two batches at least: one alone may have agreed by chance
+            continue  # by chance the share does not fall with phi: repeat the same phi
+        # at least two batches: the replicas of one may agree by chance
         if batch and best.stderr <= _SHARE * settings.tolerance:
             break
         low, high = best.interval

@@ -1,4 +1,4 @@
-"""The end of a record: activity averaged over its last quarter, and whether it still drifts."""
+"""The stationary activity: its average over the last quarter of a record, and whether it still drifts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FINAL_SPAN = 0.25
 """Share of the recorded time, at its end, over which the final activity is averaged."""
 
 _BLOCKS = 8  # of the last half of the record
-_DRIFT = 0.1  # a relative change of f_a from the third to the last quarter that matters
+_DRIFT = 0.1  # smallest relative change of f_a from the third to the last quarter that counts
 
 
 def final_activity(time: ArrayLike, activity: ArrayLike, absorbed: ArrayLike | None = None) -> Array:
     """Stationary activity: the time average of f_a over the last quarter of the record.
 
-    (4/T) * integral of f_a dt over the last T/4 of the recorded time T, by the trapezoid rule, so that records at
-    logarithmic and at linear times give the same. A replica that was absorbed counts 0, whenever that happened.
+    (4/T) * integral of f_a dt over the last T/4 of the recorded time T, by the trapezoid rule, so that logarithmic and
+    linear times give the same result. A replica that was absorbed counts 0, whenever that happened.
 
     Args:
         time: recorded steps, (time,), increasing.
@@ -45,7 +45,7 @@ def final_activity(time: ArrayLike, activity: ArrayLike, absorbed: ArrayLike | N
 
 
 class Drift(NamedTuple):
-    """How the activity still changes at the end of the record, (...): last quarter less the one before."""
+    """The change of the activity at the end of the record, (...): last quarter less the one before, and its error."""
 
     change: Array
     stderr: Array
@@ -55,11 +55,10 @@ def final_drift(time: ArrayLike, activity: ArrayLike) -> Drift:
     """Change of the activity from the third to the last quarter of the record, from block averages.
 
     A straight line is fitted to the averages over 8 equal blocks of the last half. The change is its rise over T/4, and
-    the standard error comes from the blocks' scatter about it. A stationary replica has a change of zero within the
-    error. Blocks are correlated where the relaxation time exceeds a block, so `drifts` uses the scatter of replicas
-    too.
+    the standard error comes from the scatter of the blocks about it. Blocks are correlated where the relaxation time
+    exceeds a block, so `drifts` also uses the scatter between replicas.
 
-    Shapes and errors as for `final_activity`.
+    Arguments, shapes and exceptions as for `final_activity`.
     """
     steps, values = _record(time, activity)
     edges = 0.5 + 0.5 * np.arange(_BLOCKS + 1) / _BLOCKS
@@ -74,9 +73,10 @@ def final_drift(time: ArrayLike, activity: ArrayLike) -> Drift:
 def drifts(final: ArrayLike, drift: Drift) -> bool:
     """True if the activity of independent replicas of one phi is not stationary.
 
-    Their mean change must exceed 10 % of their mean activity and three standard errors, from block averages or from the
-    scatter between replicas, whichever is larger. False alarms are rarer than 1 in 100. A critical decay t^-a changes
-    by 5 % for a = 0.14 (Manna in 1D), which counts as stationary, and by 15 % for a = 0.42 (2D), which does not.
+    For this their mean change must exceed 10 % of their mean activity and three standard errors, from block averages or
+    from the scatter between replicas, whichever is larger. False alarms are rarer than 1 in 100. A critical decay t^-a
+    changes by 5 % for a = 0.14 (Manna in 1D), which counts as stationary, and by 15 % for a = 0.42 (2D), which does
+    not.
 
     Args:
         final: `final_activity` of replicas that were not absorbed, (replica,).

@@ -48,7 +48,7 @@ def threshold_phi_c(
     interval. So a coarse scan has a large error even if all replicas agree. With a single replica of each phi the error
     is h/sqrt(3) alone. Source: arXiv:2411.11834.
 
-    In the place of phi, activity and drift: a trajectory, a dataset, or the directory of a sweep (str or Path).
+    Instead of the arrays: a trajectory, a dataset, or the directory of a sweep (str or Path).
 
     Args:
         phi: packing fractions, (phi,).

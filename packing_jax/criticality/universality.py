@@ -21,7 +21,7 @@ from packing_jax.errors import PackingError
 Measured = Mapping[str, tuple[float, float]]
 
 NAMES = ("beta", "nu_perp", "nu_par", "z", "gamma_prime", "beta/nu_perp", "alpha", "hyperuniformity")
-"""Names of exponents: alpha is that of the decay at phi_c, and beta/nu_perp is what a collapse measures."""
+"""Names of exponents; alpha is that of the decay at phi_c, and beta/nu_perp comes from a data collapse."""
 
 # compared, but not in chi^2: alpha depends on the initial correlations, the hyperuniformity exponent has no known error
 _REPORTED = ("alpha", "hyperuniformity")
@@ -118,7 +118,7 @@ CLASSES: tuple[UniversalityClass, ...] = (
     ),
     _class("mean field", 4, **_MEAN_FIELD),
 )
-"""The table; the classes of a dimension are those of `classes_in`."""
+"""All classes in all dimensions; `classes_in` selects those of one dimension."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How far a measurement is from each class of its dimension, the nearest first, and `text` that says so."""
+    """How far a measurement is from each class of its dimension, the nearest first, and the same as `text`."""
 
     dim: int
     matches: tuple[Match, ...]
@@ -162,18 +162,18 @@ def verdict(measured: Measured, dim: int) -> Verdict:
     """Measured exponents against the classes of dimension d, in standard deviations and in words.
 
     deviation = (value - reference)/sqrt(stderr^2 + reference_stderr^2), and chi^2 is the sum of their squares, as if
-    the exponents were measured independently: those of one data set count a little too much. alpha and the
-    hyperuniformity exponent are compared, but are not in chi^2. Of exponents that follow from one another, one must be
-    left out: beta, nu_perp and beta/nu_perp; nu_par, nu_perp and z; and, up to d = 4, gamma' = d nu_perp - 2 beta with
-    two of the first three.
+    the exponents were measured independently: exponents from one data set count a little too much. alpha and the
+    hyperuniformity exponent are compared, but are not in chi^2. Where three exponents are related, one must be left
+    out: beta, nu_perp and beta/nu_perp; nu_par, nu_perp and z; and, up to d = 4, gamma' = d nu_perp - 2 beta with two
+    of the first three.
 
     Args:
         measured: (value, stderr) by name, see `NAMES`.
         dim: dimension of the system.
 
     Raises:
-        PackingError: an unknown name, an error that is not positive, dependent exponents, none that is
-            universal, or a dimension below 1.
+        PackingError: an unknown name, an error that is not positive, related exponents, none that enters chi^2, or a
+            dimension below 1.
     """
     if dim < 1 or dim % 1:
         raise PackingError(f"the dimension is {dim}; it must be a whole number, 1 or more")

@@ -55,18 +55,18 @@ class ZeroKickLimit:
 
     @property
     def form(self) -> Form:
-        """The form whose limit is `value`: the one with most terms."""
+        """The form whose limit is `value`: the one with the most terms."""
         return min(self.forms, key=lambda form: form.dof)
 
 
 def zero_kick_limit(kick: ArrayLike, phi_c: ArrayLike, stderr: ArrayLike) -> ZeroKickLimit:
     """phi_c at zero kick, from weighted least squares of a straight line and, with four kicks or more, a parabola.
 
-    The limit is the parabola's. It is right wherever the line is, with a wider error; but where phi_c(kick) bends a
-    little, the line is off by more than its error, and so is an average over both. Both are reported, with their Akaike
-    weights and the bend with its error. Errors of a form come from the weights 1/stderr^2, times sqrt(chi^2/dof) where
-    chance gives such a chi^2 less than 1 time in 20. Three kicks give the line only: a parabola through three points
-    cannot be tested. arXiv:2411.11834 fits the line.
+    The limit is the parabola's. It is right wherever the line is, with a wider error; where phi_c(kick) bends a little,
+    the line is off by more than its error, and so is an average over both. Both are reported, with their Akaike weights
+    and the bend with its error. Errors of a form come from the weights 1/stderr^2, times sqrt(chi^2/dof) where the
+    p-value of chi^2 is below 0.05. Three kicks give the line only: a parabola through three points cannot be tested.
+    arXiv:2411.11834 fits the line.
 
     Args:
         kick: kick sizes in mean diameters (for SGD: learning rates), (kick,).

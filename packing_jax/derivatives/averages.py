@@ -1,4 +1,4 @@
-"""Derivatives of averages over runs, in what a single run has no derivative in."""
+"""Derivatives of averages over runs, for hyperparameters along which a single run has none."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +15,10 @@ from packing_jax.spheres.start import check_key
 def common_random_numbers(measure: Callable[[Array, Array], Any], at: float, width: float, keys: Array) -> Estimate:
     """d<f>/dtheta = <f(theta + h) - f(theta - h)>/2h, both with the draws of the same key, for any hyperparameter.
 
-    For what has no path derivative (the batch fraction), and for what has one that misses the contacts. Draws are the
-    same, so that two runs differ only where a draw falls between the two values of theta: at small h the variance of
-    one difference is of order 1/h, against 1/h^2 of independent runs, and chaos carries it there in long runs. The bias
-    is h^2/6 times the third derivative. The variance is measured: ``stderr`` comes from the scatter
-    between runs.
+    For hyperparameters without a path derivative (the batch fraction), and for those whose path derivative misses the
+    change of contacts. With the same draws the two runs differ only where a draw falls between the two values of theta:
+    at small h the variance of one difference is of order 1/h, against 1/h^2 for independent runs; in long runs chaos
+    makes it as large. The bias is h^2/6 times the third derivative; ``stderr`` comes from the scatter between runs.
 
     Example:
         >>> def final(fractions, keys):
@@ -28,13 +27,13 @@ def common_random_numbers(measure: Callable[[Array, Array], Any], at: float, wid
         >>> slope, stderr = common_random_numbers(final, at=0.5, width=0.05, keys=jax.random.split(key, 64))
 
     Args:
-        measure: (values (R,), keys (R,)) -> (R,): one number of each of R runs.
+        measure: (values (R,), keys (R,)) -> (R,): one number for each of R runs.
         at: theta.
         width: h > 0.
         keys: (R,) typed keys, R >= 2.
 
     Raises:
-        PackingError: arguments out of range, or a measure of another shape.
+        PackingError: arguments out of range, or a measure that does not return one real number for each run.
     """
     if not (is_real(width) and np.isfinite(width) and width > 0):
         raise PackingError(f"the width is {shown(width)}; it must be a finite positive number")

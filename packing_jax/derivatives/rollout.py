@@ -1,30 +1,30 @@
-r"""Derivatives through the dynamics: a run as a differentiable function of what goes into it.
+r"""Derivatives through the dynamics: a run as a differentiable function of its inputs.
 
-:func:`rollout` makes the moves of :func:`packing_jax.simulate`, the same bits for the same key (to
-rounding for optimizers that sum floats over particles, as a global norm does, or add products, as ``optax.ema`` does),
-and ``jax.grad`` and ``jax.jvp`` go through it: along the start, the diameters, phi (:meth:`System.at_phi`), the box,
-the kick or whatever is a leaf of the rule, an optax optimizer's hyperparameters in a ``jax.tree_util.Partial``
-included, and the exponent and amplitude of the pair energy, where they are arrays.
+:func:`rollout` makes the moves of :func:`packing_jax.simulate`, the same bits for the same key (to rounding for
+optimizers that sum floats over particles, as a global norm does, or add products, as ``optax.ema`` does), and
+``jax.grad`` and ``jax.jvp`` go through it: along the start, the diameters, phi (:meth:`System.at_phi`), the box, the
+leaves of the rule (the kick, or an optax optimizer's hyperparameters in a ``jax.tree_util.Partial``), and the exponent
+and amplitude of the pair energy, where they are arrays.
 
 The derivative is that of the path at fixed draws, dx_T/dtheta with x_{t+1} = x_t + step(x_t, theta, draws_t): draws are
-keyed by (key, step, tag) and do not depend on theta. Neighbour rows are constants of a step, and so is the set of
-overlapping pairs. Where a pair comes into contact or parts as theta varies, the path itself jumps for forces that are
-finite at contact (every rule but SGD and Langevin with a > 1): there is no derivative at such a theta, and between two
-of them this is the exact one. It is therefore not the derivative of an average over draws, which moves with the
-contacts too; nor does chaos spare it: above phi_c it grows exponentially with the steps. Both are properties of the
-dynamics. :mod:`packing_jax.derivatives.averages` estimates the derivative of an average, also in hyperparameters that
-choose instead of moving (the batch fraction), along which a path has no derivative at all.
+keyed by (key, step, tag) and do not depend on theta. Neighbour rows and the set of overlapping pairs are constants of a
+step. If the force is finite at contact (every rule but SGD and Langevin with a > 1), the path jumps at each theta where
+a pair makes or breaks a contact: there it has no derivative, and between two such values this one is exact. It is
+therefore not the derivative of an average over draws, which changes with the contacts too; and above phi_c chaos makes
+it grow exponentially with the steps. Both are properties of the dynamics. :mod:`packing_jax.derivatives.averages`
+estimates the derivative of an average, also in hyperparameters that only select (the batch fraction), along which a
+path has no derivative at all.
 
 Memory: reverse mode needs every configuration again, the row sums of its move, and the optimizer's state. Of T steps
-only each S-th is kept; the steps between are made again when their derivatives are due, and kept meanwhile: about
-8 dim N (T/S + S) bytes in float32 without an optimizer's state. S = T keeps everything and makes no step twice, which
-is faster by a run. S = ``checkpoint_every`` is T where keeping every step takes up to 3 GiB, else sqrt(T) but at least
-64, unless given. Forward mode keeps S steps. All this is for each run: of many, ``jax.lax.map`` of the gradient keeps
-one run at a time, ``jax.vmap`` all of them.
+only each S-th is kept; the steps between are repeated when their derivatives are due, and kept meanwhile: about
+8 dim N (T/S + S) bytes in float32 without an optimizer's state. S = T keeps everything and repeats no step, which saves
+the time of a run. By default S = ``checkpoint_every`` is T if keeping every step takes up to 3 GiB, else sqrt(T) but at
+least 64. Forward mode keeps S steps. All this is for each run: of many, ``jax.lax.map`` of the gradient keeps one at a
+time, ``jax.vmap`` all.
 
-Resolution: neighbour rows are listed anew on the way back, and a derivative is NaN if one does not fit the plan there.
-In a kick it has the resolution of the moves, a pair's being rounded to 2^-32 box sides in float32: at N = 1e4 about
-1e-7 of a kick of 0.01, and nothing is left of one of 1e-9.
+Resolution: neighbour rows are rebuilt on the way back, and a derivative is NaN if one does not fit the plan there. The
+derivative in a kick has the resolution of the moves, which are rounded to 2^-32 box sides for each pair in float32: at
+N = 1e4 about 1e-7 of a kick of 0.01, and a kick of 1e-9 is lost.
 """
 
 import math
@@ -56,10 +56,10 @@ from packing_jax.trees import pytree
 @pytree(meta=["plan"])
 @dataclass(frozen=True)
 class Rollout:
-    """Where a run ended. Positions are NaN, and derivatives with them, where it did not do what was asked."""
+    """Where a run ended. Positions and derivatives are NaN where it lost neighbours, failed or was out of range."""
 
-    positions: Leaf  #: (N, dim) in [0, box), particles in their original order; the bits of the driver
-    moved: Leaf  #: (N, dim) displacement from the start, through the periodic boundary, in the unit of the box
+    positions: Leaf  #: (N, dim) in [0, box), particles in their original order; the same bits as the driver's
+    moved: Leaf  #: (N, dim) unwrapped displacement from the start, in the unit of the box
     absorbed_at: Leaf  #: () int32, first step without an overlap, -1 if still active
     failed: Leaf  #: () bool, a move was not finite or longer than half the box
     unsound: Leaf  #: () bool, something traced is out of range
@@ -74,7 +74,7 @@ class Rollout:
         return self.too_wide | (self.needed_row > self.plan.capacity) | (self.needed_slots > self.plan.slots)
 
     def check(self) -> str:
-        """What there is to say about a finished run; empty if nothing. Not inside jit or grad.
+        """A remark on a finished run, empty if there is none. Not inside jit or grad.
 
         Raises:
             PackingError: the run lost neighbours or diverged.
@@ -110,7 +110,7 @@ class Rollout:
 
 
 _ROOM = 3 * 2**30  # bytes of kept steps up to which reverse mode makes no step twice
-_SHORTEST = 64  # steps of a segment: rows are listed anew where one begins, so it should outlast a list
+_SHORTEST = 64  # steps of a segment: rows are rebuilt where one begins, so it should outlast a list
 
 
 def rollout(
@@ -123,7 +123,7 @@ def rollout(
     checkpoint_every: int | None = None,
     plan: Plan | None = None,
 ) -> Rollout:
-    """``steps`` moves of one system, differentiable; what that means is in the module's docstring.
+    """``steps`` moves of one system, x_{t+1} = x_t + step(x_t, theta, draws_t), differentiable; see the module.
 
     Example:
         >>> plan = rollout_plan(system, bro(0.1), 100, key)
@@ -138,18 +138,18 @@ def rollout(
         rule: one of :mod:`packing_jax.spheres.rules`, one hyperparameter each. Adam and its relatives need ``eps_root``
             > 0: their square root has no derivative at the zero gradient of a particle without overlap.
         steps: T, moves to make.
-        key: ``jax.random.key(seed)``; the draws and the start are those of ``simulate`` with it.
+        key: ``jax.random.key(seed)``; draws and start are those of ``simulate`` with this key.
         start: (N, dim) positions in the unit of the box; independent uniform ones when None.
         checkpoint_every: S, steps between two kept configurations in reverse mode, 1 to T; by memory when None.
-        plan: the neighbour search, static; needed where the system is traced, see :func:`rollout_plan`. Made for the
-            largest diameters or phi that will come: beyond them the run is NaN.
+        plan: the neighbour search, static; needed where the system is traced, see :func:`rollout_plan`. Make it for the
+            largest diameters or phi to come: beyond them the run is NaN.
 
-    Derivatives are first ones. Under ``jax.vmap`` (``jax.jacfwd``, ``jax.jacrev``) runs and directions are made one
-    after another: to make many runs together, use ``simulate``, which has no derivative.
+    There are first derivatives only. Under ``jax.vmap`` (``jax.jacfwd``, ``jax.jacrev``) runs and directions are made
+    one after another; for many runs at once use ``simulate``, which has no derivative.
 
     Raises:
-        PackingError: an argument out of range, an optimizer without a derivative at a zero gradient, or a derivative
-            in the batch fraction or of a derivative asked for.
+        PackingError: an argument out of range, an optimizer without a derivative at a zero gradient, a derivative in
+            the batch fraction, or a second derivative.
     """
     check_steps(steps)
     steps = int(steps)
@@ -173,9 +173,9 @@ def rollout(
 
 
 def rollout_plan(system: System, rule: Rule, steps: int, key: Array, start: Array | np.ndarray | None = None) -> Plan:
-    """The neighbour search that a rollout needs, found by making it once without derivatives.
+    """The neighbour search that a rollout needs, found by one run without derivatives.
 
-    Rows are as long as were met, with a little to spare: what a search does not use costs time and memory.
+    Rows have the length that was needed and a little more: unused entries cost time and memory.
 
     Raises:
         PackingError: bad input, or a run that diverges.
@@ -192,7 +192,7 @@ def rollout_plan(system: System, rule: Rule, steps: int, key: Array, start: Arra
 
 
 def segment_length(steps: int, system: System, rule: Rule) -> int:
-    """The ``checkpoint_every`` of a rollout that is given none: all steps where keeping them takes up to 3 GiB."""
+    """The default ``checkpoint_every`` of a rollout: all steps where keeping them takes up to 3 GiB."""
     fixed = jax.ShapeDtypeStruct((system.dim, system.particles), np.dtype(f"int{8 * system.box.dtype.itemsize}"))
     state = jax.tree.leaves(jax.eval_shape(lambda x: first_state(rule, system, x), fixed))
     step = 2 * fixed.size * fixed.dtype.itemsize + sum(leaf.size * leaf.dtype.itemsize for leaf in state)
@@ -223,7 +223,7 @@ def _check_one(system: System, rule: Rule, key: Array, start: Any) -> None:
 
 
 def _without_choices(rule: Any) -> Any:
-    """The rule, with derivatives refused in what only chooses."""
+    """The rule, with derivatives refused in hyperparameters that only select."""
     for name, sentence in rule.pathless.items():
         rule = replace(rule, **{name: refusing(sentence)(jnp.asarray(getattr(rule, name)))})
     return rule
@@ -288,7 +288,7 @@ def _roll(plan: Plan, every: int, steps: int, system: System, rule: Any, key: Ar
 
 
 def _in_range(system: System, rule: Any, start: Array | None) -> Array:
-    """() bool, what the edge cannot check of traced numbers; rules make theirs NaN."""
+    """() bool, whether traced numbers are in range; rules make theirs NaN where they are not."""
     positive = [system.box, system.diameters, system.unit]
     if isinstance(system.energy, Overlap):
         positive += [system.energy.a0, jnp.where(jnp.asarray(system.energy.exponent) >= 1.0, 1.0, jnp.nan)]

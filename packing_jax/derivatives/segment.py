@@ -1,10 +1,10 @@
 r"""The steps of a rollout, and its derivative along the configurations that it kept.
 
-A run in integers is x_{t+1} = x_t + step(x_t, theta, draws_t); its derivative is a linear map along the way, the
-product of those of its steps. Each of them, and its transpose on the way back, needs x_t again, the row sums of its
-move, and its neighbour rows. The first two are kept, 8 dim bytes a particle in float32. Rows of K would be 4 K more:
-they are listed anew on the way back, as seldom as on the way there, since a list does not know the direction of time.
-Any complete one has the same contacts, and gives the same derivative to rounding.
+The derivative of a run, x_{t+1} = x_t + step(x_t, theta, draws_t), is a linear map: the product of those of its steps.
+Each of them, and its transpose on the way back, needs x_t, the row sums of the move, and the neighbour rows. The first
+two are kept, 8 dim bytes per particle and step in float32. Rows of length K would be 4 K bytes more: they are rebuilt
+on the way back, no more often than on the way there. Any complete list has the same contacts, and gives the same
+derivative to rounding.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ from packing_jax.trees import pytree
 
 
 class Carry(NamedTuple):
-    """What one step hands to the next; particles in the cell order of the start."""
+    """The carry from step to step; particles in the cell order of the start."""
 
     fixed: Array  #: (dim, N) coordinates
     real: Any  #: (dim, N) what carries their derivative
@@ -47,7 +47,7 @@ class Carry(NamedTuple):
 
 
 class Varied(NamedTuple):
-    """What a run has derivatives in."""
+    """The variables in which a run has derivatives."""
 
     rule: Any
     system: System  #: in box sides, particles in the cell order of the start
@@ -56,7 +56,7 @@ class Varied(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What the derivative of a step needs again."""
+    """What is kept of a step for its derivative."""
 
     number: Array  #: () int32, moves made before
     moves: Array  #: () bool, neither absorbed nor failed nor over
@@ -68,7 +68,7 @@ class _Kept(NamedTuple):
 @pytree(meta=["plan", "count"])
 @dataclass(frozen=True)
 class Run:
-    """What does not change during a run and has no derivative, and the loop over its steps."""
+    """The constants of a run, which have no derivative, and the loop over its steps."""
 
     plan: Plan
     count: int  #: steps to make
@@ -81,25 +81,25 @@ class Run:
         return noise.particle_words(key, self.tags)
 
     def list_rows(self, system: System, fixed: Array) -> nb.Neighbors:
-        """Neighbour rows: sorted by cell to be found, and named in the order that the particles keep."""
+        """Neighbour rows, found in cell order but given in the order of the start, which the particles keep."""
         _, found = nb.sort_and_build(self.plan, system, fixed)
         order = found.tags
         back = jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype), unique_indices=True)
         return replace(found, rows=take(order, found.rows)[back], tags=self.tags, reference=fixed)
 
     def unlisted(self, fixed: Array) -> nb.Neighbors:
-        """Rows that :meth:`listed` will replace."""
+        """Placeholder rows, which :meth:`listed` replaces."""
         none = jnp.zeros((), jnp.int32)
         return nb.Neighbors(jnp.zeros((len(self.tags), self.plan.capacity), jnp.int32), self.tags, fixed, none, none)
 
     def listed(self, system: System, fixed: Array, rows: nb.Neighbors, unmade: Array, wanted: Array) -> nb.Neighbors:
-        """Rows of this configuration: those that there are, or new ones where these are out of date."""
+        """Rows of this configuration: the old ones, or new ones where they are out of date."""
         stale = unmade | nb.outdated(self.plan, system, fixed, rows)
         made: nb.Neighbors = jax.lax.cond(stale & wanted, lambda: self.list_rows(system, fixed), lambda: rows)
         return made
 
     def steps(self, rule: Any, system: System, carry: Carry, every: int) -> Carry:
-        """All steps, of which reverse mode keeps about one in ``every``, and a last look at who overlaps."""
+        """All steps, of which reverse mode keeps about one in ``every``, and the overlaps of the last configuration."""
 
         def segment(carry: Carry, numbers: Array) -> tuple[Carry, None]:
             real, state, others = _segment(
@@ -107,22 +107,22 @@ class Run:
             )
             return others._replace(real=real, state=state), None
 
-        # one program for all segments: what the last one has beyond the end does nothing
+        # one program for all segments: in the last one, steps beyond the end do nothing
         segments = 1 if every >= self.count else max(1, round((self.count + 1) / every))
         length = -(-(self.count + 1) // segments)
         numbers = jnp.arange(segments * length, dtype=jnp.int32).reshape(segments, length)
-        if segments == 1:  # kept as it is made
+        if segments == 1:  # every step is kept
             return segment(carry, numbers[0])[0]
         carry, _ = jax.lax.scan(jax.checkpoint(segment, prevent_cse=False), carry, numbers)
         return carry
 
 
-#: Of a segment: the run, what of the first carry has no derivative, and the numbers of the steps.
+#: The constants of a segment: the run, the parts of the first carry without a derivative, and the step numbers.
 _Constant = tuple[Run, Carry, Array]
 
 
-# The loops of a segment, there and back, run one after another in a batch: together, all of their branches would be
-# taken, and rows listed at each step.
+# In a batch, the loops of a segment run one replica after another: vmap would take both branches of each condition, and
+# rebuild rows at each step.
 
 
 @jax.custom_jvp
@@ -132,7 +132,7 @@ def _segment(varied: Varied, constant: _Constant) -> tuple[Array, Any, Carry]:
 
 
 def _forward(varied: Varied, constant: _Constant) -> tuple[tuple[Array, Any, Carry], _Kept]:
-    """The steps as the driver makes them, and what their derivatives need."""
+    """The steps as the driver makes them, and what is kept for their derivatives."""
     run, first, numbers = constant
     rule, system = varied.rule, varied.system
 
@@ -174,7 +174,7 @@ def _forward(varied: Varied, constant: _Constant) -> tuple[tuple[Array, Any, Car
 
 
 def refusing(sentence: str) -> Callable[[Array], Array]:
-    """An identity that says so where a derivative through it is asked for."""
+    """An identity that raises this sentence where a derivative through it is asked for."""
 
     @jax.custom_jvp
     def same(value: Array) -> Array:
@@ -193,14 +193,14 @@ _first_only = refusing("a derivative of a derivative through a run was asked for
 
 
 class _Path(NamedTuple):
-    """What the derivative of a segment is taken along."""
+    """The path along which the derivative of a segment is taken."""
 
     varied: Varied  #: at its start
     run: Run
     kept: _Kept
 
 
-#: Tangents (or cotangents) of the parameters asked for, and of what a step hands on: real coordinates, rule's state.
+#: Tangents (or cotangents) of the chosen parameters, and of what a step hands on: real coordinates, rule's state.
 _Tangents = tuple[list[Array], list[Array]]
 
 
@@ -208,7 +208,7 @@ def _segment_jvp(primals: tuple[Varied, _Constant], tangents: tuple[Varied, Any]
     varied, constant = primals
     varied = jax.tree.map(lambda leaf: _first_only(leaf) if _is_float(leaf) else leaf, varied)
     after, kept = sequential_vmap(_forward)(varied, constant)
-    # what has no tangent costs nothing, so it is told apart
+    # leaves without a tangent cost nothing, so they are told apart
     params, handed = ([_tangent(dot) for dot in jax.tree.leaves(part)] for part in (tangents[0][:2], tangents[0][2:]))
     asked = tuple(i for i, dot in enumerate(params) if dot is not None)
     floats = [(leaf, dot) for leaf, dot in zip(jax.tree.leaves(varied[2:]), handed, strict=True) if _is_float(leaf)]
@@ -218,9 +218,9 @@ def _segment_jvp(primals: tuple[Varied, _Constant], tangents: tuple[Varied, Any]
         ([params[i] for i in asked], [jnp.zeros_like(leaf) if dot is None else dot for leaf, dot in floats])
     )
     along, back = (sequential_vmap(partial(steps, asked)) for steps in (_along, _back))
-    # A linear map with its transpose given: linear_call cannot lower what jax 0.12 has new primitives for, such as
+    # A linear map with a given transpose: linear_call cannot lower some new primitives of jax 0.12, such as that of
     # jnp.interp. The steps are a linear equation too, solved forwards, its transpose backwards. The identity below is
-    # not its matrix, which would matter to second derivatives only, and these are refused above.
+    # not its matrix, which matters to second derivatives only, and these are refused above.
     solution = jax.lax.custom_linear_solve(
         lambda same: same,
         line,
@@ -244,7 +244,7 @@ def _step(
 ) -> tuple[Any, _Tangents]:
     """One step as a function of what has tangents, and where it is taken."""
     leaves, tree = jax.tree.flatten(path.varied[:2])
-    before = reals(kept.fixed), kept.state  # nothing looks at the value of the real coordinates
+    before = reals(kept.fixed), kept.state  # the value of the real coordinates is not used
 
     def move(params: list[Array], handed: list[Array]) -> list[Array]:
         there = list(leaves)
@@ -272,7 +272,7 @@ def _along(asked: tuple[int, ...], path: _Path, dots: _Tangents) -> _Tangents:
             after: list[Array] = jax.jvp(function, at, (params, handed))[1]
             return after
 
-        # a branch, so that nothing is differentiated where nothing moves: 0/0 hides in a gradient norm there
+        # a branch, so that nothing is differentiated where nothing moves: a gradient norm would give 0/0 there
         handed = jax.lax.cond(kept.moves, move, lambda: handed)
         return (handed, path.run.words(kept.number + 1), rows, unmade & ~kept.moves), None
 
@@ -288,7 +288,7 @@ def _back(asked: tuple[int, ...], path: _Path, cotangents: _Tangents) -> _Tangen
 
         def move() -> _Tangents:
             function, at = _step(asked, path, kept, words, rows)
-            # these lists are of other configurations than those that the run met: one that lost a neighbour says so
+            # these lists are of other configurations than the run's, so they may overflow: the derivative is then NaN
             torn = jnp.where(nb.overflowed(path.run.plan, rows), jnp.nan, 1.0)
             whole = [one * torn.astype(one.dtype) for one in handed]
             more, before = jax.linear_transpose(lambda *dots: jax.jvp(function, at, dots)[1], *at)(whole)
@@ -302,7 +302,7 @@ def _back(asked: tuple[int, ...], path: _Path, cotangents: _Tangents) -> _Tangen
 
 
 def _through(path: _Path, first: Any, step: Any, *, reverse: bool) -> Any:
-    """What a loop over the steps of a segment carries to its end, with each step's words and rows beside it."""
+    """The carry at the end of a loop over the steps of a segment; each step is given its words and rows."""
     begin = -1 if reverse else 0
     yes = jnp.ones((), bool)
     start = first, path.run.words(path.kept.number[begin]), path.run.unlisted(path.kept.fixed[begin]), yes
@@ -318,6 +318,6 @@ def _floats(tree: Any) -> list[Array]:
 
 
 def _with_floats(like: Any, floats: list[Array], others: Any) -> Any:
-    """A tree of the floats, where ``like`` has some, and of the leaves of ``others``."""
+    """A tree of ``floats`` where ``like`` has float leaves, and of the leaves of ``others`` elsewhere."""
     left = iter(floats)
     return jax.tree.map(lambda leaf, other: next(left) if _is_float(leaf) else other, like, others)

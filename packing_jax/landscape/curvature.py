@@ -3,7 +3,7 @@ r"""Hessian spectra of any function of any pytree: particles, network weights, o
 Everything starts from the Hessian-vector product, the derivative of the gradient, linearised once. Exact spectra
 assemble the matrix. Without it, Hutchinson's estimator gives the trace, and Lanczos the largest eigenvalues and the
 density of states (both by matfree). All are pure functions of (function, configuration, key), and ``jax.vmap`` batches
-them over replicas. An eigenvalue of a packing is a squared frequency of unit masses.
+them over replicas. For a packing of unit masses, an eigenvalue is a squared frequency.
 """
 
 from collections.abc import Callable
@@ -35,14 +35,14 @@ class Spectrum(NamedTuple):
 
 
 class Largest(NamedTuple):
-    """Eigenvalues from the top of the spectrum down."""
+    """The largest eigenvalues, in decreasing order."""
 
     values: Float[Array, "k"]  #: NaN where the spectrum has fewer distinct eigenvalues than asked for
     bounds: Float[Array, "k"]  #: an eigenvalue of the Hessian lies within this distance
 
 
 class DensityOfStates(NamedTuple):
-    """D(l) = (1/n) sum_k delta(l - l_k), as nodes of each probe and their weights, which sum to one."""
+    """D(l) = (1/n) sum_k delta(l - l_k), as nodes and weights for each probe; the weights of a probe sum to one."""
 
     nodes: Float[Array, "probes m"]
     weights: Float[Array, "probes m"]
@@ -122,14 +122,14 @@ def _lanczos(product: Callable[[Array], Array], start: Array, iterations: int) -
     last = jnp.linalg.norm(result.residual)
     scale = jnp.max(jnp.abs(jnp.where(jnp.isfinite(diagonal), diagonal, 0.0)))
     noise = 10.0 * start.size**0.5 * float(np.finfo(start.dtype).eps) * scale
-    # A start in an invariant subspace finds its few eigenvalues; what follows is 0/0 or rounding, and is cut off.
+    # A start in an invariant subspace finds only its eigenvalues; what follows is 0/0 or rounding, and is cut off.
     linked = jnp.cumprod(jnp.where(jnp.isfinite(beside) & (beside > noise), 1.0, 0.0)).astype(start.dtype)
     live = jnp.concatenate([jnp.ones(1, start.dtype), linked]) > 0
     beside = jnp.where(live[1:], beside, 0.0)
     diagonal = jnp.where(live, diagonal, -4.0 * scale - 1.0)
     values, vectors = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
     weights = vectors[0] ** 2
-    cut = jnp.sum(~live)  # what is cut off was put below all others
+    cut = jnp.sum(~live)  # what is cut off was given the lowest values above
     real = jnp.arange(iterations) >= cut
     bounds = jnp.where(jnp.all(live), last * jnp.abs(vectors[-1]), noise)
     # a Hessian that is not finite makes the first entry not finite
@@ -142,15 +142,15 @@ def largest_eigenvalues(
 ) -> Largest:
     """The ``count`` largest distinct eigenvalues of the Hessian, by Lanczos with full reorthogonalisation.
 
-    More iterations tighten the bounds. A degenerate eigenvalue is found once. For the smallest eigenvalues, give minus
-    the function: they are minus the largest of that.
+    More iterations tighten the bounds. A degenerate eigenvalue is found once. The smallest eigenvalues are minus the
+    largest ones of minus the function.
 
     Args:
         function: configuration -> scalar.
         configuration: a pytree of real arrays.
         key: of the random start.
         count: eigenvalues, at most ``iterations``.
-        iterations: of Lanczos, at least 2; no more than there are coordinates are made.
+        iterations: of Lanczos, at least 2; at most the number of coordinates is used.
 
     Raises:
         PackingError: a count or number of iterations out of range, or a configuration that is not real.
@@ -176,7 +176,7 @@ def density_of_states(
         configuration: a pytree of real arrays.
         key: of the random starts.
         probes: random starts, at least 2.
-        iterations: of Lanczos, at least 2; no more than there are coordinates are made.
+        iterations: of Lanczos, at least 2; at most the number of coordinates is used.
 
     Raises:
         PackingError: numbers out of range, or a configuration that is not real.
@@ -189,7 +189,7 @@ def density_of_states(
         raise PackingError(f"{probes} probes; a standard error needs at least 2")
     starts = jax.random.normal(key, (probes, flat.size), flat.dtype)
     nodes, weights, _ = jax.lax.map(lambda start: _lanczos(product, start, iterations), starts)
-    # NaN would spread, and a node without weight may lie anywhere
+    # a node without weight is NaN, which would spread; it may lie anywhere
     return DensityOfStates(jnp.where(weights > 0, nodes, jnp.max(nodes, axis=1, keepdims=True)), weights)
 
 

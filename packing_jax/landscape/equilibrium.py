@@ -7,7 +7,7 @@ parameter theta of the energy. Moving theta moves the minimum by the implicit fu
 
 with one matrix-free conjugate-gradient solve for each direction (forward mode) or for each quantity (reverse mode).
 :func:`equilibrium` makes the minimum a function of theta with this derivative. Energies, pressure and contact forces at
-the minimum can then be differentiated by ``jax.grad``, ``jax.jvp`` and the rest, to any order.
+the minimum can then be differentiated to any order by ``jax.grad``, ``jax.jvp`` and others.
 """
 
 from collections.abc import Callable
@@ -42,18 +42,19 @@ class Equilibrium:
         """Positions of the minimum, as a function of ``system`` and ``deformation`` that can be differentiated.
 
         Args:
-            system: the minimum's own system, with the leaves to be differentiated put in their places
+            system: the minimum's own system, with the leaves to be differentiated replaced
                 (``dataclasses.replace(system, diameters=d)``); their values must be those of the minimum.
-            deformation: F, the identity; None where it is not differentiated. Its derivative is that under strain and
-                shear.
+            deformation: F, which must be the identity; None where it is not differentiated. The derivative in F is the
+                response to strain and shear.
 
         Returns:
-            (N, dim) positions with the implicit derivative. Rattlers do not move, and the mean of the others stays.
+            (N, dim) positions with the implicit derivative. Rattlers and the centre of the other particles stay.
             Derivatives are NaN where the solve did not converge, because the packing is not stable to first order.
             Positions and derivatives are NaN for a traced system with other values than the minimum's.
 
         Raises:
-            PackingError: a system with other values than the minimum's, which would have to be minimised again.
+            PackingError: a system with other values than the minimum's, which would have to be minimised again, or a
+                deformation that is not the identity.
         """
         if deformation is None:
             deformation = jnp.eye(self.system.dim, dtype=self.positions.dtype)
@@ -73,15 +74,15 @@ class Equilibrium:
                 "and for other values the packing must be minimised again"
             )
         positions = _minimum_positions(system, deformation, self.positions, self.rows)
-        for new, own in unseen:  # a factor NaN makes derivatives NaN as well
+        for new, own in unseen:  # a factor, so that NaN reaches the derivatives as well
             positions = positions * jnp.where(jnp.all(new == own), 1.0, jnp.nan)
         return positions
 
 
-#: Derivatives need a net force below this, dimensionless: their relative error is about this over a contact's force.
+#: Derivatives need a net force below this, dimensionless; their relative error is about the net over a contact's force.
 _BALANCED = 1e-9
 
-#: A curvature below minus this share of the largest is that of a saddle; closer to zero it may be rounding.
+#: A lowest curvature below minus this share of the largest means a saddle; closer to zero it may be rounding.
 _SADDLE = 1e-5
 
 _ITERATIONS = 100  # of Lanczos, which finds both ends of the spectrum
@@ -90,9 +91,9 @@ _ITERATIONS = 100  # of Lanczos, which finds both ends of the spectrum
 def equilibrium(minimum: Minimum) -> Equilibrium:
     """A minimum as a function of its system, with dx/dtheta = -H^+ dg/dtheta as its derivative.
 
-    The contacts are those of the minimum, and no contact opens or closes in a derivative. Global translations are
-    projected out, and rattlers stay where they are. The energy scale ``system.unit`` is a leaf of its own: replacing
-    the diameters alone changes neither it nor the pair energy's amplitude.
+    The contacts are those of the minimum: a derivative opens and closes none. Global translations are projected out,
+    and rattlers stay where they are. The energy scale ``system.unit`` is a leaf of its own: replacing the diameters
+    alone changes neither it nor the pair energy's amplitude.
 
     Example:
         >>> at = equilibrium(minimum)
@@ -102,8 +103,8 @@ def equilibrium(minimum: Minimum) -> Equilibrium:
         >>> jax.grad(p)(minimum.system.diameters)
 
     Raises:
-        PackingError: forces that do not balance to 1e-9; a saddle; an absorbing state, in which no two spheres press on
-            each other and every derivative is zero; or the linear energy, which has no Hessian at contact.
+        PackingError: forces that do not balance to 1e-9; a saddle; an absorbing state, which has no contacts and whose
+            derivatives are all zero; or the linear energy, which has no Hessian at contact.
     """
     check_differentiable_force(minimum.system)
     minimum.require_converged()
@@ -125,7 +126,7 @@ def equilibrium(minimum: Minimum) -> Equilibrium:
 
 @jax.jit
 def _curvatures(system: System, positions: Array, rows: Int[Array, "n k"]) -> tuple[Array, Array]:
-    """Lowest and highest eigenvalue of the Hessian by Lanczos, a little above and a little below the true ones."""
+    """Lowest and highest eigenvalue of the Hessian by Lanczos: bounds from above and from below."""
     energy, y = energy_function(system, rows), positions / system.unit
     found = largest_eigenvalues(energy, y, jax.random.key(0), count=min(_ITERATIONS, y.size), iterations=_ITERATIONS)
     return jnp.nanmin(found.values), found.values[0]
@@ -145,7 +146,7 @@ def _minimum_positions(system: System, deformation: Array, positions: Array, row
 def _minimum_positions_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
     system, deformation, positions, rows = primals
     system_dot, deformation_dot, _, _ = tangents
-    # called again and not its value used: in second derivatives the minimum moves here too
+    # called again, instead of using its value: in second derivatives the minimum moves here too
     x = _minimum_positions(system, deformation, positions, rows)
     _, pull = jax.jvp(lambda s, f: net_forces(s, x, rows, f), (system, deformation), (system_dot, deformation_dot))
 
@@ -161,7 +162,7 @@ def _minimum_positions_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) 
 
 
 def _solve(held: Array, stiffness: Callable[[Array], Array], pull: Array) -> Array:
-    """H^+ b by conjugate gradients, with b and the result without translations; NaN when they do not converge."""
+    """H^+ b by conjugate gradients, translations projected out of b and the result; NaN if it does not converge."""
 
     def centred(v: Array) -> Array:
         mean = jnp.mean(v, axis=0, keepdims=True, where=held[:, None])

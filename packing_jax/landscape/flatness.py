@@ -1,4 +1,4 @@
-r"""How flat a landscape is around a configuration: by random perturbations, for any function.
+r"""Flatness of a landscape around a configuration, from random perturbations, for any function.
 
 dV = <V(x + delta) - V(x)> / (N s^2) with delta ~ N(0, s^2) per coordinate; a flat landscape has a small dV. For smooth
 V and small s it is Tr H / (2N), and unlike the Hessian it exists for the linear energy too. A packing with fewer
@@ -30,14 +30,14 @@ PAPER_SCALE = 0.015
 def flatness(
     function: Function, configuration: Any, key: Array, *, scale: float | Array, per: int, samples: int = 4000
 ) -> Estimate:
-    """dV = <f(x + delta) - f(x)> / (per scale^2) over Gaussian delta of standard deviation ``scale``.
+    """Flatness dV = <f(x + delta) - f(x)> / (per scale^2) over Gaussian delta of standard deviation ``scale``.
 
     Args:
         function: configuration -> scalar.
         configuration: a pytree of real arrays: positions, network weights.
         key: ``jax.random.key(seed)``; the same key gives the same estimate.
         scale: standard deviation of the perturbation of each coordinate.
-        per: what the energy is divided by: the number of particles, or of weights.
+        per: the number of particles, or of weights, that dV is divided by.
         samples: perturbations.
 
     Returns:
@@ -69,9 +69,9 @@ def flatness(
 class PackingCurvature(NamedTuple):
     """Curvature of packings in mean diameters; leading replica axes as given."""
 
-    half_trace: Estimate  #: Tr H / (2N), what dV becomes for small perturbations
+    half_trace: Estimate  #: Tr H / (2N), the limit of dV for small perturbations
     largest: Float[Array, "..."]  #: largest eigenvalue of H
-    bound: Float[Array, "..."]  #: an eigenvalue lies within this distance of it
+    bound: Float[Array, "..."]  #: an eigenvalue of H lies within this distance of ``largest``
 
 
 @partial(jax.jit, static_argnames=("samples",))
@@ -107,8 +107,8 @@ def packing_flatness(
     Args:
         system: one system, or a stack of them.
         positions: (N, dim), or (R, N, dim) for a stack, in the unit of the box side.
-        key: one key, of which replica r takes ``fold_in(key, r)`` as in ``simulate``, or (R,).
-        scale: s in mean diameters; 0.03 R, as in arXiv:2411.11834, unless given.
+        key: (R,) keys, or one, from which replica r gets ``fold_in(key, r)`` as in ``simulate``.
+        scale: s in mean diameters, at most 0.1; by default 0.03 R, as in arXiv:2411.11834.
         samples: perturbations.
 
     Raises:
@@ -116,7 +116,7 @@ def packing_flatness(
     """
     if not 0 < scale <= 0.1:
         raise PackingError(f"the perturbation's scale is {scale} mean diameters; it must be positive and at most 0.1")
-    # a pair's distance changes by about sqrt(2) s per coordinate: none ever changes by 20 s
+    # a pair's separation changes by about sqrt(2) s per coordinate, and never by 20 s
     batch = _batch(system, positions, key, skin=20.0 * scale)
     estimate = _flatness(*batch, jnp.asarray(scale, batch[1].dtype), samples)
     return estimate if system.box.ndim else jax.tree.map(lambda x: x[0], estimate)
@@ -140,7 +140,7 @@ def packing_curvature(
         iterations: Lanczos iterations for the largest eigenvalue.
 
     Returns:
-        Both, zero for an absorbed packing, around which the energy is flat.
+        Both with their errors; zero for an absorbed packing, around which the energy is flat.
 
     Raises:
         PackingError: as :func:`packing_flatness`; a linear energy, whose Hessian is a delta function at contact.

@@ -3,7 +3,7 @@ r"""Forces and stress of a packing, in a box that may be deformed, and the conta
 A deformation F (dim, dim) maps every minimum-image separation, u_ij = F (x_i - x_j): positions stay in the undeformed
 cube, and F carries strain and shear. Energy, forces and stress are pure functions that can be differentiated in the
 system, the positions and F. Each particle sums over its own row of neighbours. Forces are dimensionless; stress and
-pressure are in mean diameters: an energy a0 in mean diameters over a volume in mean diameters^d.
+pressure are in mean diameters^(1-d), as energies are in mean diameters and volumes in mean diameters^d.
 """
 
 import jax
@@ -41,7 +41,7 @@ def deformed_energy(
 def contact_forces(
     system: System, positions: Float[Array, "n dim"], rows: Int[Array, "n k"], deformation: Float[Array, "dim dim"]
 ) -> Float[Array, "n k"]:
-    """f_ij = -dV/dr of every listed pair, dimensionless, zero beyond contact and on padding; pairs count twice."""
+    """f_ij = -dV/dr of every listed pair, dimensionless; zero beyond contact and on padding; pairs have two entries."""
     _, r, contact, real = _pairs(system, positions, rows, deformation)
     slope = jax.jvp(lambda x: system.energy(x, contact, system.unit), (r,), (jnp.ones_like(r),))[1]
     return jnp.where(real, -slope, 0.0)
@@ -59,7 +59,7 @@ def net_forces(
 def stress(
     system: System, positions: Float[Array, "n dim"], rows: Int[Array, "n k"], deformation: Float[Array, "dim dim"]
 ) -> Float[Array, "dim dim"]:
-    """Virial stress s_ab = (1/vol) sum_{i<j} V'(r) u_a u_b / r, in mean diameters; negative under pressure."""
+    """Virial stress s_ab = (1/vol) sum_{i<j} V'(r) u_a u_b / r, in mean diameters^(1-d); negative under pressure."""
     delta, r, _, _ = _pairs(system, positions, rows, deformation)
     weight = contact_forces(system, positions, rows, deformation) / r
     virial = -0.5 * jnp.einsum("nk,nka,nkb->ab", weight, delta, delta)
@@ -70,16 +70,16 @@ def stress(
 def pressure(
     system: System, positions: Float[Array, "n dim"], rows: Int[Array, "n k"], deformation: Float[Array, "dim dim"]
 ) -> Float[Array, ""]:
-    """p = -tr(stress)/d = -dE/dvol of an affine change of volume, in mean diameters."""
+    """p = -tr(stress)/d = -dE/dvol of an affine change of volume, in mean diameters^(1-d)."""
     return -jnp.trace(stress(system, positions, rows, deformation)) / system.dim
 
 
 def force_network(minimum: Minimum) -> ContactNetwork:
     """The contacts that carry force at a minimum.
 
-    A pair is in contact when its force is above ten times the minimum's force tolerance: smaller forces may come from
-    the minimisation having stopped. A particle with fewer than d + 1 contacts is not held in place. It is a rattler and
-    is taken out with its contacts, and so on until every particle left has d + 1 contacts.
+    A pair is in contact when its force is above ten times the minimum's force tolerance: smaller forces may remain
+    where the minimisation stopped. A particle with fewer than d + 1 contacts is a rattler and is removed with its
+    contacts, until every particle left has d + 1 contacts.
 
     Raises:
         PackingError: the minimisation did not converge.

@@ -1,4 +1,4 @@
-r"""Jamming: where compressed spheres begin to press on each other, and how stiff they are from there on.
+r"""Jamming: the packing fraction phi_J at which compressed spheres begin to carry force, and the moduli above it.
 
 phi_J is a property of a packing and of how it was made. :func:`jam` compresses and decompresses one packing in steps
 that shrink, each from the last minimum; :func:`bisect` quenches the same start at every phi. Fast quenches of random
@@ -24,7 +24,7 @@ from packing_jax.landscape.forces import deformed_energy, force_network, pressur
 from packing_jax.landscape.minima import FIRE, Minimum, minimise
 from packing_jax.spheres.system import System
 
-#: A minimum is jammed above this energy per particle in mean diameters: a relative overlap of about 1e-8.
+#: A minimum is jammed above this energy per particle in mean diameters, which is a relative overlap of about 1e-8.
 #: Source: O'Hern et al., Phys. Rev. E 68, 011306 (2003).
 JAMMED_ENERGY = 1e-16
 
@@ -39,9 +39,9 @@ def is_jammed(minimum: Minimum) -> bool:
     """Whether the energy per particle of a minimum is above 1e-16 mean diameters.
 
     Raises:
-        PackingError: it is, but the forces do not balance yet.
+        PackingError: it is above, but the forces do not balance yet.
     """
-    # the energy can only fall further: if it is below, the forces need not balance for the answer
+    # the energy can only fall: once it is below, the forces need not balance
     jammed = minimum.energy > JAMMED_ENERGY * minimum.system.particles * float(minimum.system.unit)
     if jammed:
         minimum.require_converged()
@@ -71,19 +71,19 @@ def jam(
 ) -> Jamming:
     """phi_J of one packing by compression and decompression.
 
-    The start is quenched at the system's phi. From then on phi goes up by ``step`` while the packing is unjammed and
-    down while it is jammed, each time from the last minimum, and the step is halved whenever the direction turns,
-    until phi_J lies between neighbours 1e-6 apart.
+    The start is quenched at the system's phi. Then phi goes up by ``step`` while the packing is unjammed and down while
+    it is jammed, each time from the last minimum. The step is halved whenever the direction turns, and doubled after
+    three steps in one direction, until phi_J lies between values 1e-6 apart.
 
     Args:
-        system: float64, of any phi: far below phi_J it is compressed slowly, above it is a fast quench.
+        system: float64, of any phi: a start far below phi_J is a slow compression, one above it a fast quench.
         positions: (N, dim), the start in the unit of the box side.
         optimizer: as in :func:`~packing_jax.landscape.minima.minimise`.
         step: first change of phi.
 
     Raises:
-        PackingError: as :func:`~packing_jax.landscape.minima.minimise`; a minimisation that did not converge; a phi out
-            of (0, 1.5), far from where spheres jam.
+        PackingError: as :func:`~packing_jax.landscape.minima.minimise`; a minimisation that did not converge; a phi
+            outside (0, 1.5).
 
     Source: Gao, Blawzdziewicz and O'Hern, Phys. Rev. E 74, 061304 (2006).
     """
@@ -99,7 +99,7 @@ def jam(
         turned = is_jammed(following) != jammed
         if turned and step <= _RESOLUTION:
             return Jamming(0.5 * (phi + next_phi), step, minimum if jammed else following, quenches)
-        # a packing that rearranged may jam far away: after three steps in one direction they grow again
+        # a packing that rearranged may jam at a distant phi: after three steps in one direction the step grows again
         run = 0 if turned else run + 1
         if turned:
             step = max(0.5 * step, _RESOLUTION)
@@ -169,12 +169,12 @@ def follow(
         yield minimum
 
 
-# --- what a jammed packing is like ----------------------------------------------------------------------------
+# --- properties of a jammed packing ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Mechanics:
-    """A minimum in numbers; lengths and a0 in mean diameters."""
+    """Mechanical properties of a minimum; lengths and energies in mean diameters, moduli in mean diameters^(1-d)."""
 
     phi: float
     energy: float  #: per particle
@@ -190,7 +190,7 @@ def mechanics(minimum: Minimum) -> Mechanics:
     """Pressure, moduli and contact number of a jammed minimum.
 
     Raises:
-        PackingError: the minimum did not converge or nothing in it presses on anything.
+        PackingError: the minimisation did not converge, or no contact carries a force.
     """
     system = minimum.system
     at = equilibrium(minimum)
@@ -209,7 +209,7 @@ def mechanics(minimum: Minimum) -> Mechanics:
 
 
 def _strains(dim: int) -> np.ndarray:
-    """The unit tensor, then an orthonormal basis of the symmetric traceless tensors, (., dim, dim)."""
+    """The unit tensor, then an orthonormal basis of the symmetric traceless tensors, (d (d + 1)/2, dim, dim)."""
     basis = [np.eye(dim)]
     for a in range(dim):
         for b in range(a):
@@ -223,11 +223,11 @@ def _strains(dim: int) -> np.ndarray:
 
 
 def elastic_moduli(at: Equilibrium) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Bulk and shear modulus (B, G) with particles free to relax, in mean diameters; differentiable.
+    """Bulk and shear modulus (B, G) with particles free to relax, in mean diameters^(1-d); differentiable.
 
     With F = exp(t e) and the energy relaxed at each t, U(t) = E/vol: B = U''/d^2 + p for e = 1, and G = U''/2 averaged
-    over an orthonormal basis of symmetric traceless e, which for a simple shear gamma is d2U/dgamma2. G of one finite
-    packing can be negative close to jamming, because energy was minimised at a fixed shape of the box.
+    over an orthonormal basis of symmetric traceless e; for a simple shear gamma, U''/2 is d2U/dgamma2. G of one finite
+    packing can be negative close to jamming, because the energy was minimised at a fixed shape of the box.
 
     Raises:
         PackingError: one dimension, where there is no shear.

@@ -1,7 +1,8 @@
 """Curvature of a network's loss as a simulation records it: largest eigenvalues, trace, density.
 
-Each is a function of one :class:`packing_jax.networks.learner.Learner`, of the loss of all samples. Random probes are
-the same at every step and for every replica, so that a change is one of the loss.
+Each is a function of one :class:`packing_jax.networks.learner.Learner`; the Hessian H is that of the loss of all
+training samples. Random probes are the same at every step and for every replica, so that any change is due to the
+weights.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ _PROBES = 0  # seed of the random probes
 
 
 def sharpness(seen: Learner) -> Array:
-    """The largest eigenvalue of the Hessian; descent with learning rate eta is unstable above 2/eta."""
+    """The largest eigenvalue of the Hessian; gradient descent with learning rate eta is unstable above 2/eta."""
     return largest_eigenvalues(1)(seen)[0]
 
 
@@ -33,7 +34,7 @@ def hessian_trace(seen: Learner) -> Array:
 
 
 def hessian_density(at: Any, width: float, probes: int = 10, iterations: int = 50) -> Callable[[Learner], Array]:
-    """The density of the Hessian's eigenvalues at the points ``at``, each a Gaussian of this width, (points,)."""
+    """The density of the Hessian's eigenvalues, (points,) at ``at``, each broadened to a Gaussian of this width."""
 
     def measured(seen: Learner) -> Array:
         found = curvature.density_of_states(_loss(seen), seen.weights, _key(), probes, iterations)

@@ -1,12 +1,12 @@
 r"""Energy minimisation to force balance, with neighbour rows that never lose a contact.
 
 Any optax optimizer moves the positions, in mean diameters, until the largest net force on a particle is below 1e-12.
-The default is :func:`fire`, the custom of the jamming literature; ``optax.lbfgs()`` takes about half the steps and the
-same time. Forces are dimensionless, an energy over a length in the same unit: two harmonic spheres of the mean diameter
-press on each other with a0 (in mean diameters) times their relative overlap.
+The default is :func:`fire`, as is usual for jamming; ``optax.lbfgs()`` takes about half the steps and the same time.
+Forces are dimensionless, an energy over a length in the same unit: two harmonic spheres of the mean diameter press on
+each other with a0 (in mean diameters) times their relative overlap.
 
-Rows of neighbours are built on the host with a skin, and stay complete until a particle has moved by half of it. A step
-that goes farther is not taken before the rows are built again, so that no contact is missed.
+Rows of neighbours are built on the host with a skin, and stay complete until a particle has moved by half of it. Before
+a step that goes farther they are rebuilt, so that no contact is missed.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ _LANCZOS = 60  # iterations, which find a direction in which the energy falls st
 
 
 class FireState(NamedTuple):
-    """What FIRE carries from step to step."""
+    """FIRE's optimizer state."""
 
     velocity: Any  #: like the parameters
     time_step: Array  #: ()
@@ -60,8 +60,8 @@ def fire(time_step: float = 0.1, largest_time_step: float = 0.5) -> optax.Gradie
 
     Args:
         time_step: the first dt.
-        largest_time_step: the longest dt; below 2 over the square root of the largest curvature. The default is for
-            packings in mean diameters at a0 = 1/2, where 0.6 converges and 0.8 does not.
+        largest_time_step: the longest dt; it must be below 2/sqrt(largest curvature). The default is for packings in
+            mean diameters at a0 = 1/2, where 0.6 converges and 0.8 does not.
 
     Raises:
         PackingError: time steps that are not positive or in the wrong order.
@@ -104,7 +104,7 @@ def fire(time_step: float = 0.1, largest_time_step: float = 0.5) -> optax.Gradie
     return optax.GradientTransformation(init, update)
 
 
-FIRE = fire()  #: one object, so that compiled minimisations are used again
+FIRE = fire()  #: one object, so that compiled minimisations are reused
 
 
 # --- neighbour rows -------------------------------------------------------------------------------------------
@@ -113,8 +113,8 @@ FIRE = fire()  #: one object, so that compiled minimisations are used again
 def neighbour_rows(system: System, positions: np.ndarray | Array, skin: float = SKIN) -> Int[Array, "n k"]:
     """Rows (N, K) of every pair closer than the energy's reach (contact) + skin, a particle's own index as padding.
 
-    Complete while no particle has moved by more than half the skin, which is in mean diameters. Built on the host from
-    a periodic k-d tree.
+    Complete while no particle has moved by more than half the skin (in mean diameters). Built on the host by a periodic
+    k-d tree.
     """
     n, box = system.particles, float(system.box)
     x = wrapped(np.asarray(positions, np.float64) / box, 1.0)
@@ -129,7 +129,7 @@ def neighbour_rows(system: System, positions: np.ndarray | Array, skin: float = 
 def rows_of(pairs: np.ndarray, particles: int) -> Int[Array, "n k"]:
     """Rows (N, K) of pairs (C, 2), each pair in the rows of both, a particle's own index as padding.
 
-    K is a multiple of 8, so that compiled programs are used again.
+    K is a multiple of 8, so that compiled programs are reused.
     """
     me, other = np.concatenate([pairs, pairs[:, ::-1]]).T
     order = np.lexsort((other, me))
@@ -142,7 +142,7 @@ def rows_of(pairs: np.ndarray, particles: int) -> Int[Array, "n k"]:
 
 
 def energy_function(system: System, rows: Int[Array, "n k"]) -> Callable[[Array], Array]:
-    """The energy of positions (N, dim) in mean diameters, in mean diameters, while ``rows`` are complete."""
+    """The energy as a function of positions (N, dim), both in mean diameters, valid while ``rows`` are complete."""
     return lambda y: total_energy(system, y * system.unit, rows) / system.unit
 
 
@@ -159,7 +159,7 @@ class Minimum:
     energy: float  #: total energy in the unit of the box side
     force: float  #: largest net force on a particle, dimensionless
     steps: int  #: optimizer steps taken
-    tolerance: float  #: the force asked for
+    tolerance: float  #: largest net force asked for
 
     @property
     def converged(self) -> bool:
@@ -180,7 +180,7 @@ class Minimum:
 
 
 def check_differentiable_force(system: System) -> None:
-    """Refuse the linear energy, whose force jumps at contact; an exponent that is traced is not looked at.
+    """Refuse the linear energy, whose force jumps at contact; a traced exponent is not checked.
 
     Raises:
         PackingError: an overlap energy with an exponent of 1 or less.
@@ -207,7 +207,7 @@ def _descend(
     tolerance: Array,
     floor: Array,
 ) -> tuple[Array, Any, Array, Array, Array, Array]:
-    """Steps from ``y`` (mean diameters) until the forces balance, to the limit, or until ``rows`` may be incomplete."""
+    """Steps from ``y`` (mean diameters) until forces balance, the limit is reached, or ``rows`` may be incomplete."""
     update = optax.with_extra_args_support(optimizer).update
 
     energy = energy_function(system, rows)
@@ -229,7 +229,7 @@ def _descend(
                 f"the optimizer's update has the shape {jnp.shape(move)} and the type {jnp.result_type(move)}; it must "
                 f"have those of the positions, {y.shape} and {y.dtype}"
             )
-        # one move is shorter than half the skin, so that at least one is made with fresh rows
+        # moves are shorter than half the skin, so that fresh rows allow at least one
         length = largest(move)
         move = move * jnp.minimum(1.0, 0.45 * SKIN / jnp.where(length > 0, length, 1.0))
         there = y + move
@@ -263,8 +263,8 @@ def minimise(
         optimizer: any optax optimizer; positions are in mean diameters, energies too. ``optax.lbfgs()`` is the usual
             alternative to FIRE.
         force: largest net force on a particle, dimensionless.
-        steps: at most so many; the result says whether the forces balance.
-        floor: stop early once the energy per particle, in mean diameters, is down to this.
+        steps: the most steps; the result says whether the forces balance.
+        floor: stop early once the energy per particle, in mean diameters, is no higher than this.
 
     Returns:
         Positions, rows, energy and remaining force. Without a single overlap the energy and every force are zero.
@@ -302,7 +302,7 @@ def minimise(
 
 
 def _check_bottom(system: System, y: Array, rows: Array, steps: int) -> None:
-    """Refuse what balances only by symmetry: particles at one point, or a start at a maximum or a saddle."""
+    """Refuse a start that balances only by symmetry: particles at one point, a maximum or a saddle."""
     delta = minimum_image((y[:, None] - y[rows]) * system.unit, system.box)
     at_one_point = jnp.all(delta == 0, axis=-1) & (rows != jnp.arange(len(y), dtype=rows.dtype)[:, None])
     if bool(jnp.any(at_one_point)):

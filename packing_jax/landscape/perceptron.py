@@ -1,9 +1,9 @@
-r"""Jamming of the spherical perceptron at kappa < 0: the mean-field packing that is not convex.
+r"""Jamming of the spherical perceptron at kappa < 0, a mean-field packing problem that is not convex.
 
-The energy 1/2 sum_mu max(0, kappa - h_mu)^2, h_mu = xi_mu.w sqrt(N)/(sqrt(N) |w|), is that of harmonic spheres, and
-kappa plays the part of the density. On the sphere |w|^2 = N there are N - 1 directions; at jamming one state of
-self-stress balances them, sum_mu f_mu (xi_mu - its radial part) = 0, so that contacts number N: isostaticity. Source:
-arXiv:1501.03397, arXiv:1702.06919; exponents of gaps and forces arXiv:1310.2549.
+The energy 1/2 sum_mu max(0, kappa - h_mu)^2 with h_mu = xi_mu.w/|w| is that of harmonic spheres, and kappa plays the
+part of the density. The sphere |w|^2 = N has N - 1 directions; at jamming there is one state of self-stress,
+sum_mu f_mu (xi_mu - its radial part) = 0, so that there are N contacts: isostaticity. Source: arXiv:1501.03397,
+arXiv:1702.06919; exponents of gaps and forces arXiv:1310.2549.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from packing_jax.errors import PackingError
 
 Array = NDArray[np.float64]
 
-_STAGE = 0.3  # of kappa - kappa_J that is left after a stage
+_STAGE = 0.3  # share of kappa - kappa_J left after a stage
 _MOST_STAGES, _MOST_STEPS = 200, 400
-_BALANCE = 1e-9  # the gradient at a minimum, in the mean force times sqrt(N)
+_BALANCE = 1e-9  # largest gradient at a minimum, in units of the total force over sqrt(N)
 
 
 @dataclass(frozen=True)
@@ -25,27 +25,27 @@ class JammedPerceptron:
     """A jammed state just above its kappa_J; contacts are the violated patterns."""
 
     kappa: float  #: the margin of this state
-    jamming: float  #: kappa_J, from the overlaps that are left
+    jamming: float  #: kappa_J, extrapolated from the remaining overlaps
     weights: Array  #: (N,), |w|^2 = N
     forces: Array  #: (contacts,), of mean 1
     gaps: Array  #: (P - contacts,), h - kappa > 0
 
 
 def jam_perceptron(patterns: Array, weights: Array, kappa: float, overlap: float = 1e-8) -> JammedPerceptron:
-    """Minimise at kappa, then follow the minimum down in kappa to where its energy vanishes.
+    """A jammed state: minimise at kappa, then follow the minimum down in kappa to where its energy vanishes.
 
-    A minimum of energy E and force sum F = dE/dkappa is 2E/F above kappa_J, up to the stiffening; each stage takes a
-    part of that, and goes back by half where it unjams. Minimisation is by Levenberg's and Marquardt's method for sums
-    of squares: the curvature is that of the violated patterns alone, to which the sphere adds nothing at jamming.
+    A minimum of energy E and total force F = dE/dkappa is about 2E/F above kappa_J. Each stage lowers kappa by a part
+    of that; where the state unjams, kappa goes back halfway. Minimisation is by the Levenberg-Marquardt method, whose
+    curvature is that of the violated patterns alone; the sphere adds nothing at jamming.
 
     Args:
         patterns: xi, (P, N).
         weights: where the first minimisation starts, (N,).
-        kappa: its margin, above kappa_J.
+        kappa: the margin of the first minimisation, above kappa_J.
         overlap: mean overlap of contacts at which the state counts as jammed; below 1e-9 rounding loses weak contacts.
 
     Raises:
-        PackingError: nothing is violated at the minimum of the first margin, or a minimisation that does not end.
+        PackingError: no pattern is violated at the first minimum, or the minimum could not be followed to jamming.
     """
     x = np.asarray(patterns, float)
     w = np.asarray(weights, float) * np.sqrt(x.shape[1] / np.sum(np.square(weights)))

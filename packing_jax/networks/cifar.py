@@ -1,10 +1,10 @@
-"""CIFAR-10's python batches, which are pickles, read without running any of them.
+"""CIFAR-10's python batches, which are pickles, read without executing them.
 
-A pickle is a program for a small stack machine, and the one in Python calls whatever function the program names. This
-one knows what a batch is made of: dictionaries, lists, text, integers and arrays of bytes. Whatever else a program asks
-for is refused by name. ``pickletools.genops`` takes the program apart, runs nothing and believes no length beyond the
-end of the file; Python's own machine would also take memory for any index that a program claims. Nothing is copied
-before the end, so that no program makes much of little.
+A pickle is a program for a small stack machine, and that of Python calls whatever function the program names. The
+machine here knows only what a batch is made of: dictionaries, lists, text, integers and arrays of bytes. Anything else
+is refused by name. ``pickletools.genops`` takes the program apart, runs nothing and trusts no length beyond the end of
+the file; Python's own machine would also allocate memory for any index that a program claims. Nothing is copied before
+the end, so that a small program cannot fill the memory.
 """
 
 import math
@@ -33,14 +33,14 @@ class _Bytes:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What stands for numpy's dtype."""
+    """A placeholder for numpy's dtype."""
 
     code: str
 
 
 @dataclass(frozen=True)
 class _Name:
-    """A function or class that a program names; nothing is looked up."""
+    """A function or class that a program names; it is never looked up."""
 
     name: str
 
@@ -49,7 +49,7 @@ def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images (samples, 3072) as bytes, by colour, row and column, and classes (samples,) of one batch.
 
     Raises:
-        PackingError: a file that is no such batch, is damaged, or names functions that no batch needs.
+        PackingError: a file that is not such a batch, is damaged, or names functions that no batch needs.
     """
     size = path.stat().st_size
     if size > _LARGEST_FILE:

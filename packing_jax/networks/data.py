@@ -1,13 +1,13 @@
 """What a network learns from: inputs and targets, and what is done to them before a run.
 
 A set comes from :mod:`packing_jax.networks.random_data` (drawn from a key, no files) or from
-:func:`packing_jax.networks.files.load` (images and tables). A set of files is prepared on the host, in float64, by the
-functions below, each of which takes a set and gives another; ``on_device`` then fixes the precision:
+:func:`packing_jax.networks.files.load` (images and tables). A set from files is prepared on the host, in float64, by
+the functions below, each of which returns a new set; ``on_device`` then fixes the precision:
 
     digits = principal_components(standardised(parity(load("mnist-5k"))), 10)
     data = split(digits, samples=4000, tests=1000, seed=0).on_device(jnp.float32)
 
-The order matters, and says what is meant: what stands before ``split`` sees training and test samples together.
+The order matters: functions applied before ``split`` see training and test samples together.
 """
 
 from collections.abc import Callable
@@ -29,18 +29,18 @@ from packing_jax.untrusted import check_memory
 @pytree()
 @dataclass(frozen=True)
 class Data:
-    """Samples for training and, where there are any, for testing: a pytree of arrays with the sample axis first.
+    """Training and, where there are any, test samples: a pytree of arrays with the sample axis first.
 
-    One set for all replicas, or one of each replica with a replica axis before, as ``jax.vmap`` over keys gives it.
+    One set for all replicas, or one for each with a leading replica axis, as from ``jax.vmap`` over keys.
 
     Args:
-        inputs: (samples, ...), mostly (samples, features).
+        inputs: (samples, ...), usually (samples, features).
         targets: (samples,) or (samples, outputs): numbers, labels of +1 and -1, or classes 0, 1, ... as integers.
         test_inputs: (tests, ...) like ``inputs``, or None.
         test_targets: (tests, ...) like ``targets``, or None.
 
     Raises:
-        PackingError: no samples, inputs and targets of different numbers, or test samples unlike those for training.
+        PackingError: no samples, different numbers of inputs and targets, or test samples of another shape.
     """
 
     inputs: Array | np.ndarray
@@ -64,7 +64,7 @@ class Data:
                     )
 
     def on_device(self, dtype: DTypeLike) -> "Data":
-        """The same set as jax's arrays: numbers in this precision, classes as int32.
+        """The same set as jax arrays: numbers in this precision, classes as int32.
 
         Args:
             dtype: float32 or float64.
@@ -85,7 +85,7 @@ class Data:
 
 
 def float_dtype(dtype: DTypeLike) -> np.dtype:
-    """This precision, where it is float32, or float64 and jax has that switched on."""
+    """The dtype, checked: float32, or float64 if jax's 64-bit types are on."""
     chosen = np.dtype(dtype)
     if chosen not in (np.float32, np.float64):
         raise PackingError(f"the precision of data is {chosen}; it must be float32 or float64")
@@ -95,10 +95,10 @@ def float_dtype(dtype: DTypeLike) -> np.dtype:
 
 
 def parity(data: Data) -> Data:
-    """Labels of digits by whether they are even: +1 for even, -1 for odd (float64).
+    """Labels of digits by parity: +1 for even, -1 for odd (float64).
 
     Raises:
-        PackingError: targets that are not one integer a sample.
+        PackingError: targets that are not one integer per sample.
     """
     return _with_targets(data, lambda classes: 1.0 - 2.0 * (classes % 2))
 
@@ -109,7 +109,7 @@ def one_hot(data: Data) -> Data:
     The number of classes is one more than the largest class among training and test samples.
 
     Raises:
-        PackingError: targets that are not one integer from 0 on a sample, or more columns than memory takes.
+        PackingError: targets that are not one integer per sample, from 0 on, or more columns than memory allows.
     """
     given = [_classes(targets) for targets in (data.targets, data.test_targets) if targets is not None]
     if min(int(classes.min()) for classes in given) < 0:
@@ -122,8 +122,8 @@ def one_hot(data: Data) -> Data:
 def standardised(data: Data) -> Data:
     """Each input less its mean, over its standard deviation, both over the training samples (float64).
 
-    A pixel that is the same in all training samples becomes 0, in test samples too. The standard deviation is that of
-    the samples at hand, with 1/P.
+    A pixel that is the same in all training samples becomes 0, also in test samples. The standard deviation has 1/P,
+    not 1/(P - 1).
     """
     check_memory(24 * data.inputs.size)
     mean = np.mean(data.inputs, axis=0, dtype=np.float64)
@@ -133,16 +133,16 @@ def standardised(data: Data) -> Data:
 
 
 def principal_components(data: Data, count: int, *, whiten: bool = False) -> Data:
-    r"""The first principal components of the inputs, (samples, count), by falling variance (float64).
+    r"""The first principal components of the inputs, (samples, count), by decreasing variance (float64).
 
     z_k = e_k . (x - mean), with mean and covariance (1/P) sum (x - mean)(x - mean)^T of the training samples, and e_k
     the eigenvector of its k-th largest eigenvalue, its entry of largest size being positive. With ``whiten`` each z_k
     is divided by the square root of its eigenvalue, so that every component has variance 1.
 
     Args:
-        data: inputs of any shape (samples, ...); they are taken as rows.
-        count: how many components.
-        whiten: variance 1 for each.
+        data: inputs of any shape (samples, ...), flattened to rows.
+        count: number of components.
+        whiten: whether each component is scaled to variance 1.
 
     Raises:
         PackingError: ``count`` is not between 1 and the rank of the covariance.
@@ -168,18 +168,18 @@ def principal_components(data: Data, count: int, *, whiten: bool = False) -> Dat
 
 
 def split(data: Data, samples: int, tests: int = 0, seed: int = 0) -> Data:
-    """Training and test samples drawn at random from the training samples, none of them twice.
+    """Training and test samples drawn at random from the training samples, without replacement.
 
-    With the same seed and ``tests``, fewer samples are the first of more: a learning curve adds to what it has.
+    With the same seed and ``tests``, a smaller training set is the beginning of a larger one, as learning curves need.
 
     Args:
-        data: the pool. Test samples of its own stay where ``tests`` is 0.
-        samples: how many for training.
-        tests: how many for testing.
-        seed: of the order; the same numbers on every machine and with every version of numpy.
+        data: the pool. If ``tests`` is 0, its own test samples are kept.
+        samples: number of training samples.
+        tests: number of test samples.
+        seed: of the order, at least 0; it gives the same order on every machine and with every version of numpy.
 
     Raises:
-        PackingError: more than the pool has, or ``tests`` where the pool has test samples of its own.
+        PackingError: more than the pool has, a negative seed, or ``tests`` where the pool has its own test samples.
     """
     pool = len(data.inputs)
     if samples < 1 or tests < 0 or samples + tests > pool:
@@ -210,7 +210,7 @@ def _rows(inputs: Array | np.ndarray) -> np.ndarray:
 
 
 def _classes(targets: Array | np.ndarray) -> np.ndarray:
-    """One integer a sample."""
+    """The targets, checked to be one integer per sample."""
     classes = np.asarray(targets)
     if classes.ndim != 1 or classes.dtype.kind not in "iu":
         raise PackingError(

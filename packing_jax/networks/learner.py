@@ -9,13 +9,13 @@ from packing_jax.networks.objective import Objective
 
 
 class Learner(NamedTuple):
-    """Weights, those that they are compared with, and the data; trees have the structure of the weights."""
+    """The weights, the earlier weights that they are compared with, and the data; all trees are like the weights."""
 
     objective: Objective
     weights: Any
-    before: Any  #: the weights of the step before
-    start: Any  #: those of step 0
-    marked: Any  #: (K, ...) those of the waiting times
+    before: Any  #: weights one step earlier
+    start: Any  #: weights at step 0
+    marked: Any  #: (K, ...) weights at the waiting times
     waits: tuple[int, ...]  #: the K waiting times
     step: Array  #: () int32
     data: Data

@@ -3,7 +3,7 @@
 A loss takes a model's outputs (S,) or (S, k) and the targets (S, ...) and returns (S,) numbers. Hinge losses are
 overlap energies: with the overlap Delta = kappa - y f(x), a violated sample (Delta > 0) is a contact, the linear hinge
 max(0, Delta) is the linear energy and the quadratic hinge 1/2 max(0, Delta)^2 the harmonic one. A configuration without
-a violated sample is absorbing. Any function of outputs and targets is a loss too; it has no overlaps then.
+a violated sample is absorbing. Any other function of outputs and targets can be a loss too, but has no overlaps.
 """
 
 from dataclasses import dataclass
@@ -28,16 +28,16 @@ class Overlapping(Protocol):
 
 @runtime_checkable
 class Classifying(Protocol):
-    """A loss whose samples are classified rightly or not."""
+    """A loss whose samples are classified correctly or not."""
 
     def correct(self, outputs: Any, targets: Any) -> Array:
-        """(S,) bool."""
+        """Which samples are classified correctly, (S,) bool."""
         ...
 
 
 @runtime_checkable
 class Checking(Protocol):
-    """A loss that knows which targets go with it."""
+    """A loss that checks its targets."""
 
     def check(self, outputs: tuple[int, ...], targets: Any) -> None:
         """Refuse targets of another kind.
@@ -47,13 +47,13 @@ class Checking(Protocol):
             targets: of all samples.
 
         Raises:
-            PackingError: what they are, and what they must be.
+            PackingError: targets that do not fit the loss.
         """
         ...
 
 
 def _check_signs(outputs: tuple[int, ...], targets: Any) -> None:
-    """Labels +1 and -1, one for each output."""
+    """Refuse targets other than a label +1 or -1 for each output."""
     labels = np.asarray(targets)
     if labels.shape != outputs or labels.dtype.kind not in "fiu" or not np.all(np.abs(labels) == 1):
         raise PackingError(
@@ -91,7 +91,7 @@ class Hinge:
             )
 
     def check(self, outputs: tuple[int, ...], targets: Any) -> None:
-        """Labels +1 and -1."""
+        """Refuse targets other than labels +1 and -1."""
         _check_signs(outputs, targets)
 
     def overlaps(self, outputs: Array, targets: Array) -> Array:
@@ -112,7 +112,7 @@ class Logistic:
     """ln(1 + e^(-y f)) of labels y = +-1."""
 
     def check(self, outputs: tuple[int, ...], targets: Any) -> None:
-        """Labels +1 and -1."""
+        """Refuse targets other than labels +1 and -1."""
         _check_signs(outputs, targets)
 
     def correct(self, outputs: Array, targets: Array) -> Array:
@@ -125,10 +125,10 @@ class Logistic:
 
 @dataclass(frozen=True)
 class Softmax:
-    """Cross-entropy -ln softmax(f)_y of k outputs with the number y of the right one."""
+    """Cross-entropy -ln softmax(f)_y of k outputs, where y is the index of the right one."""
 
     def check(self, outputs: tuple[int, ...], targets: Any) -> None:
-        """Whole numbers from 0 to k - 1."""
+        """Refuse targets other than whole numbers from 0 to k - 1."""
         labels = np.asarray(targets)
         whole = labels.dtype.kind in "fiu" and np.all(labels == np.rint(labels))
         if (

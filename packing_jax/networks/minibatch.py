@@ -1,4 +1,4 @@
-"""Which samples a step sees: a minibatch is a gather by index from data that are never copied."""
+"""Minibatches: the samples of a step, gathered by index from data that are never copied."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -11,14 +11,14 @@ from jax import Array
 from packing_jax.errors import PackingError
 from packing_jax.random_words import words_of
 
-#: ``replacement``: each sample is drawn anew from all; ``distinct``: no sample twice in a batch; ``epochs``: an epoch
-#: is a shuffled pass through all samples; ``order``: every epoch is the same pass, in the order of the data.
+#: ``replacement``: each sample is drawn from all; ``distinct``: no sample twice in a batch; ``epochs``: each epoch is a
+#: newly shuffled pass through all samples; ``order``: every epoch is a pass in the order of the data.
 Sampling = Literal["replacement", "distinct", "epochs", "order"]
 
 
 @dataclass(frozen=True)
 class Minibatch:
-    """So many samples a step."""
+    """A number of samples per step, and how they are drawn."""
 
     size: int
     sampling: Sampling = "replacement"
@@ -39,7 +39,7 @@ class Minibatch:
             raise PackingError(f"a batch of {self.size} samples is larger than the data, which have {samples}")
 
     def per_epoch(self, samples: int) -> int:
-        """Batches of a pass; samples that do not fill another one are left out of it."""
+        """Batches per epoch; samples left over are not seen in this epoch."""
         return samples // self.size
 
     def indices(self, key: Array, step: Array, order: Array | None, samples: int) -> Array:
@@ -48,11 +48,11 @@ class Minibatch:
         Args:
             key: (2,) key data of the replica at this step.
             step: () int32.
-            order: (P,) the samples in the order of the present epoch, for ``epochs``.
+            order: (P,) the samples in the order of the current epoch, for ``epochs``.
             samples: P.
         """
         if self.sampling == "replacement":
-            # the remainder favours early samples by a share of P/2^32
+            # the remainder favours early samples by a relative P/2^32
             return (words_of(key, self.size) % np.uint32(samples)).astype(jnp.int32)
         if self.sampling == "distinct":
             return jax.lax.top_k(words_of(key, samples), self.size)[1]

@@ -1,8 +1,8 @@
-"""Models: functions of weights and inputs, and how their weights start.
+"""Models: functions of weights and inputs, and their initial weights.
 
 A model is any function ``apply(weights, inputs)`` of a pytree of weights and a batch of inputs (S, ...), with a
-function ``start(key)`` that draws weights. :class:`MLP` is both; :func:`from_module` makes both of an equinox module.
-Of a flax module they are ``lambda key: module.init(key, inputs[:1])`` and ``module.apply``.
+function ``start(key)`` that draws weights. :class:`MLP` has both; :func:`from_module` makes both of an equinox module.
+For a flax module they are ``module.apply`` and ``lambda key: module.init(key, inputs[:1])``.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from jax import Array
 
 from packing_jax.errors import PackingError, is_real
 
-#: A layer computes c W x + b. ``standard``: c = 1 and W has variances of order 1/n, n its inputs; ``ntk``: c = 1/sqrt n
-#: and W of order 1; ``mean-field``: as ntk, but c = 1/n in the last layer.
+#: A layer with n inputs computes c W x + b. ``standard``: c = 1 and W has variances of order 1/n; ``ntk``:
+#: c = 1/sqrt n and W of order 1; ``mean-field``: as ntk, but c = 1/n in the last layer.
 Parametrisation = Literal["standard", "ntk", "mean-field"]
-#: Of c W: ``uniform``: U(-1, 1)/sqrt n; ``gaussian``: N(0, 1/n); ``he``: N(0, 2/n); ``orthogonal``: orthonormal rows or
-#: columns. Where c = 1/n the weights are those of c = 1/sqrt n.
+#: The law of c W: ``uniform``: U(-1, 1)/sqrt n; ``gaussian``: N(0, 1/n); ``he``: N(0, 2/n); ``orthogonal``: orthonormal
+#: rows or columns. Where c = 1/n, W is drawn as for c = 1/sqrt n.
 Start = Literal["uniform", "gaussian", "he", "orthogonal"]
 
-#: Activations by their names.
+#: Activation functions by name.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
     "tanh": jnp.tanh,
@@ -35,7 +35,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class Model(NamedTuple):
-    """A function of weights and inputs, and one that draws its weights."""
+    """A function of weights and inputs, and a function that draws weights."""
 
     apply: Callable[[Any, Any], Any]  #: (weights, inputs (S, ...)) -> outputs (S,) or (S, k)
     start: Callable[[Array], Any]  #: key -> weights
@@ -43,15 +43,16 @@ class Model(NamedTuple):
 
 @dataclass(frozen=True)
 class MLP:
-    """A multilayer perceptron: x -> c W x + b, an activation between two layers; one output has no axis of its own.
+    """A multilayer perceptron: layers x -> c W x + b with an activation between them.
 
     Args:
-        widths: of inputs, of each hidden layer, of outputs: (10, 30, 30, 1).
+        widths: of the inputs, each hidden layer and the outputs, such as (10, 30, 30, 1). With one output, outputs are
+            (S,), otherwise (S, k).
         activation: one of :data:`ACTIVATIONS`, or a function.
-        biases: whether layers have them; they start at 0.
+        biases: whether layers have biases, which start at 0.
         parametrisation: the factor c, see :data:`Parametrisation`.
         drawn: how weights are drawn, see :data:`Start`.
-        scale: their scale beside that.
+        scale: a further factor on the initial weights.
 
     Raises:
         PackingError: an argument out of range.
@@ -91,7 +92,7 @@ class MLP:
         return 1 / n if self.parametrisation == "mean-field" and layer == len(self.widths) - 2 else 1 / sqrt(n)
 
     def start(self, key: Array) -> tuple[dict[str, Array], ...]:
-        """Weights: of each layer ``w`` (inputs, outputs) and, where it has biases, ``b`` (outputs,)."""
+        """Initial weights: of each layer ``w`` (inputs, outputs) and, if there are biases, ``b`` (outputs,)."""
         layers = []
         for number, shape in enumerate(zip(self.widths[:-1], self.widths[1:], strict=True)):
             layer = {"w": _drawn(jax.random.fold_in(key, number), shape, self.drawn, self.scale)}
@@ -130,10 +131,10 @@ def from_module(make: Callable[[Array], Any]) -> Model:
     """A model of a pytree module, such as one of equinox: its arrays of floats are the weights.
 
     Args:
-        make: a function of a key that makes the module, which takes one sample.
+        make: a function of a key that makes the module. The module is called with one sample.
 
     Raises:
-        PackingError: the module has no arrays of floats, or others beside them, such as counters or batch statistics.
+        PackingError: the module has no arrays of floats, or also other arrays, such as counters or batch statistics.
     """
     module = jax.eval_shape(lambda key: _arrays(make(key)), jax.random.key(0))
     if not module or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in module):
@@ -141,7 +142,7 @@ def from_module(make: Callable[[Array], Any]) -> Model:
             "the module must hold arrays of floats and no others: state, such as batch statistics or counters, has no "
             "place among weights"
         )
-    rest = make(jax.random.key(0))  # everything else of it: functions, sizes
+    rest = make(jax.random.key(0))  # for everything that is not a weight: functions, sizes
     leaves, structure = jax.tree.flatten(rest)
 
     def apply(weights: tuple[Array, ...], inputs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What is descended: a model and a loss on samples, as rules and observables see them."""
+"""The objective: a model and a loss on samples, as rules and observables use them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,26 +11,26 @@ from jax import Array
 
 from packing_jax.networks.losses import Classifying, Overlapping
 
-#: Of the samples' losses. A packing's energy is their sum, a network's loss is their mean.
+#: How the losses of samples add up: a packing's energy is a sum over contacts, a network's loss a mean over samples.
 Total = Literal["mean", "sum"]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Functions only, the same for all replicas: a constant of the compiled program."""
+    """The functions of a task, the same for all replicas: a constant of the compiled program."""
 
     apply: Callable[[Any, Any], Any]  #: (weights, inputs (S, ...)) -> outputs
     loss: Callable[[Any, Any], Array]  #: (outputs, targets) -> (S,)
     total: Total = "mean"
-    project: Callable[[Any], Any] | None = None  #: what is done to the weights after each move
-    largest_loss: float = np.inf  #: of a batch; a replica above it has diverged
+    project: Callable[[Any], Any] | None = None  #: weights -> weights, applied after each move
+    largest_loss: float = np.inf  #: a replica whose batch has a larger loss has diverged
 
     def losses(self, weights: Any, inputs: Any, targets: Any) -> Array:
         """The loss of each sample, (S,)."""
         return self.loss(self.apply(weights, inputs), targets)
 
     def value(self, weights: Any, inputs: Any, targets: Any, chosen: Array | None = None, share: Any = 1.0) -> Array:
-        """Their total, (); of the ``chosen`` (S,) if some are, which are a ``share`` of all on average."""
+        """The total loss, (); of the ``chosen`` samples (S,) only if given, a mean being divided by their ``share``."""
         losses = self.losses(weights, inputs, targets)
         if chosen is not None:
             losses = jnp.where(chosen, losses, 0.0)
@@ -44,7 +44,7 @@ class Objective:
         return loss.overlaps(self.apply(weights, inputs), targets) if isinstance(loss, Overlapping) else None
 
     def correct(self, weights: Any, inputs: Any, targets: Any) -> Array | None:
-        """Which samples are classified rightly (S,); None where the loss does not classify."""
+        """Which samples are classified correctly (S,); None where the loss does not classify."""
         loss: Any = self.loss
         return loss.correct(self.apply(weights, inputs), targets) if isinstance(loss, Classifying) else None
 

@@ -1,7 +1,7 @@
-"""Options of functions of keywords that make something: tasks, rules.
+"""Options of tasks and rules, read from the signature and the docstring of the function that makes one.
 
-The function's signature and docstring are its options: a whole number or a float as default is an axis, which a sweep
-takes several values of; a text, or None, is a setting, which a sweep has one of; the section Args says what each is.
+A keyword with a number as default is an axis, which may have several values in a sweep; one with a text or None as
+default is a setting, which has one. The section Args describes each.
 """
 
 import inspect
@@ -16,7 +16,7 @@ class Option(NamedTuple):
     """A keyword argument of a function that makes a task, a rule or an optimizer."""
 
     default: Any
-    help: str  #: of the docstring, empty if it says nothing
+    help: str  #: from the docstring, or empty
     number: type | None  #: int or float: an axis; None: a setting, a text or None
 
 
@@ -25,10 +25,10 @@ def options_of(make: Callable[..., Any], what: str) -> dict[str, Option]:
 
     Args:
         make: the function.
-        what: what it makes, for a sentence.
+        what: what it makes, for error messages.
 
     Raises:
-        PackingError: no function, or an argument that could not be an option.
+        PackingError: not a function, or an argument that cannot be an option.
     """
     name = getattr(make, "__name__", type(make).__name__)
     if not callable(make):
@@ -55,7 +55,7 @@ def options_of(make: Callable[..., Any], what: str) -> dict[str, Option]:
 
 
 def _helps(docstring: str) -> dict[str, str]:
-    """Name -> text of the section Args."""
+    """Texts of the section Args by name."""
     found: dict[str, str] = {}
     lines = iter(docstring.splitlines())
     if not any(line.strip() == "Args:" for line in lines):

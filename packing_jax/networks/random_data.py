@@ -1,10 +1,10 @@
-r"""Sets that are drawn from a key: no files, and every number of their law is known.
+r"""Random data sets, drawn from a key with a known distribution.
 
-Each function is one program of jax: it works under ``jax.jit``, and ``jax.vmap`` over keys draws one set a replica.
-The draws are of float32 whatever the precision, so that float32 and float64 runs of one key see one set, to rounding.
-Samples 1 to P are the first P of any larger set of the same key and features: more samples per weight add to the same
-disorder (not with ``exact``, nor where jax's partitionable random numbers are switched off). Test samples have numbers
-of their own, so that asking for them changes no training sample.
+Each function works under ``jax.jit``, and ``jax.vmap`` over keys draws one set per replica. Draws are made in float32
+whatever the precision, so that float32 and float64 runs with one key see the same set, to rounding. Samples 1 to P are
+the first P of any larger set of the same key and features, so that a larger P adds to the same disorder (not with
+``exact``, nor where jax's partitionable random numbers are switched off). Test samples have random numbers of their
+own, and change no training sample.
 """
 
 import jax
@@ -31,17 +31,17 @@ def gaussian_inputs(
 ) -> Array:
     r"""Gaussian inputs (samples, features) of mean 0 whose covariance has the eigenvalues l^-a, l = 1, 2, ...
 
-    The l-th input has variance l^-a and the inputs are independent: the eigenvectors are the axes. For a model that
-    does not tell directions apart this is as general as any others.
+    The l-th input has variance l^-a and the inputs are independent: the eigenvectors are the axes. For a model that is
+    invariant under rotations of the inputs this is no restriction.
 
     Args:
         key: a typed key, ``jax.random.key(seed)``.
         samples: P.
         features: the number of inputs.
         exponent: a of the spectrum; 0 is white.
-        exact: (1/P) sum x x^T, the Hessian of linear regression on these very samples, is diag(l^-a) to rounding, and
-            not only on average. The inputs are then orthonormal columns, uniformly drawn, times sqrt(P l^-a): closed
-            forms in the modes of the Hessian hold axis by axis, with no eigenvectors to compute.
+        exact: whether (1/P) sum x x^T, the Hessian of linear regression on these samples, is diag(l^-a) to rounding
+            instead of on average. The inputs are then random orthonormal columns times sqrt(P l^-a), and closed forms
+            for the modes of the Hessian hold axis by axis.
         dtype: float32 or float64.
 
     Raises:
@@ -65,13 +65,13 @@ def linear_regression(
 
     The teacher w* is :func:`linear_teacher` of the same key.
 
-    With ``exact`` nothing is left to the draw that closed forms of limiting dynamics rest on: every input comes twice,
-    with +s and with -s as its noise. For the loss (1/2P) sum (w . x - y)^2 of these very samples, to rounding,
+    With ``exact`` the assumptions of closed forms for the dynamics hold without sampling error: every input comes
+    twice, with noise +s and -s. For the loss (1/2P) sum (w . x - y)^2 of these samples, to rounding,
 
     - the minimum is w*, and the Hessian is H = diag(l^-a);
     - the gradients of the samples at the minimum have covariance s^2 H.
 
-    The samples are ordered, first all with +s: draw batches at random from them.
+    The samples are ordered, those with +s first, so batches must be drawn at random.
 
     Args:
         key: a typed key.
@@ -79,7 +79,7 @@ def linear_regression(
         features: the number of inputs.
         exponent: a of the covariance's eigenvalues l^-a.
         noise: s, the standard deviation of the labels' noise.
-        tests: how many test samples, always independent draws, with the same noise.
+        tests: number of test samples, always independent draws, with the same noise.
         exact: see above.
         dtype: float32 or float64.
 
@@ -119,7 +119,7 @@ def linear_teacher(key: Array, features: int, *, dtype: DTypeLike = np.float32) 
 
 
 def random_labels(key: Array, samples: int, features: int, *, dtype: DTypeLike = np.float32) -> Data:
-    """White Gaussian inputs (samples, features) with labels +1 or -1 by fair coins: nothing to learn, only to store.
+    """White Gaussian inputs (samples, features) with random labels +1 or -1: nothing to learn, only to store.
 
     Args:
         key: a typed key.
@@ -137,7 +137,7 @@ def random_labels(key: Array, samples: int, features: int, *, dtype: DTypeLike =
 def perceptron_patterns(key: Array, samples: int, features: int, *, dtype: DTypeLike = np.float32) -> Data:
     """Patterns xi (samples, features) of the perceptron kappa - xi . w/sqrt(N): white, Gaussian, with all targets +1.
 
-    The label is in the pattern: y xi has the law of xi, so that random labels would change nothing (Gardner 1988).
+    Random labels would change nothing, as y xi has the law of xi (Gardner 1988).
 
     Args:
         key: a typed key.
@@ -161,7 +161,7 @@ def gaussian_mixture(
     tests: int = 0,
     dtype: DTypeLike = np.float32,
 ) -> Data:
-    r"""Two clusters: x = y v/sqrt(d) + sqrt(Delta) z, labels y = +1 or -1 by fair coins, z white and Gaussian.
+    r"""Two clusters: x = y v/sqrt(d) + sqrt(Delta) z with random labels y = +1 or -1, z white and Gaussian.
 
     The centre v is :func:`mixture_centre` of the same key. The sign of w . x is wrong on fresh samples with probability
     (1/2) erfc(m/sqrt(2 Delta C)), m = w . v/d, C = |w|^2/d (arXiv:2006.06098).
@@ -171,7 +171,7 @@ def gaussian_mixture(
         samples: P.
         features: d.
         variance: Delta, of a cluster in each direction.
-        tests: how many test samples.
+        tests: number of test samples.
         dtype: float32 or float64.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A task: how weights start, a model, a loss of each sample, and data; what :func:`packing_jax.simulate` takes.
+"""A task, which :func:`packing_jax.simulate` takes: initial weights, a model, a loss of each sample, and data.
 
 Data are one set that all replicas share, never copied, or are drawn for each replica from its own disorder key
 (patterns of a perceptron, random labels, teachers). Weights are any pytree of floats.
@@ -26,7 +26,7 @@ from packing_jax.trees import pytree
 
 Precision = Literal["float32", "float64"]
 
-_BLOCK = 2**18  # weights of a block by default, and data of its replicas' own, to stay in a processor's cache
+_BLOCK = 2**18  # default size of a block in weights and replicas' own data, to stay in a processor's cache
 _WIDEST = 1024
 _START, _DATA = 0, 1  # what a disorder key is folded with
 
@@ -34,7 +34,7 @@ _START, _DATA = 0, 1  # what a disorder key is folded with
 @pytree(meta=["start", "apply", "loss", "data_from", "total", "project", "largest_loss", "waits", "precision"])
 @dataclass(frozen=True)
 class Task:
-    """What is learned.
+    """Initial weights, model, loss and data.
 
     Example:
         >>> model = MLP((10, 30, 1))
@@ -46,14 +46,15 @@ class Task:
         apply: (weights, inputs (S, ...)) -> outputs (S,) or (S, k).
         loss: (outputs, targets) -> (S,) losses of the samples, see :mod:`packing_jax.networks.losses`.
         data: the samples that all replicas share, sample axis first.
-        data_from: in place of them: key -> the :class:`Data` of one replica.
-        total: whether the losses of a step's samples are averaged, or added as a packing's overlaps are.
-        project: weights -> weights after each move, such as back to a sphere.
-        largest_loss: a replica whose step sees a larger one has diverged.
-        disorder: key of what is drawn once for each replica, its start and its own data: () for all or (R,); None:
-            from the replica's key.
-        waits: waiting times: steps whose weights are kept, for displacements from them. They must be recorded.
-        precision: float32, or float64 where differences are small.
+        data_from: instead of ``data``: key -> the :class:`Data` of one replica.
+        total: "mean" or "sum" over the samples of a step; a packing's energy is a sum.
+        project: weights -> weights after each move, for example back to a sphere.
+        largest_loss: a replica whose loss in a step is larger has diverged.
+        disorder: key of the quenched disorder, the initial weights and own data of replicas: () for all or (R,); None:
+            from each replica's key.
+        waits: waiting times t_w, at which the weights are kept to measure displacements from them. They must be among
+            the recorded times.
+        precision: float32, or float64 where small differences matter.
     """
 
     start: Callable[[Array], Any]
@@ -82,18 +83,18 @@ class Task:
 
     @property
     def objective(self) -> Objective:
-        """The functions that are compiled."""
+        """The functions of the task."""
         return Objective(self.apply, self.loss, self.total, self.project, self.largest_loss)
 
     def types(self) -> contextlib.AbstractContextManager[Any]:
-        """Where this is entered, jax has the task's floats."""
+        """A context in which jax has the task's precision."""
         return jax.enable_x64(self.precision == "float64")
 
     def prepare(self, rule: Any, key: Array, start: Any) -> tuple[Kind, Replicas, bool]:
-        """See :class:`packing_jax.drive.kind.Problem`; a leading replica axis may stand on rule, key, start, disorder.
+        """See :class:`packing_jax.drive.kind.Problem`; rule, key, start and disorder may have a leading replica axis.
 
         Raises:
-            PackingError: what does not fit together, in a sentence.
+            PackingError: arguments that do not fit together, or a model, loss or rule that fails on them.
         """
         _check_rule(rule)
         _check_key("key", key)
@@ -142,7 +143,7 @@ class Task:
         """Shapes and types of the weights, in a tree like them.
 
         Raises:
-            PackingError: the start fails, or makes no floats.
+            PackingError: ``start`` raises, or returns something else than a pytree of floats.
         """
         try:
             with self.types():
@@ -170,7 +171,7 @@ class Task:
         return jax.tree.map(_as_float, data)
 
     def _checked(self, replicas: Replicas) -> Weights:
-        """The kind, of data, model and loss that go together."""
+        """The kind, after a check that data, model and loss fit together."""
         one = jax.tree.map(lambda leaf: leaf[0], replicas._replace(shared=()))
         data: Data = replicas.shared if self.data is not None else one.system
         lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves((data.inputs, data.targets))}
@@ -214,7 +215,11 @@ class Task:
         )
 
     def tree(self, flat: Any) -> Any:
-        """Weights as ``start`` makes them, of rows (..., W) as results hold them."""
+        """Weights as a tree, from rows (..., W) as results hold them.
+
+        Raises:
+            PackingError: rows of another length.
+        """
         leaves, structure = jax.tree.flatten(self.shapes())
         rows = np.asarray(flat)
         total = sum(leaf.size for leaf in leaves)
@@ -232,7 +237,7 @@ def _value(objective: Objective, weights: Any, inputs: Any, targets: Any) -> Arr
 
 
 def _as_float(leaf: Any) -> Array:
-    """Floats in the precision that is on; other numbers as they are."""
+    """Floats in jax's current precision; other numbers unchanged."""
     array = jnp.asarray(leaf)
     return array.astype(float) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
@@ -274,7 +279,7 @@ def _check_start(start: Any, shapes: Any) -> Any:
 
 
 def _outputs(objective: Objective, weights: Any, data: Data) -> str:
-    """The shapes of what a model makes, for a sentence."""
+    """The shapes of a model's outputs, for an error message."""
     try:
         made = jax.eval_shape(objective.apply, weights, data.inputs)
         shapes = [leaf.shape for leaf in jax.tree.leaves(made)]

@@ -24,24 +24,24 @@ from packing_jax.networks.rules.base import Moved
 
 
 class Place(NamedTuple):
-    """Where the weights are; the leaves of trees are those of the weights."""
+    """The weights and earlier weights; all trees are like the weights."""
 
     weights: Any
-    before: Any  #: the last step
-    marked: Any  #: (K, ...) at each of the waiting times, once it is over
-    step: Array  #: () int32, how many moves led here
+    before: Any  #: weights one step earlier
+    marked: Any  #: (K, ...) weights at each waiting time, once it is reached
+    step: Array  #: () int32, moves made
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights of a network and what is done with them; see :class:`packing_jax.drive.kind.Kind`."""
+    """Weights as a kind of configuration; see :class:`packing_jax.drive.kind.Kind`."""
 
     objective: Objective
     samples: int  #: P
     batch: Minibatch | None = None  #: None: each step sees all samples
-    waits: tuple[int, ...] = ()  #: steps whose weights are kept, to measure how far later ones are from them
+    waits: tuple[int, ...] = ()  #: waiting times, whose weights are kept
     double: bool = False  #: float64
-    wide: int = field(default=1, compare=False)  #: replicas of a block
+    wide: int = field(default=1, compare=False)  #: replicas per block
 
     exact = False
     divergence = "a loss or a weight was not finite, or the loss too large; use a smaller learning rate"
@@ -49,14 +49,14 @@ class Weights:
     # --- compiled, for a whole batch --------------------------------------------------------------------------
 
     def begin(self, replicas: Replicas) -> tuple[Place, Any]:
-        """The first weights, and what the rule carries."""
+        """The initial weights, and the state of the rule."""
         start = replicas.start
         states = jax.vmap(lambda rule, weights: rule.init(weights))(replicas.rule, start)
         marked = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], len(self.waits), axis=1), start)
         return Place(start, start, marked, jnp.zeros(len(replicas.key), jnp.int32)), states
 
     def blank(self, place: Place) -> tuple[Any, Array]:
-        """Of shuffled epochs an order of the samples for each replica, and the epoch that it is of."""
+        """For shuffled epochs, an order of the samples for each replica, and its epoch."""
         count, met = len(place.step), jnp.zeros((), jnp.int32)
         if self.batch is None or self.batch.sampling != "epochs":
             return (), met
@@ -81,7 +81,7 @@ class Weights:
         going: Callable[[Clock], Array],
         met: Any,
     ) -> tuple[Place, Any, Any, Clock, Array, Array]:
-        """Steps until something is to be noted, or an epoch of some replica is over."""
+        """Steps until the clock says stop, or an epoch of some replica is over."""
         place = place._replace(marked=self._mark(place, clock))
         order = None if work == () else work[0]
 
@@ -104,7 +104,7 @@ class Weights:
         return place._replace(step=clock.step), rule, work, clock, stale(clock), met
 
     def _mark(self, place: Place, clock: Clock) -> Any:
-        """The weights of the waiting times, where one of them is now: each is a step that is recorded."""
+        """The weights at the waiting times, with those of now if this is one; waiting times are recorded steps."""
         if not self.waits:
             return place.marked
         now = clock.step[:, None] == jnp.asarray(self.waits, jnp.int32)[None]
@@ -133,10 +133,10 @@ class Weights:
         return jax.vmap(one, axes)(replicas, weights, state, keys, clock.step, order)
 
     def _still(self, replicas: Replicas, weights: Any, moved: Moved) -> Array:
-        """Which replicas violate no sample of all (B,).
+        """Which replicas violate none of all samples, (B,).
 
-        A batch without a violated one says nothing about the rest, but one with a violated sample says enough: all are
-        looked at only where some replica's batch has none.
+        A violated sample in a minibatch is enough to know; all samples are checked only if some replica's minibatch has
+        none.
         """
 
         def satisfied(replica: Replicas, weights: Any) -> Array:
@@ -155,7 +155,7 @@ class Weights:
         )
 
     def seen(self, replica: Replicas, place: Place, work: Any) -> Learner:
-        """The weights, those it is compared with, and the data."""
+        """The weights, the earlier weights that they are compared with, and the data."""
         return Learner(
             self.objective,
             place.weights,
@@ -168,37 +168,37 @@ class Weights:
         )
 
     def close(self, place: Place, work: Any) -> Place:
-        """The weights themselves."""
+        """The weights, unchanged."""
         return place
 
     def void(self, met: Any) -> Array | np.bool_:
-        """Never: no shape depends on what is met."""
+        """Never: no shape depends on the run."""
         return np.bool_(False)
 
     # --- on the host ------------------------------------------------------------------------------------------
 
     def canonical(self, replica: Replicas, place: Place, rule: Any) -> tuple[Place, Any]:
-        """As they are."""
+        """The weights and the rule's state, unchanged."""
         return place, rule
 
     def grown(self, met: Any, replicas: Replicas) -> "Kind | str":
-        """Never asked for."""
+        """Never called, as no run is void."""
         return self
 
     def tuned(self, met: Any, pace: Pace, replicas: Replicas) -> tuple[Kind, float]:
-        """There is one program."""
+        """Itself: there is only one program."""
         return self, 0.0
 
     def size(self, replicas: Replicas) -> int:
-        """Weights of a replica."""
+        """Number of weights of a replica."""
         return size_of(jax.tree.map(lambda leaf: leaf[0], replicas.start))
 
     def width(self, replicas: Replicas) -> int:
-        """Replicas of a block."""
+        """Replicas per block."""
         return self.wide
 
     def final(self, replica: Replicas, place: Place) -> Mapping[str, np.ndarray]:
-        """All weights in one row, leaf after leaf, (W,): :meth:`packing_jax.networks.task.Task.tree` undoes it."""
+        """All weights in one row, leaf after leaf, (W,); :meth:`packing_jax.networks.task.Task.tree` is the inverse."""
         return {"weights": np.concatenate([np.reshape(leaf, -1) for leaf in jax.tree.leaves(place.weights)])}
 
 

@@ -1,13 +1,13 @@
 """What is measured, on the device and on the host.
 
 * Observables of a configuration, which a simulation records as it runs: `activity`, `energy`,
-  `mean_squared_displacement`, `displacement`, `recorded_structure_factor`. One of your own is a function of one
-  argument, a `Configuration`: ``record={"far": lambda seen: jnp.max(jnp.abs(seen.displacements))}``.
+  `mean_squared_displacement`, `displacement`, `recorded_structure_factor`. One of your own is a function of a
+  `Configuration`: ``record={"far": lambda seen: jnp.max(jnp.abs(seen.displacements))}``.
 * Structure of a run's positions, on the host: S(q), g(r), hyperuniformity, bond order, contacts.
 * Correlators between two times, of positions or of any other arrays.
 
-Modules here write ``scipy.spatial.KDTree`` where they use it and do not import it by name: scipy then loads that part
-only when it is needed, and every run imports these modules.
+Every run imports these modules, so they write ``scipy.spatial.KDTree`` where they use it and do not import it by name:
+scipy then loads that part only when it is needed.
 """
 
 from packing_jax.exact import exact_mean

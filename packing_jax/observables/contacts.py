@@ -1,7 +1,7 @@
 r"""Contacts of a packing: their number without rattlers, isostaticity, forces and gaps.
 
-:func:`find_contacts` counts pairs whose gap h = r / sigma_ij - 1 is at most a tolerance: 0 counts overlaps, as in a
-jammed packing; an absorbed packing has none, and its near contacts are counted at a tolerance of the order of the kick.
+:func:`find_contacts` counts pairs whose gap h = r / sigma_ij - 1 is at most a tolerance. At 0 these are the overlaps of
+a jammed packing; an absorbed packing has none, and needs a tolerance of the order of the kick for its near contacts.
 :func:`packing_jax.landscape.forces.force_network` counts pairs that carry a force at a minimum of the energy.
 """
 
@@ -24,14 +24,14 @@ from packing_jax.spheres.system import System
 
 @dataclass(frozen=True)
 class ContactNetwork:
-    """The contacts of one configuration, those that hold a particle, and the pairs that nearly touch."""
+    """The contacts of one configuration, its rattlers, and the pairs that nearly touch; C pairs in all."""
 
     pairs: NDArray[np.int64]  #: (C, 2) particles i < j
     gap: Float  #: (C,) h = r / sigma_ij - 1, negative for overlaps
     direction: Float  #: (C, dim) unit vector from j to i; zero for coincident centres
     force: Float  #: (C,) -dV/dr, positive when repulsive, dimensionless: energies and lengths in mean diameters
     touching: NDArray[np.bool_]  #: (C,) the pair is a contact
-    rattlers: NDArray[np.bool_]  #: (N,) particles with fewer than dim + 1 contacts, taken out again and again
+    rattlers: NDArray[np.bool_]  #: (N,) particles with fewer than dim + 1 contacts with particles that are no rattlers
     reach: float  #: every pair with a gap up to here is listed
 
     @property
@@ -49,11 +49,11 @@ class ContactNetwork:
     def excess_contacts(self) -> int:
         """N_c - [dim (N_0 - 1) + 1]: contacts beyond isostaticity, rattlers left out.
 
-        Zero is the fewest with which a packing in a periodic box can be rigid and bear a pressure: dim (N_0 - 1)
-        constraints fix the positions, one more the density. Source: Goodrich, Liu and Nagel, PRL 109, 095704 (2012).
+        A packing in a periodic box needs at least 0 to be rigid and bear a pressure: dim (N_0 - 1) constraints fix the
+        positions, one more the density. Source: Goodrich, Liu and Nagel, PRL 109, 095704 (2012).
 
         Raises:
-            PackingError: every particle is a rattler, so that nothing is left to count.
+            PackingError: every particle is a rattler.
         """
         kept = int(np.sum(~self.rattlers))
         if not kept:
@@ -75,13 +75,13 @@ def find_contacts(
 ) -> ContactNetwork:
     """The contact network of a configuration, whose contacts are the pairs with r <= (1 + tolerance) sigma_ij.
 
-    Distances and forces are computed in float64 from positions and diameters as they are stored.
+    Distances and forces are computed in float64 from the stored positions and diameters.
 
     Args:
         system: box, diameters and pair energy; one system, not a stack.
         positions: (N, dim), any periodic image, in the unit of the box side.
         tolerance: largest gap of a contact.
-        reach: pairs with a gap up to here are listed too, for the distribution of gaps; they are no contacts.
+        reach: pairs with a gap up to here are listed too, for the distribution of gaps, but not as contacts.
 
     Raises:
         PackingError: positions that do not fit the system, a tolerance of -1 or less, or a reach past half the box.
@@ -105,12 +105,12 @@ def contact_network(
     touches: Callable[[Float, Float], NDArray[np.bool_]],
     reach: float = 0.0,
 ) -> ContactNetwork:
-    """The network among given pairs of particles, by any rule that says which of them are contacts.
+    """The contact network among given pairs of particles; ``touches`` says which of them are contacts.
 
     Args:
         system: box, diameters and pair energy; one system, not a stack.
         positions: (N, dim), any periodic image, in the unit of the box side.
-        pairs: (C, 2) particles i < j, among them all with a gap up to ``reach`` and all contacts.
+        pairs: (C, 2) particles i < j; every contact and every pair with a gap up to ``reach`` must be among them.
         touches: (gap (C,), force (C,)) -> (C,) whether a pair is a contact.
         reach: pairs with a larger gap are kept only where they are contacts.
 
@@ -189,9 +189,9 @@ def force_distribution(packings: Sequence[ContactNetwork], edges: np.ndarray) ->
 
 
 def gap_distribution(packings: Sequence[ContactNetwork], edges: np.ndarray) -> Histogram:
-    """Density of neighbours with a gap h: how many a particle has per unit of h, rattlers left out.
+    """Density of gaps h: the neighbours of a particle per unit of h, rattlers left out.
 
-    Its integral from the tolerance to h is the number of neighbours that nearly touch. In a jammed packing the density
+    Its integral from the tolerance to h is the number of near contacts of a particle. In a jammed packing the density
     falls as h^-0.413 (Charbonneau et al., Phys. Rev. Lett. 114, 125504 (2015)).
 
     Args:

@@ -1,8 +1,8 @@
-r"""How far things have moved between two times: squared displacement, self-scattering, overlap and chi_4.
+r"""Motion between two times: mean squared displacement, self-intermediate scattering, overlap and chi_4.
 
 These take arrays (time, ..., units, components). A unit is a particle with its unwrapped coordinates, or a weight with
-one component. Axes between time and units are samples, and what is returned keeps them. Each function compares the
-records ``start`` with the records ``end``, index arrays that broadcast together as in numpy:
+one component. Axes between time and units are samples, and are kept in the result. Each function compares the records
+``start`` with the records ``end``, index arrays that broadcast together as in numpy:
 
 * ``start=0, end=np.arange(T)``: since the first record;
 * ``start=np.arange(T)[:, None], end=np.arange(T)``: the two-time function, (T, T, ...); the run ages if this is not a
@@ -30,9 +30,9 @@ from packing_jax.exact import exact_mean
 Float = NDArray[np.float64]
 
 _MEAN_SIZE = 2**22  # numbers that one exact mean takes
-_PAIR_SIZE = 2**20  # numbers worked on at once: so many pairs of times are taken together
+_PAIR_SIZE = 2**20  # numbers in one batch of pairs of times
 
-_ROUNDING = 8  # times the spacing of floats at the largest time: lags closer than this are one, as 0.3 and 0.1 + 0.2
+_ROUNDING = 8  # in spacings of floats at the largest time: lags closer than this are equal, as 0.3 and 0.1 + 0.2
 
 
 class LagAverage(NamedTuple):
@@ -61,9 +61,9 @@ def mean_squared_move(x: ArrayLike, start: ArrayLike, end: ArrayLike) -> Array:
 
 
 def self_scattering(x: ArrayLike, q: ArrayLike, start: ArrayLike, end: ArrayLike) -> Array:
-    """F_s(q; s, t) = <cos(q (x_c(t) - x_c(s)))> over units and components c: q along each axis in turn.
+    """The self-intermediate scattering function of an isotropic system, averaged over units and axes c.
 
-    The self-intermediate scattering function of an isotropic system, in any number of components.
+    F_s(q; s, t) = <cos(q (x_c(t) - x_c(s)))>, the wave vector along each axis in turn.
 
     Args:
         x: (time, ..., units, components), unwrapped.
@@ -73,6 +73,9 @@ def self_scattering(x: ArrayLike, q: ArrayLike, start: ArrayLike, end: ArrayLike
 
     Returns:
         (pairs..., ..., waves), without the last axis for a single q.
+
+    Raises:
+        PackingError: as :func:`mean_squared_move`; a q that is not finite.
     """
     if not np.isfinite(np.asarray(q)).all():
         raise PackingError(f"the wave numbers are {q}; they must be finite")
@@ -80,7 +83,7 @@ def self_scattering(x: ArrayLike, q: ArrayLike, start: ArrayLike, end: ArrayLike
 
 
 def self_overlap(x: ArrayLike, reach: ArrayLike, start: ArrayLike, end: ArrayLike) -> Array:
-    """Q(s, t): the fraction of units that are less than ``reach`` from where they were, |x(t) - x(s)| < reach.
+    """Q(s, t): the fraction of units that moved less than ``reach``, |x(t) - x(s)| < reach.
 
     Args:
         x: (time, ..., units, components), unwrapped.
@@ -90,6 +93,9 @@ def self_overlap(x: ArrayLike, reach: ArrayLike, start: ArrayLike, end: ArrayLik
 
     Returns:
         (pairs..., ..., reaches), without the last axis for a single reach.
+
+    Raises:
+        PackingError: as :func:`mean_squared_move`; a reach that is not positive.
 
     Source: Lacevic, Starr, Schroder and Glotzer, J. Chem. Phys. 119, 7372 (2003).
     """
@@ -110,6 +116,9 @@ def chi_4(overlap: ArrayLike, units: int, axis: int = -1) -> Estimate:
 
     Returns:
         chi_4 (unbiased) and its standard error, without that axis.
+
+    Raises:
+        PackingError: fewer than three samples, no such axis, no units, or values outside [0, 1].
     """
     samples = np.asarray(overlap, dtype=np.float64)
     if not -samples.ndim <= axis < samples.ndim:
@@ -136,7 +145,7 @@ def lag_pairs(times: ArrayLike, lags: ArrayLike | None = None) -> tuple[NDArray[
     """Indices (start, end) of all pairs of records with times[end] - times[start] in ``lags``; all lags when None.
 
     Raises:
-        PackingError: times that do not increase, or a lag that no two records are apart.
+        PackingError: times that do not increase, or a lag that no pair of records has.
     """
     t = _check_times(times)
     start, end = np.nonzero(t[None, :] >= t[:, None])
@@ -153,9 +162,9 @@ def lag_pairs(times: ArrayLike, lags: ArrayLike | None = None) -> tuple[NDArray[
 
 
 def average_over_origins(times: ArrayLike, start: ArrayLike, end: ArrayLike, values: ArrayLike) -> LagAverage:
-    """The mean of a correlator (pairs, ...) over all pairs of records that are equally far apart.
+    """The mean of a correlator (pairs, ...) over all pairs of records with the same lag.
 
-    For stationary runs only: it would hide that a run ages.
+    For stationary runs only: the mean would hide ageing.
 
     Args:
         times: of the records, (T,), increasing.
@@ -180,7 +189,7 @@ def average_over_origins(times: ArrayLike, start: ArrayLike, end: ArrayLike, val
 
 
 def _lags(t: NDArray[Any], start: NDArray[Any], end: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    """The different lags of some pairs, and the index of each pair's lag; lags that differ by rounding count as one."""
+    """The distinct lags of some pairs, and the index of each pair's lag; lags that differ by rounding are equal."""
     every, which = np.unique(t[end] - t[start], return_inverse=True)
     new = np.concatenate([[True], np.diff(every) > _rounding(t)])
     return every[new], (np.cumsum(new) - 1)[which]
@@ -254,7 +263,7 @@ def _compiled_over_pairs(
         move = x[pair[1]] - x[pair[0]]
         if not scales or not scales[0].ndim:
             return statistic(move, *scales)
-        # one scale after the other: all at once would need a copy of the moves for each
+        # one scale at a time: all at once would need a copy of the moves for each
         return jnp.moveaxis(jax.lax.map(lambda scale: statistic(move, scale), scales[0]), 0, -1)
 
     together = max(1, _PAIR_SIZE // max(1, x[0].size))

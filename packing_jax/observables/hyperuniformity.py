@@ -1,8 +1,8 @@
 r"""Large-scale density fluctuations: S(q -> 0), the hyperuniformity exponent, and the number variance.
 
 Amplitudes of different density waves are independent and, at small q, Gaussian, so the mean S of n values of
-|amplitude|^2 has a gamma distribution: its log-likelihood is -n (S/mu + ln mu), mu(q) being its expectation. Both fits
-maximise this likelihood (Whittle's). Least squares weighted by S would trust most the shells that came out low.
+|amplitude|^2 has a gamma distribution: its log-likelihood is -n (S/mu + ln mu), where mu(q) is its expectation. Both
+fits maximise this (Whittle's) likelihood. Least squares weighted by S would favour shells that came out low by chance.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class HyperuniformityFit(NamedTuple):
     exponent_stderr: float
     amplitude: float
     amplitude_stderr: float
-    p_value: float  #: of the fit; below 0.01 the law does not hold up to the q_max that was used
+    p_value: float  #: of the fit; below 0.01 the law does not hold up to this q_max
     shells: int
 
 
@@ -57,12 +57,12 @@ _Model = Callable[[Float], tuple[Float, Float]]  # parameters -> mu (shells,) an
 def fit_hyperuniformity(shell_average: ShellAverage, q_max: float, q_min: float = 0.0) -> HyperuniformityFit:
     """The exponent alpha of S(q) = A q^alpha over q_min <= q <= q_max, by maximum likelihood.
 
-    A pattern is hyperuniform when alpha > 0. The law has no constant S(0), so an alpha > 0 means something only if the
-    p-value is good. Errors come from the Fisher information, for independent waves with Gaussian amplitudes.
+    A pattern is hyperuniform when alpha > 0. The law has no constant S(0), so trust an alpha > 0 only if the p-value is
+    not small. Errors come from the Fisher information, for independent waves with Gaussian amplitudes.
 
     Args:
         shell_average: shells of S(q) or chi(q), see :func:`packing_jax.observables.isotropic_average`.
-        q_max: upper end, in the unit of ``shell_average.q``. The law is an asymptote: report how alpha depends on it.
+        q_max: upper end, in the unit of ``shell_average.q``. The law is asymptotic: report how alpha depends on q_max.
         q_min: lower end.
 
     Raises:
@@ -88,11 +88,11 @@ def fit_hyperuniformity(shell_average: ShellAverage, q_max: float, q_min: float 
 def fit_zero_limit(shell_average: ShellAverage, q_max: float, q_min: float = 0.0, power: float = 2.0) -> ZeroLimit:
     """S(q -> 0) from S(q) = S_0 + B q^power over q_min <= q <= q_max, by maximum likelihood.
 
-    The power is 2 wherever correlations are short-ranged, because S is then analytic in q^2. S_0 is not bounded by 0,
-    so that averages over runs have no bias, and may come out slightly negative within its error. Where S_0 is much
-    below S(q_max) it rests on the few waves of smallest q: use the interval, not the standard error.
+    The power is 2 wherever correlations are short-ranged, because S is then analytic in q^2. S_0 may come out slightly
+    negative: it is not bounded by 0, so that averages over runs have no bias. Where S_0 is much below S(q_max) it rests
+    on the few waves of smallest q: use the interval, not the standard error.
 
-    Args and errors as for :func:`fit_hyperuniformity`.
+    Arguments and exceptions as for :func:`fit_hyperuniformity`; the power must be positive.
     """
     if not (np.isfinite(power) and power > 0):
         raise PackingError(f"the power of q is {power}; it must be positive")
@@ -154,7 +154,7 @@ def _cost(mu: Float, s: Float, count: Float) -> float:
 
 
 def _crossing(function: Callable[[float], float], start: float, step: float) -> float:
-    """Where a function, negative at the start, crosses zero in the direction of the step."""
+    """Where a function that is negative at ``start`` crosses zero in the direction of the step."""
     near, far = start, start + 2 * step
     while function(far) < 0:
         near, far = far, far + 2 * (far - near)
@@ -168,16 +168,16 @@ def _most_likely(model: _Model, theta: Float, s: Float, count: Float) -> tuple[F
         mu, slope = model(theta)
         weighted = slope * (count / mu**2)[:, None]
         step = np.linalg.solve(slope.T @ weighted, weighted.T @ (s - mu))
-        # halved until the likelihood grows: a full step may overshoot, or make mu negative
+        # the step is halved until the likelihood grows: a full one may overshoot, or make mu negative
         factor = 1.0
         while (there := _cost(model(theta + factor * step)[0], s, count)) > best and factor > 1e-9:
             factor /= 2
         gain, best, theta = best - there, there, theta + factor * step
-        if gain < 1e-9:  # of a log-likelihood, where 1/2 is a standard error
+        if gain < 1e-9:  # in the log-likelihood, where 1/2 is a standard error
             break
     mu, slope = model(theta)
     covariance: Float = np.asarray(np.linalg.inv(slope.T @ (slope * (count / mu**2)[:, None])), np.float64)
-    # divided by its mean, 2 n (ln n - digamma(n)), which is 1 only for many waves n
+    # the deviance is divided by its mean, 2 n (ln n - digamma(n)), which is 1 only for many waves n
     deviance = 2 * count * (s / mu - 1 - np.log(s / mu)) / (2 * count * (np.log(count) - scipy.special.digamma(count)))
     return theta, covariance, float(scipy.special.gammaincc(0.5 * (len(s) - len(theta)), 0.5 * deviance.sum()))
 
@@ -187,19 +187,24 @@ def number_variance(
 ) -> NumberVariance:
     r"""sigma_N^2(R) = <N(R)^2> - <N(R)>^2 over balls of radius R placed uniformly at random.
 
-    It grows as R^d for a liquid, as R^(d - 1) for a hyperuniform pattern of exponent above 1, as R^(d - alpha) below.
-    The box holds exactly N particles, so that independent uniform positions have N p (1 - p), p = v_d R^d / V.
+    It grows as R^d for a liquid and, for a hyperuniform pattern of exponent alpha, as R^(d - 1) if alpha > 1 and as
+    R^(d - alpha) if alpha < 1. The box holds exactly N particles, so that independent uniform positions have the
+    variance N p (1 - p), p = v_d R^d / V.
 
     Args:
         positions: (..., N, dim), in the unit of ``box``; leading axes are samples.
         radii: (radii,), each at most half the box.
         box: side of the box.
         windows: balls per sample and radius. The error comes from the scatter of five or more samples. With fewer, only
-            V / (v_d R^d) balls of each sample count as independent: far too large an error for hyperuniform patterns.
-        seed: of the places of the balls.
+            V / (v_d R^d) balls of each sample count as independent: for hyperuniform patterns this error is far too
+            large.
+        seed: of the positions of the balls.
 
     Returns:
         Variance, its standard error and the exact mean, (radii,) each.
+
+    Raises:
+        PackingError: radii above half the box or not positive, fewer than two windows, or invalid positions.
 
     Source: Torquato and Stillinger, Phys. Rev. E 68, 041113 (2003).
     """

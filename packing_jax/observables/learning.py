@@ -1,7 +1,7 @@
 r"""What a simulation of networks records: losses, activity, displacements from waiting times, spectra of weights.
 
-Each is a function of one :class:`packing_jax.networks.learner.Learner`. Those of weights take all of them;
-``of(choose, observable)`` makes one of some leaves, such as all layers but the last.
+Each is a function of one :class:`packing_jax.networks.learner.Learner`. Those of weights take all weights;
+``of(choose, observable)`` takes some leaves only, such as all layers but the last.
 """
 
 from collections.abc import Callable
@@ -23,11 +23,11 @@ def of(choose: Callable[[Any], Any], observable: Observable) -> Observable:
 
     Args:
         choose: tree of weights -> the part that counts, such as ``lambda layers: layers[:-1]``.
-        observable: of displacements, overlaps or norms: anything but losses.
+        observable: of displacements, overlaps Q or norms; not of losses, which need all weights.
     """
 
     def chosen(seen: Learner) -> Array:
-        # trees with the axis of waiting times are trees of the same structure
+        # ``marked`` has an axis of waiting times, but the same tree structure
         parts = {name: choose(getattr(seen, name)) for name in ("weights", "before", "start", "marked")}
         return observable(seen._replace(**parts))
 
@@ -35,30 +35,33 @@ def of(choose: Callable[[Any], Any], observable: Observable) -> Observable:
 
 
 def loss(seen: Learner) -> Array:
-    """The loss of all samples."""
+    """The loss L of all training samples."""
     return seen.objective.value(seen.weights, seen.data.inputs, seen.data.targets)
 
 
 def test_loss(seen: Learner) -> Array:
-    """The loss of the test samples."""
+    """The loss of all test samples."""
     return seen.objective.value(seen.weights, *_test(seen))
 
 
 def accuracy(seen: Learner) -> Array:
-    """The share of samples that are classified rightly."""
+    """The share of training samples that are classified correctly."""
     return _accuracy(seen, seen.data.inputs, seen.data.targets)
 
 
 def test_accuracy(seen: Learner) -> Array:
-    """The share of test samples that are classified rightly."""
+    """The share of test samples that are classified correctly."""
     return _accuracy(seen, *_test(seen))
 
 
 def overlaps(seen: Learner) -> Array:
-    """Delta of each sample, (P,).
+    """The overlap Delta of each sample with its constraint, (P,).
 
-    Above 0 it is the depth of a violation, and the force of a quadratic hinge; below 0 it is minus the gap of a
-    satisfied sample.
+    Above 0 the sample is violated, and Delta is the force of a quadratic hinge; below 0 it is satisfied, with the gap
+    -Delta.
+
+    Raises:
+        PackingError: a loss without overlaps.
     """
     found = seen.objective.overlaps(seen.weights, seen.data.inputs, seen.data.targets)
     if found is None:
@@ -76,7 +79,7 @@ def activity(seen: Learner) -> Array:
 
 
 def gradient_norm(seen: Learner) -> Array:
-    """|grad L| of all samples."""
+    """|grad L| of the loss of all training samples."""
     gradient = jax.grad(seen.objective.value)(seen.weights, seen.data.inputs, seen.data.targets)
     return jnp.sqrt(_squares(gradient))
 
@@ -102,26 +105,26 @@ def global_displacement(seen: Learner) -> Array:
 
 
 def displacements(seen: Learner) -> Array:
-    """w - w(t_w) of each weight since each waiting time, (K, W); NaN up to that time."""
+    """w - w(t_w) of each weight since each of the K waiting times, (K, W); NaN before it."""
     since = jnp.asarray(seen.waits, jnp.int32)
     rows = jax.vmap(lambda marked: flat(_difference(seen.weights, marked)))(seen.marked)
     return jnp.where((seen.step >= since)[:, None], jnp.where((seen.step == since)[:, None], 0.0, rows), jnp.nan)
 
 
 def mean_squared_displacement(seen: Learner) -> Array:
-    """<|w - w(t_w)|^2> over weights since each waiting time, (K,); NaN up to that time."""
+    """<|w - w(t_w)|^2> over weights since each waiting time, (K,); NaN before it."""
     return jnp.mean(displacements(seen) ** 2, axis=1)
 
 
 def non_gaussian(seen: Learner) -> Array:
-    """alpha_2 = (<D^4> - 3 <D^2>^2)/(3 <D^2>^2) over weights since each waiting time, (K,)."""
+    """alpha_2 = (<D^4> - 3 <D^2>^2)/(3 <D^2>^2), D = w - w(t_w), over weights, (K,); NaN up to the waiting time."""
     square = displacements(seen) ** 2
     second = jnp.mean(square, axis=1)
     return jnp.mean(square * square, axis=1) / (3 * second * second) - 1.0
 
 
 def overlap(width: float) -> Observable:
-    """Q = the share of weights with |w - w(t_w)| <= eps since each waiting time, (K,).
+    """The overlap Q(t_w, t): the share of weights with |w - w(t_w)| <= eps, (K,); NaN before the waiting time.
 
     Args:
         width: eps, in the unit of the weights.

@@ -15,7 +15,7 @@ class BondOrder(NamedTuple):
     """Steinhardt's order parameter of degree l."""
 
     local: Float  #: (N,) q_l of each particle, from its own bonds
-    whole: float  #: Q_l of the mean over all bonds: zero for a liquid or many small crystals, at large N
+    whole: float  #: Q_l of the mean over all bonds; at large N zero for a liquid, and for many small crystals
     connections: NDArray[np.int64]  #: (N,) neighbours k with q(i).q(k)* / |q(i)||q(k)| above the threshold
 
 
@@ -23,7 +23,7 @@ def hexatic_order(positions: np.ndarray | Array, box: float, neighbours: int = 6
     r"""psi_6 of each particle of a two-dimensional configuration, psi_6(j) = (1/n) sum_k exp(6 i theta_jk).
 
     |psi_6| is 1 on a triangular lattice, and its phase is six times the lattice's orientation. The mean of |psi_6|
-    tells how much is locally crystalline, and |mean of psi_6| whether it is one crystal.
+    measures local crystalline order, and |mean of psi_6| whether it is one crystal.
 
     Args:
         positions: (N, 2), any periodic image, in the unit of ``box``.
@@ -50,9 +50,9 @@ def steinhardt_order(
 ) -> BondOrder:
     r"""Q_l = sqrt(4 pi / (2 l + 1) sum_m |<Y_lm>|^2) over the bonds of each particle, and over all bonds.
 
-    Over the nearest 12, Q6 is 0.57452 for fcc and 0.48476 for hcp; over the nearest 14, 0.51069 for bcc.
-    Random packings have a mean local q6 near 0.4, not far below. Connections tell crystals from them more clearly: a
-    particle with 7 or more of 12 is in a crystal.
+    Over the nearest 12, Q6 is 0.57452 for fcc and 0.48476 for hcp; over the nearest 14, 0.51069 for bcc. Random
+    packings have a mean local q6 near 0.4, not far below. The number of connections tells crystals apart more clearly:
+    a particle with 7 or more connections among its 12 neighbours is in a crystal.
 
     Args:
         positions: (N, 3), any periodic image, in the unit of ``box``.

@@ -1,4 +1,4 @@
-"""Positions on the host for structural analysis: checked, wrapped into the box, and searched with scipy's k-d tree."""
+"""Positions on the host for structural analysis: checks, wrapping into the box, and scipy's k-d tree."""
 
 import numpy as np
 import scipy
@@ -32,7 +32,7 @@ def wrapped(positions: np.ndarray | Array, box: float) -> Float:
 
 
 def one_configuration(positions: np.ndarray | Array, box: float) -> Float:
-    """The same for exactly one configuration, (N, dim)."""
+    """:func:`wrapped` for exactly one configuration, (N, dim)."""
     array = wrapped(positions, box)
     if array.ndim != 2:
         raise PackingError(f"positions have shape {array.shape}; this takes one configuration, (particles, dimension)")
@@ -45,7 +45,7 @@ def nearest(positions: Float, box: float, count: int) -> tuple[NDArray[np.intp],
         raise PackingError(f"{count} neighbours of each of {len(positions)} particles; there must be 1 to N - 1")
     _, found = scipy.spatial.KDTree(positions, boxsize=box).query(positions, k=count + 1)
     found = np.asarray(found)
-    # drop the particle itself; among coincident ones it may stand anywhere or not at all, and then drop the farthest
+    # drop the particle itself; among coincident ones it may be missing, and then drop the farthest
     other = found != np.arange(len(positions))[:, None]
     other[other.all(axis=1), -1] = False
     index = found[other].reshape(len(positions), count)

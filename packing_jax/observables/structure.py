@@ -1,9 +1,9 @@
 r"""Structure factor, spectral density and pair correlation of periodic configurations.
 
 A periodic box of side L has density waves at q = 2 pi n / L only, n integer. With fixed-point coordinates X (the box is
-2^32 quanta) the phase q.x is the integer n.X modulo 2^32, which the wrap-around of integers computes exactly, at any
-|n|. The exact sum runs on the device. Where it would be long, finufft's non-uniform fast Fourier transform (the extra
-``structure``, if it is installed) gives the same amplitudes to 1e-9 on the host.
+2^32 quanta) the phase q.x is the integer n.X modulo 2^32, which integer wrap-around computes exactly, at any |n|. The
+exact sum runs on the device. Where it would be long and finufft is installed (the extra ``structure``), its non-uniform
+fast Fourier transform gives the same amplitudes to 1e-9 on the host.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ from packing_jax.observables.periodic import Float, wrapped
 from packing_jax.spheres.configuration import Configuration, Observable
 from packing_jax.spheres.geometry import ball_volume, check_dim, float_of, quanta
 
-_PRIOR_MODES = 4  # the exponential law counts as much as the scatter of so many waves
+_PRIOR_MODES = 4  # weight of the exponential law in a variance, in waves
 _EXACT_TERMS = 2**24  # modes times particles, 0.2 s on one CPU core: above this the transform is faster
 _EXACT_TERMS_DEVICE = 2**32  # the same on an accelerator, estimated from its peak rate and not measured
 _LARGEST_TABLE = 2**26  # wave vectors in one table
@@ -91,7 +91,7 @@ def _turn(phase: Array) -> tuple[Array, Array]:
     """Cosine and sine of a fixed-point phase, whose full range is one turn.
 
     Over a full turn, 2 pi rounded to float32 would shift the mean of every cosine by 3e-8, a spurious wave of amplitude
-    0.03 at N = 1e6. Here angles are at most an eighth of a turn, and what is left cancels between the four quadrants.
+    0.03 at N = 1e6. Here angles are at most an eighth of a turn, and the remaining error cancels between the quadrants.
     """
     dtype, integer = float_of(phase), phase.dtype
     bits = 8 * integer.itemsize
@@ -112,7 +112,7 @@ def _wave_means(coordinates: Array, modes: Array, weights: Array) -> Array:
         cosine, sine = _turn(phase)
         return exact_mean(weights * cosine), -exact_mean(weights * sine)
 
-    # as many waves at once as fill the vector units and stay in the cache
+    # so many waves at once that they fill the vector units and stay in the cache
     batch = max(1, 2**16 // coordinates.shape[1])
     return jnp.stack(jax.lax.map(one, modes, batch_size=min(batch, len(modes))))
 
@@ -130,7 +130,7 @@ def _exact_means(fraction: Float, modes: NDArray[np.int32], weights: Float) -> N
 
 
 def _fast_means(fraction: Float, modes: NDArray[np.int32], weights: Float) -> NDArray[np.complex128]:
-    """The same by a non-uniform fast Fourier transform, on the host in float64."""
+    """:func:`_exact_means` by a non-uniform fast Fourier transform, on the host in float64."""
     import finufft
 
     dim = fraction.shape[1]
@@ -175,7 +175,7 @@ def structure_factor(
         weights: w, (N,); 1 when None. Independent uniform positions have S = 1 on average for any weights.
 
     Returns:
-        S, (..., M), with an error of 2e-6 sqrt(S): an amplitude is summed to 1e-6 sqrt(N).
+        S, (..., M), with a rounding error of 2e-6 sqrt(S): an amplitude is summed to 1e-6 sqrt(N).
 
     Long sums, in up to three dimensions, use finufft where it is installed (``pip install packing_jax[structure]``).
 
@@ -205,7 +205,7 @@ def recorded_structure_factor(modes: np.ndarray | Array) -> Observable:
     """An observable that records S(q), (M,), at the wave vectors 2 pi n / L while a simulation runs.
 
     ``record={"s": recorded_structure_factor(wave_vectors(2, 10))}``. It is the exact sum on the device, in any
-    dimension and at the precision of the run, and has the same bits in whatever order the particles are stored.
+    dimension and at the precision of the run; its bits do not depend on the order of the particles.
     """
     modes = _check_modes(modes, np.shape(modes)[-1])
 
@@ -235,6 +235,9 @@ def spectral_density(
     Returns:
         (..., M), in the unit of ``box`` to the power dim.
 
+    Raises:
+        PackingError: as :func:`structure_factor`; diameters that are not positive.
+
     Source: Zachary, Jiao and Torquato, Phys. Rev. Lett. 106, 178001 (2011).
     """
     fraction = wrapped(positions, box) / box
@@ -254,7 +257,7 @@ def spectral_density(
 def _size_nodes(radii: Float, q_max: float) -> tuple[Float, list[Float]]:
     """Radii R_k and weights w_k(j) with m(q, R_j) = sum_k w_k(j) m(q, R_k) for all q up to ``q_max``.
 
-    With a sum for each radius, a continuous mixture would need one per particle. But m is smooth in R: interpolation
+    One sum for each radius would be one per particle in a continuous mixture. But m is smooth in R: interpolation
     between Chebyshev nodes converges faster than exponentially once there are more than q (R_max - R_min) / 2 of them.
     """
     distinct, which = np.unique(radii, return_inverse=True)
@@ -268,7 +271,7 @@ def _size_nodes(radii: Float, q_max: float) -> tuple[Float, list[Float]]:
 
 
 def _ball_transform(q: Float, radius: Float, dim: int) -> Float:
-    """m(q, R) = v_d R^d 0F1(; d/2 + 1; -(q R)^2 / 4), the Bessel function without its quotient of zeros."""
+    """m(q, R) = v_d R^d 0F1(; d/2 + 1; -(q R)^2 / 4): the Bessel form would be 0/0 at q = 0."""
     return np.asarray(
         ball_volume(dim) * radius**dim * scipy.special.hyp0f1(0.5 * dim + 1.0, -((0.5 * q * radius) ** 2))
     )
@@ -281,7 +284,7 @@ def isotropic_average(
 
     |amplitude|^2 of each wave is an independent number of mean S(q), with an exponential distribution when density
     fluctuations are Gaussian. The variance of a wave is (sum of squares + 4 S^2 n / (n + 1)) / (n - 1 + 4): the scatter
-    within the shell of n waves, and four waves' worth of the exponential law, because few waves alone estimate a
+    within the shell of n waves, with four waves of the exponential law as a prior, because few waves alone estimate a
     variance badly. The standard error is right on average, but too small where a shell of few waves came out low: do
     not weight a fit by it, see :func:`packing_jax.observables.fit_hyperuniformity`.
 
@@ -289,7 +292,7 @@ def isotropic_average(
         modes: (M, dim) integers.
         values: (..., M), from :func:`structure_factor` or :func:`spectral_density`; leading axes are independent
             samples (replicas; successive times are not independent).
-        box: side of the box in the unit that 1/q should have: side over mean diameter gives q sigma.
+        box: side of the box, in the unit of 1/q; in mean diameters, q comes out as q sigma.
         width: of a shell in |n|, centred on multiples of it; 0 keeps every |n| apart.
 
     Raises:
@@ -351,7 +354,7 @@ def pair_correlation(
     def counts(a: Float, b: Float) -> Float:
         tree = scipy.spatial.KDTree(a, boxsize=box)
         other = tree if others is None else scipy.spatial.KDTree(b, boxsize=box)
-        # a particle is at distance 0 from itself: within every edge, so the difference does not see it
+        # a particle is at distance 0 from itself: within every edge, so that it cancels in the difference
         return np.diff(np.asarray(tree.count_neighbors(other, edges), dtype=np.float64))
 
     found = np.stack(list(map(counts, first.reshape(-1, particles, dim), second.reshape(-1, *second.shape[-2:]))))
@@ -360,6 +363,6 @@ def pair_correlation(
     if len(found) > 1:
         stderr = np.std(found, axis=0, ddof=1) / np.sqrt(len(found)) / expected
     else:
-        each = 2.0 if others is None else 1.0  # a pair is seen from both ends
+        each = 2.0 if others is None else 1.0  # each pair was counted twice
         stderr = np.sqrt(each * np.maximum(found[0], each)) / expected
     return PairCorrelation(0.5 * (edges[1:] + edges[:-1]), g, stderr)

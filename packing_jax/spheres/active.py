@@ -1,12 +1,12 @@
-"""The active-only step: where few particles overlap, time follows activity and not N.
+"""The active-only step: where few particles overlap, its time grows with their number and not with N.
 
-A particle without an overlap does not move (for rules that say they are ``local``), and a particle can only become
-active through a neighbour that moved. So the active particles of the next configuration are found among those of this
-one and the neighbours in their rows. Each active particle sums its own row, as all particles do in the dense step; the
-random words are those of its tag; the sums are integers. The trajectory is therefore the same, bit for bit.
+A particle without an overlap does not move (under a ``local`` rule), and becomes active only through a neighbour that
+moved. So the particles active in the next configuration are among those active now and their neighbours. Each active
+particle sums its own row in integers, with the random numbers of its tag, as in the dense step. The trajectory is
+therefore the same, bit for bit.
 
-The list is made unique and dense without sorting: overlaps are marked on an array of N flags, 32 flags make a word, and
-the k-th active particle is the k-th set bit, found from population counts.
+The list is made unique and compact without sorting: overlaps are marked in an array of N flags, 32 flags are packed
+into one integer, and the k-th active particle is the k-th set bit, found from population counts.
 """
 
 from dataclasses import replace
@@ -29,12 +29,12 @@ _WORD = 32
 class Active(NamedTuple):
     """The particles with an overlap."""
 
-    slots: Array  #: (A,) int32, in increasing order; what stands beyond ``number`` means nothing
-    number: Array  #: () int32, how many there are; above A the list is incomplete
+    slots: Array  #: (A,) int32, increasing; entries beyond ``number`` are padding
+    number: Array  #: () int32, active particles; above A the list is incomplete
 
 
 def _listed(flags: Array, capacity: int) -> Active:
-    """The places of the set flags (N,)."""
+    """The indices of the set flags (N,)."""
     n = flags.shape[0]
     words = -(-n // _WORD)
     padded = jnp.pad(flags, (0, words * _WORD - n)).reshape(words, _WORD)
@@ -56,7 +56,7 @@ def find(capacity: int, system: System, coordinates: Array, neighbors: Neighbors
 
 
 def follow(system: System, coordinates: Array, seen: Neighbors) -> Active:
-    """The active particles after those whose rows are ``seen`` moved, everything else having stayed where it was."""
+    """The active particles after a step in which only the particles of ``seen`` moved."""
     hit = pair_rows(system, coordinates, seen.rows, seen.own).overlapping().astype(jnp.int32)
     marks = add_at(jnp.zeros(coordinates.shape[1], jnp.int32), seen.rows, hit)
     marks = add_at(marks, seen.own, jnp.sum(hit, axis=1, dtype=jnp.int32))
@@ -64,7 +64,7 @@ def follow(system: System, coordinates: Array, seen: Neighbors) -> Active:
 
 
 def rows_of(neighbors: Neighbors, active: Active) -> Neighbors:
-    """The neighbour rows of the active particles alone; padding sees nothing."""
+    """The neighbour rows of the active particles alone; the row of a padding entry is empty."""
     own = active.slots
     rows = take(neighbors.rows, own)
     real = jnp.arange(own.shape[0], dtype=jnp.int32) < active.number
@@ -72,16 +72,16 @@ def rows_of(neighbors: Neighbors, active: Active) -> Neighbors:
 
 
 def words_of(key: Array, seen: Neighbors, before: Array) -> noise.Words:
-    """The random words of the listed particles; those of others are as ``before`` (N,), which makes no difference.
+    """The random words of the listed particles; the others keep their old ones, ``before`` (N,).
 
-    A neighbour that is not listed overlaps with nobody, and its word is drawn in vain.
+    A particle that is not listed overlaps with none, so that its word is not used.
     """
     words = noise.particle_words(key, take(seen.tags, seen.own))
     return words._replace(pair=set_at(before, seen.own, words.pair))
 
 
 def left(plan: Plan, system: System, coordinates: Array, seen: Neighbors) -> Array:
-    """Whether a listed particle has left the ball of half a skin, :func:`packing_jax.spheres.neighbors.outdated`."""
+    """Whether a listed particle has moved more than half a skin, :func:`packing_jax.spheres.neighbors.outdated`."""
     here = jnp.stack([take(x, seen.own) for x in coordinates])
     there = replace(seen, reference=jnp.stack([take(x, seen.own) for x in seen.reference]))
     return outdated(plan, system, here, there)

@@ -12,22 +12,21 @@ from packing_jax.spheres.system import System
 
 
 class Neighbours(NamedTuple):
-    """The particles near each particle, lengths in mean diameters; those of particle i stand in row i, in any order."""
+    """The neighbours of each particle, those of particle i in row i in any order; lengths in mean diameters."""
 
-    particle: Array  #: (N, K) int32, which particle it is; i itself where the row is longer than its neighbours
-    separation: Array  #: (N, K, dim) x_i - x_j, by the shortest way through the periodic boundary; 0 for i itself
+    particle: Array  #: (N, K) int32, index of the neighbour; i itself is padding
+    separation: Array  #: (N, K, dim) x_i - x_j, minimum image; 0 for i itself
     distance: Array  #: (N, K), infinite for i itself
     contact: Array  #: (N, K) contact distance sigma_ij
     overlapping: Array  #: (N, K) bool, r < (1 - cut) sigma_ij
 
 
 class Configuration(NamedTuple):
-    """What an observable is called with: one system at one time.
+    """One system at one time, the argument of an observable.
 
-    Properties have the particles in their own order, the one of ``start`` and of final positions, and lengths in mean
-    diameters. The fields below are what the driver moves, in the order of the cells in which particles were found:
-    counts and sums of integers over them are exact. A sum of floats depends on its order in the last bits, and on the
-    program: :func:`packing_jax.exact.exact_mean` does not.
+    Properties list the particles in the order of the run's initial and final positions, with lengths in mean diameters.
+    The fields below are what the driver moves, in cell order. Counts and sums of integers over them are exact; the last
+    bits of a sum of floats depend on the order and the program, those of :func:`packing_jax.exact.exact_mean` do not.
     """
 
     system: System  #: in a box of side 1, diameters in the order of the cells
@@ -35,7 +34,7 @@ class Configuration(NamedTuple):
     images: Array  #: (dim, N) int32, boxes crossed since the start
     start: Array  #: (dim, N) fixed point, where each particle started
     rows: Array  #: (N, K) slots of neighbours, a particle's own slot as padding
-    tags: Array  #: (N,) int32, which particle each is; the order changes whenever rows are rebuilt
+    tags: Array  #: (N,) int32, index of the particle in each slot; the order changes whenever rows are rebuilt
 
     @property
     def side(self) -> Array:
@@ -50,7 +49,7 @@ class Configuration(NamedTuple):
 
     @property
     def displacements(self) -> Array:
-        """(N, dim) x(t) - x(0) in mean diameters, through the periodic boundary as often as it was crossed."""
+        """(N, dim) unwrapped displacement x(t) - x(0) in mean diameters."""
         return unwrapped(self.coordinates, self.images, self.start).T[self._order] * self.side
 
     @property
@@ -61,7 +60,7 @@ class Configuration(NamedTuple):
 
     @property
     def neighbours(self) -> Neighbours:
-        """Every pair closer than contact, or than the energy's reach, and some that are a little farther apart."""
+        """Every pair in contact or within the energy's reach, and some that are a little farther apart."""
         pairs, order = pair_rows(self.system, self.coordinates, self.rows), self._order
         distance = jnp.where(pairs.listed, pairs.distance * self.side, jnp.inf)
         contact = jnp.broadcast_to(pairs.contact, distance.shape) * self.side
@@ -78,5 +77,5 @@ class Configuration(NamedTuple):
         return jnp.argsort(self.tags)
 
 
-#: A number or an array of fixed shape, measured on one configuration; runs are batches, so it is vmapped.
+#: A function of one configuration that returns a number or an array of fixed shape; it is vmapped over the batch.
 Observable = Callable[[Configuration], Array]

@@ -1,4 +1,4 @@
-"""Pairs along neighbour rows, and the energy of a configuration as a pure function with a gradient without scatter."""
+"""Pairs along neighbour rows, and the energy of a configuration, whose gradient needs no scatter."""
 
 from functools import reduce
 from operator import and_
@@ -20,7 +20,7 @@ from packing_jax.spheres.system import System, check_system
 
 
 class Pairs(NamedTuple):
-    """What a particle i sees of its k-th listed neighbour, with lengths in box sides; M particles look."""
+    """Each of M particles i with each of its K listed neighbours j; lengths in box sides."""
 
     separation: tuple[Float[Array, "m k"], ...]  #: x_i - x_j, minimum image, one array per axis
     distance: Float[Array, "m k"]  #: |x_i - x_j|, positive even for coincident centres
@@ -43,16 +43,16 @@ def pair_rows(
 
     Args:
         system: box and diameters, these in the order of the coordinates.
-        positions: (dim, N) fixed point, or these with a derivative (and then no ``Placed`` rows).
+        positions: (dim, N) fixed point; ``Followed`` where derivatives are taken, with rows that are not ``Placed``.
         rows: (M, K) slots of neighbours, a particle's own slot as padding; in a batch they may be ``Placed``.
-        own: (M,) slots of the particles that look; all N in their order when None.
-        words: random and different for each particle, (M, 1) of those that look and (M, K) of their neighbours; they
-            break the tie of coincident centres: the pair gets a direction along the first axis, opposite for the two
-            partners. Without them the direction is zero.
+        own: (M,) slots of the particles whose rows these are; all N in their order when None.
+        words: random words, different for each particle: (M, 1) of the particles and (M, K) of their neighbours. They
+            give coincident centres a direction along the first axis, opposite for the two partners. Without them that
+            direction is zero.
 
-    Every rule must find the same bits in whatever program XLA makes of this, so the arithmetic leaves it no choice: no
-    sum of products, see :func:`packing_jax.spheres.geometry.sum_of_squares`, and no division by a bare square root,
-    which becomes the processor's approximate reciprocal root, different for each vector width.
+    The bits must be the same in every program that XLA compiles, so the arithmetic leaves it no choice: no sum of
+    products, see :func:`packing_jax.spheres.geometry.sum_of_squares`, and no division by a bare square root, which
+    becomes the processor's approximate reciprocal root, different for each vector width.
     """
 
     def mine(x: Array) -> Array:
@@ -70,7 +70,7 @@ def pair_rows(
         parts = [*with_derivative(tuple(parts), seen_from(followed.real, rows, -1.0, followed.reciprocal))]
     if words is not None:
         way = jnp.where(words[0] < words[1], quantum, -quantum)
-        # not r2 == 0: a GPU's program keeps what is used far apart, and would write r2 of each pair to memory
+        # not r2 == 0: used again here, far from where it is computed, r2 of each pair would go to memory on a GPU
         parts[0] = jnp.where(reduce(and_, (part == 0 for part in parts)), way, parts[0])
     distance = jnp.maximum(jnp.sqrt(r2), quantum)
     sigma = system.diameters / system.box
@@ -103,7 +103,7 @@ def all_pairs_rows(particles: int) -> Int[Array, "n k"]:
 
 
 def _row_geometry(system: System, positions: Array, rows: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """Displacements (n, k, dim), distances with a zero-safe root, contact distances and listed mask."""
+    """Separations (n, k, dim), distances with a zero-safe root, contact distances, masks of listed and of apart."""
     delta = minimum_image(positions[:, None] - positions[rows], system.box)
     r2 = jnp.sum(delta * delta, axis=-1)
     apart = r2 > 0
@@ -166,7 +166,7 @@ def total_energy(
         The energy, a scalar in the unit of the box side (a0 is a length: half the mean diameter by default).
 
     Raises:
-        PackingError: no system, positions that are not real or of another shape, rows that are none.
+        PackingError: not a system, positions that are not real or of the wrong shape, or rows that are not integers.
 
     The derivative rule sums each particle's own row, so gradients and Hessian-vector products (``jvp`` of ``grad``)
     gather and never scatter. Two particles at the same point exert no force on each other; everything stays finite.

@@ -1,13 +1,13 @@
 r"""Fixed-point coordinates whose moves can be differentiated.
 
-A trajectory is integers, and integers have no derivative. The real numbers that they were rounded from have one, and
-since a quantum is far below anything physical, theirs is the derivative of the trajectory. A rule's step on
-:class:`Followed` coordinates computes every number from the integers, so that its contacts are those of the driver's
-step to the bit, and hands the derivative past each rounding (`with_derivative`).
+Integers have no derivative. The real numbers that they were rounded from have one, and since a quantum is far below any
+physical length, that is the derivative of the trajectory. A rule's step on :class:`Followed` coordinates computes every
+number from the integers, so that its contacts are those of the driver's step to the bit, and passes the derivative
+through each rounding (`with_derivative`).
 
-Written for a neighbour row, a step gathers, and the transpose of a gather is a scatter, which is slow on a CPU and
-unordered on a GPU. Where the two partners of a pair get opposite terms, but for a draw of their own, `seen_from` and
-`row_totals` put a gather in its place.
+A step gathers along neighbour rows. The transpose of a gather is a scatter, which is slow on a CPU and unordered on a
+GPU. Where the two partners of a pair get opposite terms, up to draws of their own, `seen_from` and `row_totals` replace
+the scatter by a gather.
 """
 
 from collections.abc import Sequence
@@ -26,25 +26,25 @@ from packing_jax.trees import pytree
 @pytree(meta=["reciprocal"])
 @dataclass(frozen=True)
 class Followed:
-    """Fixed-point coordinates beside real ones that carry their derivative, for a rule's step (derivatives/segment.py).
+    """Fixed-point coordinates with real ones that carry their derivative, for a rule's step (derivatives/segment.py).
 
-    Every number is computed from ``fixed``, as in the driver. Integers have no derivatives, so that of a coordinate
-    comes from ``real``, whose value nothing looks at, and the step returns real displacements in box sides.
+    Every number is computed from ``fixed``, as in the driver. Only the derivative of ``real`` is used, never its value,
+    and the step returns real displacements in box sides.
     """
 
     fixed: Array  #: (dim, N) integers
     real: Array  #: (dim, N) box sides
-    reciprocal: bool  #: terms are opposite for the partners of a pair but for draws: transposed sums need no scatter
-    sums: Any = None  #: (dim, N) the row sums that the step of the integers reported; None where it reported none
+    reciprocal: bool  #: terms are opposite for the partners of a pair up to draws: transposed sums need no scatter
+    sums: Any = None  #: (dim, N) the row sums that the fixed-point step reported, or None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the coordinates."""
+        """Shape of the coordinates."""
         return self.fixed.shape
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the fixed-point coordinates."""
+        """Type of the fixed-point coordinates."""
         return self.fixed.dtype
 
 
@@ -58,7 +58,7 @@ def reals(coordinates: "Array | Followed") -> Array:
 
 @jax.custom_jvp
 def with_derivative(value: Any, of: Any) -> Any:  # noqa: ARG001
-    """``value`` with the derivative of ``of``: what was rounded to integers follows what it was rounded from."""
+    """``value`` with the derivative of ``of``: the rounded number gets the derivative of the unrounded one."""
     return value
 
 
@@ -69,7 +69,7 @@ def _with_derivative_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) ->
 
 @jax.custom_jvp
 def known_length(parts: Sequence[Array] | Array, size: Array) -> Array:  # noqa: ARG001
-    """``size``, the length of vectors that is known already, with its derivative; zero where the length is zero."""
+    """``size``, the known length of the vectors ``parts``, with its derivative; that is zero at zero length."""
     return size
 
 
@@ -81,12 +81,12 @@ def _known_length_jvp(primals: tuple[Any, Array], tangents: tuple[Any, Any]) -> 
 
 
 def seen_from(values: Sequence[Array] | Array, rows: Any, sign: float, reciprocal: bool) -> tuple[Array, ...]:
-    """``values_i + sign values_j`` (N, K) along the rows, for each of some values (N,): the axes of a coordinate.
+    """``values_i + sign values_j`` (N, K) along the rows, for each array (N,) of ``values``, such as coordinate axes.
 
-    Its transpose is a scatter in general. Where the rows are summed by :func:`row_totals` and a pair gives its partners
-    terms u_ij t_ij and u_ji t_ji with t_ij = -t_ji, the transposed sum is one over the particle's own row, which is
-    what it should be: sum_k u_ik A_ik^T l_i - u_ki A_ki^T l_k = sum_k A_ik^T (u_ik l_i - u_ki l_k). Half of the bracket
-    comes from there, and twice from here.
+    Its transpose is a scatter in general. Where the rows are summed by :func:`row_totals` and the partners of a pair
+    get u_ij t_ij and u_ji t_ji with t_ij = -t_ji, the transpose is a sum over the particle's own row:
+    sum_k u_ik A_ik^T l_i - u_ki A_ki^T l_k = sum_k A_ik^T (u_ik l_i - u_ki l_k). :func:`row_totals` gives half of the
+    bracket, and this function the factor 2.
     """
 
     def see(rows: Array, xs: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -105,9 +105,10 @@ def seen_from(values: Sequence[Array] | Array, rows: Any, sign: float, reciproca
 def row_totals(
     values: Sequence[Array], rows: Any, reciprocal: bool, draws: tuple[Array, Array] | None = None
 ) -> tuple[Array, ...]:
-    """Sums (N,) over rows (N, K) of real numbers; with :func:`seen_from` for their derivative.
+    """Sums (N,) over rows (N, K) of real numbers, whose transpose is that of :func:`seen_from`.
 
-    With the draws (u_ij, u_ji) of both partners, of u_ij times the values, where these are opposite for the two.
+    With ``draws``, (u_ij, u_ji) of both partners, the sums are of u_ij times the values; the values are opposite for
+    the two partners.
     """
     if not reciprocal:
         return _sums(values if draws is None else [draws[0] * value for value in values])
@@ -128,15 +129,15 @@ def row_totals(
 
 
 def _gathered(values: Array, rows: Array) -> Array:
-    # not `take`, whose rule for batches is a call that no transpose looks into
+    # not `take`: its batching rule is a call that cannot be transposed
     return values.at[rows].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def _sums(values: Sequence[Array]) -> tuple[Array, ...]:
     """Sums (N,) of rows (N, K), all in one reduction: XLA then computes a pair once for all of them.
 
-    Where K is a multiple of 8, eight partial sums first: XLA vectorises these, but not one running sum of floats. Their
-    order is free here.
+    Where K is a multiple of 8, eight partial sums are made first: XLA vectorises these, but not one running sum of
+    floats. The order does not matter here.
     """
     zeros = tuple(np.zeros((), value.dtype) for value in values)
 

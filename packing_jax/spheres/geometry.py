@@ -1,12 +1,12 @@
 r"""Periodic cubic boxes in d = 1..6: fixed-point coordinates, minimum image, ball volumes, phi <-> diameter.
 
-The dynamics keeps a coordinate as a signed integer whose full range is one box side: int32 beside float32,
-int64 beside float64. The integer difference of two coordinates wraps around exactly where the periodic box does,
-so it *is* the minimum image; integer sums are associative, so a particle's move does not depend on the order in
-which its neighbours are listed. One quantum is 2^-32 of the box side (2e-8 mean diameters at N = 1e6 in 3D).
+The dynamics keeps a coordinate as a signed integer whose full range is one box side: int32 with float32, int64 with
+float64. The integer difference of two coordinates wraps around exactly where the periodic box does, so it *is* the
+minimum image; integer sums are associative, so a particle's move does not depend on the order of its neighbours. In
+int32 one quantum is 2^-32 of the box side (2e-8 mean diameters at N = 1e6 in 3D).
 
-Arrays of coordinates in the hot loop are (dim, N), one contiguous row per axis; what users pass and get back is
-(N, dim) in the units of the box side.
+Arrays of coordinates in the hot loop are (dim, N), one contiguous row per axis; users pass and get (N, dim) in the unit
+of the box side.
 """
 
 import math
@@ -37,7 +37,7 @@ def check_dim(dim: int) -> None:
 
 
 def check_particles(particles: Any, least: int = 2) -> None:
-    """Raise unless ``particles`` is a number of particles that can meet, of which 2 are needed, and be indexed."""
+    """Raise unless ``particles`` is a whole number from ``least`` (2: a pair) to the most that can be indexed."""
     if not is_whole(particles):
         raise PackingError(f"the number of particles is {shown(particles)}; it must be a whole number")
     if particles < least:
@@ -93,18 +93,18 @@ def separation(a: Array, b: Array) -> Array:
 
 
 def to_quanta(displacement: Array) -> Array:
-    """Displacements in box sides, rounded to whole quanta (half to even, hence odd: -x gives minus the result)."""
+    """Displacements in box sides, rounded to whole quanta, half to even, so that -x gives minus the result."""
     dtype = displacement.dtype
     integer = np.dtype(f"int{8 * dtype.itemsize}")
     return jnp.rint(displacement * np.asarray(quanta(dtype), dtype)).astype(integer)
 
 
 def sum_of_squares(parts: Sequence[Array] | Array) -> Array:
-    """Sum of squares over the axes, each square rounded before it is added, in whatever program.
+    """Sum of squares over the axes, each square rounded before it is added, in every compiled program.
 
-    Left alone, a product and a sum become one instruction that rounds once in some programs and two in others, and
-    which it is changes with the length of the neighbour rows. A maximum stands between the two: at a value far below
-    the square of a quantum, taken off again in the end, where it leaves exactly zero of zero.
+    Otherwise XLA makes one instruction of a product and a sum in some programs, which rounds once, and two in others,
+    depending on the length of the neighbour rows. A maximum between the two prevents this: with a value far below the
+    square of a quantum, which is subtracted at the end, so that zero gives exactly zero.
     """
     dtype = parts[0].dtype
     least = np.asarray(2.0**-100 if dtype == np.float32 else 2.0**-200, dtype)
@@ -121,8 +121,8 @@ def crossings(before: Array, after: Array) -> Array:
 
 
 def unwrapped(coordinates: Array, images: Array, start: Array) -> Array:
-    """Displacement from ``start`` in box sides, through the periodic boundary as often as it was crossed."""
-    carried = crossings(start, coordinates)  # images count from the start, separation() is the short way round
+    """Unwrapped displacement from ``start`` in box sides."""
+    carried = crossings(start, coordinates)  # images count from the start; separation() is the minimum image
     whole = (images - carried.astype(images.dtype)).astype(float_of(coordinates))
     return whole + separation(coordinates, start)
 
@@ -133,18 +133,18 @@ def unwrapped(coordinates: Array, images: Array, start: Array) -> Array:
 @pytree(meta=["across"])
 @dataclass(frozen=True)
 class Placed:
-    """Slots that count through the whole batch, N for each replica before: gathers need not add them at every use.
+    """Slots numbered through the whole batch, those of replica r from r N on: gathers need not add this each time.
 
-    Kept as one long array, they are read as they lie: XLA splits each place of a batched array of rows into replica,
-    row and column by divisions, which on a CPU take as long as the gather.
+    As one long array they are read in the order of memory: XLA splits each index of a batched array of rows into
+    replica, row and column by divisions, which on a CPU take as long as the gather.
     """
 
-    slots: Array  #: (..., N, K), or (..., K, N) where they lie ``across``
-    across: bool  #: the k-th neighbours of all particles lie side by side, not the neighbours of one
+    slots: Array  #: (..., N, K), or (..., K, N) if ``across``
+    across: bool  #: the k-th neighbours of all particles are adjacent in memory, not the neighbours of one
 
     @classmethod
     def of(cls, rows: Array, across: bool) -> "Placed":
-        """Those of the rows (B, N, K) of a batch; to be made where they are kept, outside the loop that uses them."""
+        """The rows (B, N, K) of a batch, ``Placed``; to be called outside the loop that uses them."""
         batch, n, _ = rows.shape
         first = (jnp.arange(batch, dtype=rows.dtype) * np.asarray(n, rows.dtype))[:, None, None]
         slots = jnp.swapaxes(rows + first, 1, 2) if across else rows + first
@@ -152,16 +152,16 @@ class Placed:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the rows, (..., N, K)."""
+        """Shape of the rows, (..., N, K)."""
         *batch, n, k = self.slots.shape
         return (*batch, k, n) if self.across else (*batch, n, k)
 
 
 def take(values: Array, slots: "Array | Placed") -> Array:
-    """``values[slots]`` for slots (...) known to be in bounds of the first axis of ``values``, the only one if Placed.
+    """``values[slots]`` for slots (...) known to be in bounds; for ``Placed`` slots ``values`` must have one axis.
 
     Checking or normalising indices costs more than the gather. A batch is gathered as one long array with offset
-    slots: XLA keeps that fused with the arithmetic around it, and vmap's batched gather it does not on a CPU.
+    slots: on a CPU XLA fuses that with the arithmetic around it, but not vmap's batched gather.
     """
     if not isinstance(slots, Placed):
         found: Array = _take(values, slots)
@@ -202,19 +202,19 @@ def _turned(found: Array) -> Array:
 
 @_turned.def_vmap
 def _turned_batch(_size: int, _batched: list[bool], found: Array) -> tuple[Array, bool]:
-    # turned in name only: left to itself, XLA turns some programs' pairs round in memory
+    # transposed in name only: without this layout, XLA transposes the pairs in memory in some programs
     return with_layout_constraint(jnp.swapaxes(found, 1, 2), Layout((0, 2, 1))), True
 
 
 def windows(values: Array, starts: Array, width: int) -> Array:
-    """``values[start : start + width]`` for starts (M,) known to leave room, (M, width): read without an index each."""
+    """``values[start : start + width]``, (M, width), for starts (M,) known to leave room: contiguous reads."""
     dimensions = jax.lax.GatherDimensionNumbers((1,), (), (0,))
     return jax.lax.gather(values, starts[:, None], dimensions, (width,), mode="promise_in_bounds")
 
 
 @jax.custom_batching.custom_vmap
 def add_at(values: Array, slots: Array, amounts: Array) -> Array:
-    """``values`` (N,) with ``amounts`` added at ``slots``, both of any one shape, known to be in bounds.
+    """``values`` (N,) with ``amounts`` added at ``slots``, which have the same shape and are in bounds.
 
     For integers only: their sums do not depend on the order. A batch is one long array, as in :func:`take`.
     """
@@ -223,7 +223,7 @@ def add_at(values: Array, slots: Array, amounts: Array) -> Array:
 
 @jax.custom_batching.custom_vmap
 def set_at(values: Array, slots: Array, news: Array) -> Array:
-    """``values`` (N,) with ``news`` at ``slots``, known to be in bounds; a slot that comes twice has the same value."""
+    """``values`` (N,) with ``news`` at ``slots``, which are in bounds; a repeated slot must repeat its value."""
     return values.at[slots].set(news, mode="promise_in_bounds", wrap_negative_indices=False)
 
 
@@ -271,7 +271,7 @@ def packing_fraction(
     """phi = v_d sum_i (sigma_i/2)^d / box^d; a scalar diameter counts for every particle.
 
     Raises:
-        PackingError: a number of particles, diameters or a box that are none.
+        PackingError: an invalid number of particles, diameters or box side.
     """
     check_particles(particles, least=1)
     diameters, box = _lengths("the diameters", diameters), _lengths("the box side", box)
@@ -281,7 +281,7 @@ def packing_fraction(
 
 
 def _lengths(name: str, values: Any) -> Any:
-    """Positive numbers; those on a device are of a system, which is checked, or traced."""
+    """The values, checked to be positive; arrays on a device pass: a system has checked them, or they are traced."""
     if isinstance(values, Array):
         return values
     known = real_numbers(values)
@@ -302,7 +302,7 @@ def mixture_1_to_1_4(particles: int) -> np.ndarray:
     """Relative sizes of the standard two-dimensional glass former: half of the particles 1, half 1.4.
 
     Raises:
-        PackingError: no number of particles.
+        PackingError: an invalid number of particles.
 
     Source: O'Hern et al., Phys. Rev. E 68, 011306 (2003).
     """

@@ -1,13 +1,13 @@
 r"""Neighbour rows: cell grid -> candidates -> compact rows, without scatter, for any dimension up to 6.
 
 Particles are sorted by cell with the last axis fastest. The cells within reach of a particle then form 3^(d-1) *runs*,
-each contiguous in the sorted order but for the periodic wrap of the last axis. Testing ``slots`` candidates per run
-gives one bit each; 32 bits make a word, and the k-th neighbour of a particle is the k-th set bit of its words, found
-from population counts. Where a grid cannot help (fewer than three cells a side, or few particles) the whole system is
-a single run, and the same code is the all-pairs search.
+each contiguous in the sorted order except at the periodic boundary of the last axis. A test of the ``slots`` candidates
+of a run gives one bit each, packed into words of 32; the k-th neighbour of a particle is the k-th set bit, found from
+population counts. Where a grid cannot help (fewer than three cells a side, or few particles) the whole system is a
+single run, and the same code is the all-pairs search.
 
-Everything a list needs but did not fit is counted: ``needed_row`` and ``needed_slots`` say what would have been
-enough. A list with either above its capacity is incomplete; the driver throws its chunk away, grows and repeats.
+Overflow is counted: ``needed_row`` and ``needed_slots`` say what would have been enough. A list with either above its
+capacity is incomplete; the driver then discards the chunk, enlarges the plan and repeats.
 """
 
 import itertools
@@ -38,10 +38,10 @@ class Plan:
     slots: int  #: candidates per run of cells
     capacity: int  #: neighbours per row
     skin: float  #: list cutoff is reach sigma_ij + skin, in mean diameters
-    active: int = 0  #: particles in a list of active ones, see packing_jax.spheres.active; 0: every step moves all
+    active: int = 0  #: length of the list of active particles (packing_jax.spheres.active); 0: every step is dense
 
     def grown(self, needed_row: int, needed_slots: int) -> "Plan":
-        """A plan that holds what was needed."""
+        """A plan large enough for what was needed."""
         return replace(
             self,
             capacity=max(self.capacity, _round_up(needed_row, 4)),
@@ -83,7 +83,7 @@ def plan_for(system: System, skin: float) -> Plan:
     reach = largest * system.energy.reach + skin * unit
     # the margin covers float rounding of the cutoff; cells themselves are cut in exact integers
     cells = int(1.0 / (reach * (1.0 + 1e-4)))
-    # a dilute system would ask for millions of empty cells; 2^18 a side are cut in quanta to well within the margin
+    # a dilute system would get millions of empty cells; up to 2^18 a side, rounding to quanta is within the margin
     cells = min(cells, max(3, int((4 * n) ** (1 / dim))), 2**18)
     volume = math.pi ** (dim / 2) / math.gamma(dim / 2 + 1) * reach**dim
     row = _tail(n * volume)
@@ -138,7 +138,7 @@ class _Line(NamedTuple):
     """The candidates of all particles in one line.
 
     It is the sorted order with copies of each row's last cell before the row and of its first cell after it, so that a
-    run is contiguous across the periodic boundary too: its candidates are read as they lie, without a gather.
+    run is contiguous across the periodic boundary too: its candidates are read without a gather.
     """
 
     slots: Array  #: (P,) sorted slots
@@ -151,7 +151,7 @@ def _line(plan: Plan, coordinates: Array) -> _Line:
     """The line of the sorted particles."""
     dim, n = coordinates.shape
     me = jnp.arange(n, dtype=jnp.int32)
-    # what is read beyond the end of a run is not looked at, but must be there
+    # reads go beyond the end of a run: what is there is ignored, but it must exist
     spare = _round_up(plan.slots, _WORD)
     if plan.cells == 1:
         return _Line(jnp.pad(me, (0, spare)), jnp.asarray([0, 0, 0, n], jnp.int32), jnp.zeros(1, jnp.int32), me)
@@ -177,7 +177,8 @@ def _line(plan: Plan, coordinates: Array) -> _Line:
 def select_bit(word: Array, rank: Array) -> Array:
     """Position of the ``rank``-th set bit of each 32-bit word, by halving.
 
-    The bits are counted once, in pairs, fours, eights and sixteens, as a vectorised population count does five times.
+    The bits are counted once, in pairs, fours, eights and sixteens; a population count at each halving does it five
+    times.
     """
     pairs = word - ((word >> np.uint32(1)) & np.uint32(0x55555555))
     fours = (pairs & np.uint32(0x33333333)) + ((pairs >> np.uint32(2)) & np.uint32(0x33333333))
@@ -194,31 +195,31 @@ def select_bit(word: Array, rank: Array) -> Array:
 
 
 class _Looking(NamedTuple):
-    """Who looks where, one entry per particle."""
+    """What each particle tests, one entry per particle."""
 
     centre: tuple[Array, ...]  #: coordinates, one array per axis
-    reach: Array  #: list cutoff, less the half diameter of the other one where there are several
-    first: Array  #: place in the line where it begins to look
-    stop: Array  #: where its run ends
-    own: Array  #: its own place
+    reach: Array  #: list cutoff; of unequal spheres, without the radius of the other one
+    first: Array  #: index in the line of its first candidate
+    stop: Array  #: index in the line where its run ends
+    own: Array  #: its own index in the line
 
 
 class _Tested(NamedTuple):
-    """A word of answers for each particle, and how to find the slots that they stand for."""
+    """32 test results for each particle, and how to find the slots that they stand for."""
 
     words: Array  #: one bit per candidate, set where it is a neighbour
     base: Array  #: slot of the first candidate
-    jump: Array  #: a later one's slot is base + bit, and less by this
-    cut: Array  #: from this bit on, plus 64 times ``before``: one number to carry and not two
+    jump: Array  #: a candidate's slot is base + bit, less ``jump`` from bit ``cut`` on
+    cut: Array  #: that bit plus 64 times ``before``: one number to carry instead of two
     before: Array  #: neighbours in earlier words
 
 
 @cache
 def _hits(bits: int) -> Callable[[_Looking, tuple[Array, ...], Array | None], Array]:
-    """A function that tests ``bits`` candidates for each that looks, and packs the answers into a word.
+    """A function that tests ``bits`` candidates of each particle, and packs the results into a word.
 
-    The replicas of a batch stand on one axis: a candidate's place in an array of more axes is found by divisions,
-    which take longer than the test.
+    The replicas of a batch share one axis: in an array of more axes XLA finds a candidate by divisions, which take
+    longer than the test.
     """
     bit = np.arange(bits, dtype=np.int32)
 
@@ -251,7 +252,7 @@ def _hits(bits: int) -> Callable[[_Looking, tuple[Array, ...], Array | None], Ar
 
 @cache
 def _rows(capacity: int) -> Callable[[_Tested, Array, Array], Array]:
-    """A function that makes rows (N, K) of what was tested (words, N), their lengths and what fills them up."""
+    """A function of test results (words, N), lengths of rows (N,) and padding (N,) that makes the rows (N, K)."""
 
     @jax.custom_batching.custom_vmap
     def rows(tested: _Tested, total: Array, me: Array) -> Array:
@@ -260,7 +261,7 @@ def _rows(capacity: int) -> Callable[[_Tested, Array, Array], Array]:
         carried = tested[:4]
 
         def pass_word(w: Array | int, there: tuple[Array, ...]) -> tuple[Array, ...]:
-            """The word that holds the k-th neighbour, as far as one up to the w-th does."""
+            """The word that holds the k-th neighbour, among the words up to the w-th."""
             past = tested.before[w][:, None] <= k
             return tuple(jnp.where(past, x[w][:, None], old) for x, old in zip(carried, there, strict=True))
 
@@ -273,7 +274,7 @@ def _rows(capacity: int) -> Callable[[_Tested, Array, Array], Array]:
             there = jax.lax.fori_loop(1, count, pass_word, there)
         words, base, jump, cut = there
         bit = select_bit(words, k - (cut >> 6))
-        # computed and not looked up: XLA would compute a gather's every index from its own number, by divisions
+        # computed, not gathered: XLA would find each index of the gather by divisions
         slot = base + bit - jnp.where(bit >= cut & 63, jump, 0)
         return jnp.where(k < total[:, None], slot, me[:, None])
 
@@ -319,8 +320,8 @@ def build(plan: Plan, system: System, coordinates: Array, tags: Array) -> Neighb
         edge = row * (plan.cells + 3)
         at = edge + along[-1]
         start, stop = take(line.begin, at), take(line.begin, at + 3)
-        # Copies are as many places away from their originals as the row has particles. Only a run at either end of the
-        # row has copies: it begins or ends with them.
+        # A copy is as far from its original as the row has particles. Only a run at either end of the row has copies:
+        # it begins or ends with them.
         low, high = take(line.begin, edge + 1), take(line.begin, edge + 1 + plan.cells)
         lowest, highest = along[-1] == 0, along[-1] == plan.cells - 1
         ahead = take(line.ahead, row)
@@ -338,7 +339,7 @@ def build(plan: Plan, system: System, coordinates: Array, tags: Array) -> Neighb
         tested = _Tested(words, base, jnp.broadcast_to(jump, first.shape), 64 * before + cut, before)
         return (ends[-1], jnp.maximum(longest, jnp.max(stop - start))), tested
 
-    # One after the other: what a loop hands on is stored, and the tests then read it as it lies.
+    # One after the other: what a loop carries is stored, and the tests then read contiguous memory.
     offsets = list(itertools.product((-1, 0, 1), repeat=dim - 1)) if plan.cells > 1 else [(0,) * (dim - 1)]
     none = jnp.zeros(n, jnp.int32), jnp.zeros((), jnp.int32)
     (total, longest), tested = jax.lax.scan(test_run, none, jnp.asarray(np.array(offsets, np.int32)))
@@ -358,7 +359,7 @@ def in_slots(system: System, tags: Array) -> System:
 
 
 def sort_and_build(plan: Plan, system: System, coordinates: Array) -> tuple[System, Neighbors]:
-    """A system and its neighbour rows in cell order, which is their ``tags``; ``reference`` has the coordinates."""
+    """The system and its neighbour rows sorted by cell: ``tags`` is the order, ``reference`` the sorted coordinates."""
     order = cell_order(plan, coordinates)
     ordered = in_slots(system, order)
     return ordered, build(plan, ordered, jnp.stack([take(x, order) for x in coordinates]), order)
@@ -370,8 +371,8 @@ def overflowed(plan: Plan, neighbors: Neighbors) -> Array:
 
 
 def outdated(plan: Plan, system: System, coordinates: Array, neighbors: Neighbors) -> Array:
-    """Whether a particle has left the ball of half a skin in which the list is complete."""
+    """Whether a particle has moved more than half a skin, so that the list may be incomplete."""
     r2 = sum(separation(x, y) ** 2 for x, y in zip(coordinates, neighbors.reference, strict=True))
-    # the factor pays for float rounding of distances and cutoffs
+    # the factor allows for float rounding of distances and cutoffs
     limit = np.asarray(0.5 * plan.skin * (1.0 - 1e-4), float_of(coordinates)) * system.unit / system.box
     return jnp.max(r2) > limit * limit

@@ -2,8 +2,8 @@
 
 Each particle gets two 32-bit words per step from Threefry-2x32 (Salmon et al., SC11), keyed by the replica's key
 folded with the step and counted by the particle's tag. A pair's word mixes the sum of its two particles' words, so
-both rows of a pair compute the same number and nothing is stored or communicated. Tags, not array slots: sorting
-the particles, another list, batch, chunk or device changes no draw.
+both rows of a pair compute the same number and nothing is stored or communicated. Draws belong to tags, not to array
+slots: another order of the particles, list, batch, chunk or device changes none.
 
 The loop of spheres computes a step's words beforehand and carries them, because what a loop carries is stored: computed
 where they are used, XLA would inline the cipher into the gather of the neighbours' words and run it once per pair

@@ -1,12 +1,12 @@
-"""Spheres for the driver: sorted by cell, with neighbour rows that are listed anew when they are out of date.
+"""Spheres for the driver: sorted by cell, with neighbour rows that are rebuilt when they are out of date.
 
 A step is one fused gather-compute-reduce over the neighbour rows, an addition, the next step's random words, and one
 reduction for the decisions. The words are carried from step to step because what a loop carries is stored: computed
 where they are used, XLA would inline the cipher into the gather and run it once per pair.
 
 Nothing a replica does depends on the batch, the devices, the chunk, the rebuilds or the order of its particles:
-coordinates and all sums over neighbours are integers, random numbers are keyed by (key, step, tag), and a replica's key
-is its own.
+coordinates and all sums over neighbours are integers, random numbers are keyed by (key, step, tag), and each replica
+has its own key.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ class Place(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What is kept beside the place between two steps."""
+    """What is kept between two steps besides the coordinates."""
 
     neighbors: nb.Neighbors
     few: Array  #: (B,) bool, the active particles of the batch fit lists
@@ -50,9 +50,9 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True)
 class Particles:
-    """The kind of spheres: what its program's shapes are, and how they may change."""
+    """Spheres as a kind of configuration: the shapes of their compiled program, and how these may change."""
 
-    plan: Plan  #: of the neighbour search, all that the program depends on: the others are looked at on the host
+    plan: Plan  #: of the neighbour search; the program depends on this field only
     tunes: bool = field(default=True, compare=False)  #: skins and capacities may follow the run
     lists: bool = field(default=True, compare=False)  #: active-only steps may be used where the rule allows them
     double = None
@@ -69,7 +69,7 @@ class Particles:
         return Place(replicas.start, jnp.zeros((count, dim, n), jnp.int32), tags), rule
 
     def blank(self, place: Place) -> tuple[Work, Needs]:
-        """Rows that a rebuild will replace."""
+        """Placeholder rows, which the first rebuild replaces."""
         none, zero = jnp.zeros(place.tags.shape[:1], jnp.int32), jnp.zeros((), jnp.int32)
         rows = jnp.zeros((*place.tags.shape, self.plan.capacity), jnp.int32)
         listed = nb.Neighbors(rows, place.tags, place.coordinates, needed_row=none, needed_slots=none)
@@ -125,7 +125,7 @@ class Particles:
         return place, moving.rule, work, moving.clock, moving.stale, met._replace(active=moving.active)
 
     def seen(self, replica: Replicas, place: Place, work: Work) -> Configuration:
-        """What observables of spheres are called with."""
+        """The configuration of a replica, the argument of observables."""
         listed = work.neighbors
         images = place.images + crossings(listed.reference, place.coordinates).astype(jnp.int32)
         system, start = nb.in_slots(replica.system, place.tags), _columns(replica.start, place.tags)
@@ -152,7 +152,7 @@ class Particles:
         return sorted_place, _reordered(replica.rule, rule, lambda leaf: leaf[..., order])
 
     def grown(self, met: Needs, replicas: Replicas) -> "Particles | str":
-        """Room for what overflowed, and for any Poisson pattern: new replicas start from one. Or why there is none."""
+        """With room for what overflowed and for a Poisson pattern, where new replicas start; or why there is none."""
         system, plan = replicas.system, self.plan
         row, slots = int(met.row), int(met.slots)
         grown = nb.plan_for(system, plan.skin).grown(max(row, plan.capacity), max(slots, plan.slots))
@@ -169,7 +169,7 @@ class Particles:
         return replace(self, plan=plan), gain
 
     def size(self, replicas: Replicas) -> int:
-        """Particles."""
+        """Number of particles."""
         return replicas.system.particles
 
     def width(self, replicas: Replicas) -> int:
@@ -192,11 +192,11 @@ def device_width(particles: int, dim: int) -> int:
 
 
 def particles_of(replicas: Replicas, skin: float | None = None, *, dense: bool = False) -> Particles:
-    """The kind of a set of packings.
+    """The kind of a batch of packings.
 
     Args:
         replicas: see :func:`packing_jax.spheres.start.gather_replicas`.
-        skin: extra reach of the neighbour rows in mean diameters, kept for the whole run; follows the run when None.
+        skin: extra reach of the neighbour rows in mean diameters, fixed for the whole run; tuned on the way when None.
         dense: forbid active-only steps, for comparison: they change the time and nothing else.
     """
     system = replicas.system
@@ -210,8 +210,8 @@ def particles_of(replicas: Replicas, skin: float | None = None, *, dense: bool =
 class _Moving(NamedTuple):
     """What changes at each step.
 
-    Coordinates are one array per axis here: gathered from an array of all axes, each index of a batch would be split
-    into replica and particle, a division per neighbour, which made batches two to three times as slow.
+    Coordinates are one array per axis here: with one array of all axes, XLA splits each index of a batch into replica
+    and particle, a division per neighbour, which made batches two to three times as slow.
     """
 
     axes: tuple[Array, ...]  #: (B, N) coordinates along each axis
@@ -230,7 +230,7 @@ class _Steps(NamedTuple):
     systems: System  #: per-particle leaves in the order of the slots
     tags: Array  #: (B, N)
     neighbors: nb.Neighbors
-    placed: nb.Neighbors  #: for the dense step alone: lists of active particles name the slots of one replica
+    placed: nb.Neighbors  #: for the dense step alone: lists of active particles hold slots within one replica
     settle: Settle
     going: Callable[[Clock], Array]
 
@@ -246,7 +246,7 @@ class _Steps(NamedTuple):
     ) -> "_Steps":
         """Everything in the order of the slots."""
         systems: System = jax.vmap(nb.in_slots)(replicas.system, place.tags)
-        # on a GPU a thread sums a row, and threads side by side must read side by side
+        # on a GPU each thread sums a row, and adjacent threads must read adjacent memory
         placed = replace(neighbors, rows=Placed.of(neighbors.rows, across=not on_cpu()))
         return cls(plan, replicas, systems, place.tags, neighbors, placed, settle, going)
 
@@ -267,7 +267,7 @@ class _Steps(NamedTuple):
         plan, coordinates = self.plan, jnp.stack(moving.axes, axis=1)
         displacement, state, info = self._moved(words, coordinates, self.placed, moving.rule)
         moves, clock = self.settle(moving.clock, ~jnp.any(info.active, axis=1), info.failed)
-        # axis by axis: where the axes were first stacked, they would be written twice
+        # axis by axis: stacking the axes first would write them twice
         axes = tuple(jnp.where(moves[:, None], x + displacement[:, i], x) for i, x in enumerate(moving.axes))
         outdated = jax.vmap(partial(nb.outdated, plan))(self.systems, jnp.stack(axes, axis=1), self.neighbors)
         counts = jnp.sum(info.active, axis=1, dtype=jnp.int32)
@@ -289,7 +289,7 @@ class _Steps(NamedTuple):
         words = jax.vmap(active.words_of)(step_keys(self.replicas.key, moving.clock.step), seen, drawn)
         displacement, state, info = self._moved(words, jnp.stack(moving.axes, axis=1), seen, moving.rule)
         moves, clock = self.settle(moving.clock, ~jnp.any(info.active, axis=1), info.failed)
-        # axis by axis, as in the dense step: an array of all is written whole, and these only where they change
+        # axis by axis: one array of all axes would be rewritten whole, these are written only where they change
         amounts = jnp.where(moves[:, None, None], displacement, 0)
         axes = tuple(jax.vmap(add_at)(x, seen.own, amounts[:, i]) for i, x in enumerate(moving.axes))
         coordinates = jnp.stack(axes, axis=1)
@@ -318,7 +318,7 @@ class _Steps(NamedTuple):
 
 
 def _most_active(plan: Plan, before: Array, number: Array) -> Array:
-    """The largest number so far, not counting the fall of the activity to where a list may hold it."""
+    """The largest number since it last exceeded twice the length of a list."""
     return jnp.where(number > 2 * plan.active, number, jnp.maximum(before, number))
 
 
@@ -329,5 +329,5 @@ def _columns(leaf: Array, order: Array) -> Array:
 
 
 def _reordered(rule: Rule, state: Any, columns: Callable[[Any], Any]) -> Any:
-    """A rule's state with the leaves that belong to particles in another order of these."""
+    """A rule's state with its per-particle leaves reordered."""
     return jax.tree.map(lambda leaf, travels: columns(leaf) if travels else leaf, state, rule.by_particle(state))

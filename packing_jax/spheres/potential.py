@@ -7,7 +7,7 @@ spheres is then V = R - r/2 with slope |dV/dr| = 1/2, dimensionless. A gradient 
 diameters) moves each partner by alpha/2, and pairwise BRO at kick eps has the first two moments of pairwise SGD at
 alpha = 4 eps/3, b_f = 3/4 (arXiv:2411.11834).
 
-Any other is a :class:`PairEnergy`, which may reach beyond contact. WCA, with a core that is clipped:
+Any other energy is a :class:`PairEnergy`, which may reach beyond contact. For example WCA with a clipped core:
 
     def wca(r, sigma):
         return 4.0 * ((sigma / r) ** 12 - (sigma / r) ** 6) + 1.0
@@ -30,7 +30,7 @@ from packing_jax.exact import rounded_alone
 #: V(distance, contact distance) in mean diameters, elementwise; zero at its end, ``reach`` contact distances.
 PairFunction = Callable[[Array, Array], Array]
 
-_ZERO = 1e-5  # of the largest |V| in the last tenth of the range: what counts as zero at its end
+_ZERO = 1e-5  # counts as zero at the end of the range, relative to the largest |V| in its last tenth
 
 _AN_ENERGY = (
     "the pair energy",
@@ -44,18 +44,18 @@ class PairEnergy:
 
     Args:
         function: V of arrays of distances and contact distances in mean diameters, elementwise; a jax-md potential
-            will do. Beyond its end it is not looked at, and may be anything there.
-        slope_bound: the steepest slope |dV/dr| of a pair, in units of (energy/mean diameter) with energies in mean
-            diameters. The dynamics sums gradients in fixed point and must know how large one pair's can be. Steeper
-            pairs get this slope, which is gradient clipping; so does a hard core, where V overflows.
-        reach: where V ends, in contact distances; 1 is contact. Neighbour rows reach as far. Activity still counts
-            contacts, r < sigma_ij, but moves along the energy end, and a run of them is absorbed, only where no pair
-            is within reach: no force is left.
+            will do. Its values beyond ``reach`` never enter the dynamics.
+        slope_bound: the steepest slope |dV/dr| of a pair, dimensionless: energies and lengths in mean diameters. The
+            dynamics sums gradients in fixed point and must know how large one can be. Steeper pairs get this slope
+            (gradient clipping), also in a hard core, where V overflows.
+        reach: where V ends, in contact distances, 1 (contact) to 10. Neighbour rows reach as far. Activity still
+            counts contacts, r < sigma_ij, but a run of SGD or Langevin is absorbed only when no pair is within reach,
+            where no force is left.
 
     Raises:
         PackingError: a bound or a reach out of range; a function that is not elementwise; a slope that is NaN, or
             infinite outside a hard core; V that is not zero at its end (to 1e-5 of its largest value in the last tenth
-            of the range), or that goes on beyond and falls to zero only there, as a longer-ranged potential does.
+            of the range), or that is not zero beyond and falls to zero farther out: the reach is then too short.
     """
 
     function: PairFunction
@@ -161,7 +161,7 @@ class Overlap:
 
     exponent: float | Array = 1.0
     a0: float | Array = 0.5
-    reach = 1.0  #: contact distances at which it ends, as :class:`PairEnergy` has
+    reach = 1.0  #: where V ends, in contact distances, see :class:`PairEnergy`
 
     def __call__(self, r: Array, sigma: Array, unit: Array) -> Array:
         """V(r) with lengths and energies in the units of ``unit``, the mean diameter."""
@@ -204,11 +204,11 @@ def _unflatten_overlap(exponent: Any, children: tuple[Any, ...]) -> Overlap:
 jax.tree_util.register_pytree_node(Overlap, _flatten_overlap, _unflatten_overlap)
 jax.tree_util.register_static(PairEnergy)
 
-#: (1 - r/sigma)^a with a = 1: a force that is finite at contact, as BRO has it.
+#: a = 1: the force is finite at contact, as the kicks of BRO are.
 LINEAR = Overlap(1.0)
-#: The same with a = 2.
+#: a = 2.
 HARMONIC = Overlap(2.0)
-#: The same with a = 2.5.
+#: a = 2.5.
 HERTZIAN = Overlap(2.5)
 
 
@@ -226,7 +226,7 @@ def overlap(exponent: float | Array, a0: float | Array = 0.5) -> Overlap:
 
 
 def _parameter(name: str, value: Any, least: float, most: float, right: str) -> Any:
-    """A number of an energy, checked; what is traced is looked at where it is used, see derivatives/rollout.py."""
+    """A parameter of an energy, checked; a traced one is checked where it is used, see derivatives/rollout.py."""
     if isinstance(value, jax.core.Tracer):
         return value
     known = real_numbers(value)
@@ -239,7 +239,7 @@ def _parameter(name: str, value: Any, least: float, most: float, right: str) -> 
 
 @jax.custom_jvp
 def bounded(slope: Array, bound: Array) -> Array:
-    """Slopes clipped to [-bound, bound]; one that the bound only rounds keeps its derivative, any other has none."""
+    """Slopes clipped to [-bound, bound]; the derivative of a clipped slope is 0, unless clipping only rounded it."""
     return jnp.clip(slope, -bound, bound)
 
 

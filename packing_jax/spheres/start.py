@@ -1,4 +1,4 @@
-"""What a caller gives, as replicas: one leading axis on everything, checked, in a box of side 1."""
+"""The caller's arguments as replicas: checked, each with a leading replica axis, in a box of side 1."""
 
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,7 @@ _FARTHEST = 64.0  # box sides; float32 has lost six of its 24 bits there
 
 
 def gather_replicas(system: System, rule: Any, key: Array, start: Array | np.ndarray | None) -> tuple[Replicas, bool]:
-    """One leading replica axis on everything, and whether the caller had one."""
+    """The arguments with a leading replica axis each, and whether any had one before."""
     dtype = system.box.dtype
     check_system(system)
     check_rule(rule)
@@ -69,7 +69,7 @@ def gather_replicas(system: System, rule: Any, key: Array, start: Array | np.nda
 
 
 def check_key(key: Any) -> None:
-    """Refuse a seed, and a key of the old kind, which looks like two replicas."""
+    """Refuse a plain seed, and an untyped (uint32) key, which looks like two replicas."""
     if not (isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         given = "an array of numbers" if isinstance(key, Array | np.ndarray) else shown(key)
         raise PackingError(f"the key is {given}; it must be a typed key, jax.random.key(seed)")
@@ -78,9 +78,9 @@ def check_key(key: Any) -> None:
 
 
 def threefry(key: Array) -> Array:
-    """The key, or keys, as ones of Threefry-2x32, whatever ``jax_default_prng_impl`` made them: their first two words.
+    """The key, or keys, as Threefry-2x32 keys made of their first two words, whatever ``jax_default_prng_impl`` is.
 
-    What is drawn here is then a function of these words alone, and of no setting of jax.
+    What is drawn then depends on these words alone, and on no setting of jax.
     """
     return jax.random.wrap_key_data(jax.random.key_data(key)[..., :2], impl="threefry2x32")
 
@@ -101,7 +101,7 @@ def _in_box_sides(system: System) -> System:
 
 
 def random_start(key: Array, system: System, dtype: np.dtype) -> Array:
-    """A Poisson pattern, (dim, N): particle i's place depends on the key and i only, and not on the precision."""
+    """A Poisson pattern, (dim, N): particle i's position depends on the key and i only, not on the precision."""
     words = _start_words(jax.random.fold_in(key, 0), system.particles, system.dim)
     if dtype == np.float32:
         return words.astype(jnp.int32)
@@ -121,7 +121,7 @@ def check_start(start: Any, system: System) -> np.ndarray:
     """The positions that a run starts from, (N, dim) or one of these for each replica.
 
     Raises:
-        PackingError: no array of real numbers, of another shape, or somewhere that its precision does not resolve.
+        PackingError: not real numbers, of the wrong shape, or too far from the box for its precision.
     """
     array = real_numbers(start)
     if array is None:

@@ -219,10 +219,10 @@ def _precision(dtype: Any) -> np.dtype:
 
 
 def check_system(system: Any) -> None:
-    """Refuse what is no system of spheres, and one in a precision that jax no longer has.
+    """Refuse anything but a system of spheres, and a float64 one while jax has no 64-bit types.
 
     Raises:
-        PackingError: in one sentence.
+        PackingError: either of these.
     """
     if not isinstance(system, System):
         raise PackingError(f"the system is {shown(system)}; it must be a packing_jax.System")
@@ -273,7 +273,7 @@ def _check_diameters(name: str, values: np.ndarray, particles: int) -> None:
 
 
 def _checked(system: System) -> System:
-    """Itself, after the checks that numbers allow: not those of traced or stacked systems."""
+    """The system itself, checked; a traced one is not checked, and of a stack only that diameters are positive."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(system)):
         return system
     if system.box.ndim:
@@ -318,7 +318,7 @@ def _check_reach(energy: Overlap | PairEnergy, diameters: np.ndarray, box: float
             f"the energy reaches {farthest:.3f} box sides; below half a side each pair meets only once: use more "
             "particles, a lower phi or a shorter reach"
         )
-    if isinstance(energy, PairEnergy):  # which ends where it should for spheres of the mean size
+    if isinstance(energy, PairEnergy):  # checked for spheres of the mean size when it was made
         for contact in np.unique(np.array([np.min(diameters), np.max(diameters)]) / np.mean(diameters)):
             if contact != 1.0:
                 energy.check(float(contact))
@@ -336,7 +336,7 @@ def stack(systems: list[System]) -> System:
     """One batch of systems of the same N, dim and energy family: every leaf gets a leading replica axis.
 
     Raises:
-        PackingError: no system, or systems that differ in more than numbers.
+        PackingError: no list of systems, or systems that differ in N, dim, energy family, or one diameter or many.
     """
     if isinstance(systems, System):
         raise PackingError("stack takes a list of systems, [system, system]; this is one system")

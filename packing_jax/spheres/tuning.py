@@ -1,9 +1,9 @@
-"""The shape of the next chunk's neighbour search, chosen from what the last chunk met.
+"""Tuning of the neighbour search: the plan of the next chunk, chosen from what the last chunk needed.
 
-Rows as long as a Poisson pattern needs are twice as long as a relaxed packing needs, and the best skin depends on how
-far particles move; below some activity a list of the active particles is shorter than all rows. None of these changes a
-trajectory, so all follow the run. Each new plan compiles, so there are few of
-them: capacities in steps of 8, skins on a ladder, and a change must pay for its compilation.
+A Poisson pattern needs rows twice as long as a relaxed packing, the best skin depends on how far particles move, and
+below some activity it is faster to step only the active particles. None of these changes a trajectory, so all are tuned
+during the run. Each new plan must be compiled, so there are few: capacities in steps, skins from a list, and a change
+must pay for its compilation.
 """
 
 import os
@@ -25,14 +25,14 @@ LADDER = (0.1, 0.14, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.1)
 _REBUILD = 9.0  # dense steps that a rebuild takes
 _ACTIVE = 3.0  # an entry of a listed particle's row: two passes, gathered
 _OVERHEAD = 5e4  # fixed cost of an active-only step, in row entries
-_TRUST = 0.85  # of what a guess promises
-_SPARE = 1  # entries beyond what was met, so that fluctuations seldom overflow
+_TRUST = 0.85  # the predicted cost of a skin that was not tried is divided by this
+_SPARE = 1  # entries beyond what was needed, so that fluctuations seldom overflow
 
 
 class Needs(NamedTuple):
-    """What the neighbour search of a chunk met; above the plan's capacity the chunk is void.
+    """What the neighbour search of a chunk needed; above the plan's capacity the chunk is void.
 
-    Beside a batch on several devices, each has one entry a device.
+    For a batch on several devices, each field has one entry a device.
     """
 
     row: Array  #: () int32, longest row
@@ -44,22 +44,22 @@ class Needs(NamedTuple):
 
 
 def first_skin(dim: int) -> float:
-    """Where to start: rows lengthen as (1 + skin)^d, so high dimensions start lower."""
+    """The skin to start with: rows lengthen as (1 + skin)^d, so high dimensions start lower."""
     return 0.4 if dim <= 3 else 0.2
 
 
 def bytes_per_particle(dim: int) -> int:
-    """Memory that a chunk of a run takes, in bytes for each particle, from above; in float32.
+    """Upper bound on the memory of a chunk, in bytes per particle, in float32.
 
-    The state, twice; rows as long as a Poisson pattern at phi = 0.7 needs them, twice, and a mask of them; and while
-    rows are made, eight numbers for each word of candidates, two words for each run of cells.
+    The state, twice; rows as long as a Poisson pattern at phi = 0.7 needs, twice, and their mask; and while rows are
+    built, eight numbers for each word of candidates, two words for each run of cells.
     """
     near = 0.7 * (2.0 * (1.0 + first_skin(dim))) ** dim
     return round(56 * dim + 9 * (near + 4.5 * near**0.5 + 2) + 64 * 3 ** (dim - 1))
 
 
 def free_bytes(device: jax.Device) -> int:
-    """Memory that is free on a device: what its allocator has left, or the machine's where it keeps no count."""
+    """Free memory of a device: what its allocator reports, or the machine's free memory where it reports none."""
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return int(stats["bytes_limit"] - stats["bytes_in_use"])
@@ -70,7 +70,7 @@ def free_bytes(device: jax.Device) -> int:
 
 
 def fitted(plan: Plan, row: int, slots: int) -> Plan:
-    """The plan with capacities for what was met and a little more, never above the plan's own.
+    """The plan with capacities a little above what was needed, never above the plan's own.
 
     On a CPU in multiples of 8, the width of a vector: a row of 20 takes longer than one of 24.
     """
@@ -87,16 +87,16 @@ def next_plan(
     """The best plan for the next chunk, and the seconds that it would save.
 
     Args:
-        plan: of the chunk that ended.
-        system: what it searched.
-        needs: what it met.
-        steps: that it made.
-        seconds_left: of this run at its present speed.
-        local: the rule moves nothing but what overlaps, so that steps may be active-only.
+        plan: the plan of the last chunk.
+        system: the system.
+        needs: what the last chunk needed.
+        steps: moves that the last chunk made.
+        seconds_left: time that the run still takes at its present speed.
+        local: the rule moves only particles with an overlap, so that steps may be active-only.
         batch: replicas that move at a time.
     """
     row, slots = int(needs.row), int(needs.slots)
-    # a chunk begins with a rebuild, whatever the rows before it; of the last rows, half the time is taken as over
+    # a chunk begins with a rebuild, needed or not; at its end the rows are taken as half used up
     rebuilds = int(needs.rebuilds)
     interval = steps / max(rebuilds - 0.5, 0.5)
     # Smooth energies never quite end an overlap, so that the cut calls few active while all of them still move.
@@ -111,21 +111,20 @@ def next_plan(
 
     now = cost(plan, interval)
     plans = {replace(fitted(plan, row, slots), active=some): interval for some in lists}
-    # where no rows ran out, how long they last is known from below, which is enough to tell that shorter ones would do
+    # without a rebuild on the way there is only a lower bound on how long rows last: enough to try shorter skins
     widest = 1.7 * plan.skin if rebuilds > 1 else plan.skin
     for skin in LADDER:
         if not 0.6 * plan.skin < skin < widest or skin == plan.skin:
             continue
         # Rows lengthen with the volume within reach, the longest of them less: 15, 17, 19 at skins 0.3, 0.4, 0.5 in 3D.
-        # The time to leave half a skin grows
-        # faster than diffusively (squared), because the first of many particles to leave makes a few large moves:
-        # 4 steps at skin 0.28 and 21 at 0.4 for kick 0.05. The cube is a cautious middle.
+        # The time to leave half a skin grows faster than its square (diffusion), because the first of many particles to
+        # leave makes a few large moves: 4 steps at skin 0.28 and 21 at 0.4 for kick 0.05. The cube is a compromise.
         longer = ((1.0 + skin) / (1.0 + plan.skin)) ** (system.dim if skin > plan.skin else system.dim / 2)
         wanted = fitted(plan_for(system, skin), round(row * longer), round(slots * longer))
         plans |= {replace(wanted, active=some): max(1.0, interval * (skin / plan.skin) ** 3) for some in lists}
 
     def promised(wanted: Plan) -> float:
-        """Its cost; another skin is a guess, and must promise more than one that was met."""
+        """The plan's cost; that of another skin is a prediction, and is taken as higher."""
         return cost(wanted, plans[wanted]) / (1.0 if wanted.skin == plan.skin else _TRUST)
 
     best = min(plans, key=promised)
@@ -133,9 +132,9 @@ def next_plan(
 
 
 def _list_for(active: int, particles: int) -> int:
-    """The length of a list of active particles: 2^k or 3 2^k with room, or 0 where they are too many for any.
+    """The length of a list of active particles: 2^k or 3 2^k with room to spare, or 0 where they are too many.
 
-    Near the transition their number wanders by half within a few hundred steps: ``active`` is the most of a chunk.
+    Near the transition their number varies by half within a few hundred steps: ``active`` is the largest of a chunk.
     """
     room = 4 * active // 3
     upper = 1 << room.bit_length()

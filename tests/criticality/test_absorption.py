@@ -13,7 +13,7 @@ from packing_jax.criticality.recommended import (
     absorption_of,
     error_parts,
     halfway,
-    of_endless_systems,
+    of_infinite_systems,
     of_task,
     shortened,
     with_run_length,
@@ -180,7 +180,7 @@ def test_a_fallback_says_why():
 
 def test_sizes_of_a_sweep_are_joined():
     results = [sweep(particles=n, dim=3, phi=np.linspace(0.58, 0.62, 9)) for n in (64, 128)]
-    (best,) = of_endless_systems(results)
+    (best,) = of_infinite_systems(results)
     assert best.axes == {"kick": 0.05, "batch_fraction": 1.0}
     assert "of several sizes" in best.why
     assert abs(best.value - 0.6) < 0.02

@@ -1,4 +1,4 @@
-"""What the rules of weights share: the base class, and checks of arguments."""
+"""The base class of rules of weights, and checks of their arguments."""
 
 from typing import Any, NamedTuple
 
@@ -12,16 +12,16 @@ from packing_jax.networks.minibatch import Minibatch, Sampling
 from packing_jax.networks.objective import Objective
 from packing_jax.random_words import normal, words_of
 
-NOISE, CHOICE = 1, 2  # sets of random words of a step; minibatches take set 0
+NOISE, CHOICE = 1, 2  # streams of a step's random words; minibatches take stream 0
 
 
 class Moved(NamedTuple):
-    """The end of a step."""
+    """The result of a step."""
 
     weights: Any
     state: Any
-    broken: Array  #: () bool, this is no configuration to go on from
-    quiet: Array | None = None  #: () bool, no sample that the step saw is violated; None: no absorbing state is known
+    broken: Array  #: () bool, the step failed or the replica diverged
+    quiet: Array | None = None  #: () bool, no sample of the step is violated; None: the loss has no absorbing state
 
 
 class WeightRule:
@@ -34,7 +34,7 @@ class WeightRule:
     batch: Minibatch | None  #: what a step sees; None: all samples
 
     def init(self, weights: Any) -> Any:
-        """What the rule carries from step to step, a pytree of arrays; nothing unless said otherwise."""
+        """What the rule carries from step to step, a pytree of arrays; nothing by default."""
         return ()
 
     def step(
@@ -44,9 +44,9 @@ class WeightRule:
 
         Args:
             key: (2,) uint32 key data of this replica at this step.
-            objective: the model, the loss and how losses are added up.
+            objective: the model, the loss and its total.
             seen: inputs and targets of this step's samples.
-            samples: P, how many there are in all.
+            samples: P, the number of all samples.
             weights: before the step.
             state: what the last step carried.
         """
@@ -59,13 +59,13 @@ def minibatch(size: int | None, sampling: Sampling) -> Minibatch | None:
 
 
 def quiet_of(objective: Objective, weights: Any, seen: tuple[Any, Any]) -> Array | None:
-    """Whether none of the samples seen is violated."""
+    """Whether none of the step's samples is violated; None where the loss has no overlaps."""
     overlaps = objective.overlaps(weights, *seen)
     return None if overlaps is None else ~jnp.any(overlaps > 0)
 
 
 def normals(key: Array, weights: Any, which: int = NOISE) -> Any:
-    """Independent standard normals, a tree like the weights."""
+    """Independent N(0, 1) numbers, a tree like the weights."""
     leaves, structure = jax.tree.flatten(weights)
     ends = np.cumsum([leaf.size for leaf in leaves])
     draws = normal(words_of(key, int(ends[-1]), which), np.dtype(leaves[0].dtype))
@@ -74,7 +74,7 @@ def normals(key: Array, weights: Any, which: int = NOISE) -> Any:
 
 
 def check_number(name: str, value: Any, low: float = -np.inf, *, above: bool = False, high: float = np.inf) -> Any:
-    """A finite number from ``low`` (above it, if so) to ``high``, or one per replica, as given.
+    """A finite number from ``low`` (or ``above`` it) to ``high``, or one per replica, in float64; a tracer unchanged.
 
     Raises:
         PackingError: anything else.

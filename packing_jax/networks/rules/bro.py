@@ -2,8 +2,9 @@ r"""Biased random organization of weights: random kicks along the gradients of v
 
     dw = eps sum_{mu violated} u_mu g_mu,   u_mu ~ U[0, 1],   g_mu = -grad Delta_mu
 
-all of one step from one configuration, Delta the overlap of a sample: kicks that make violated samples less violated.
-On a perceptron g_mu = y_mu xi_mu / sqrt N. The mean move is that of descent on the linear hinge with eps/2.
+where Delta_mu is the overlap of a sample; all kicks of a step are computed from the same weights. They reduce the
+violation. On a perceptron g_mu = y_mu xi_mu / sqrt N. The mean move is that of gradient descent on the linear hinge at
+learning rate eps/2.
 Source: arXiv:2411.11834, with samples for contacts.
 """
 
@@ -35,7 +36,7 @@ class BRO(WeightRule):
     def step(
         self, key: Array, objective: Objective, seen: tuple[Any, Any], samples: int, weights: Any, state: Any
     ) -> Moved:
-        """A random kick for each violated sample that the step sees, all from the same weights."""
+        """A random kick for each violated sample of the step, all from the same weights."""
 
         def overlaps_of(weights: Any) -> Array:
             found = objective.overlaps(weights, *seen)
@@ -59,8 +60,8 @@ def bro(kick: ArrayLike, batch_size: int | None = None, *, sampling: Sampling = 
 
     Args:
         kick: eps > 0, one number or one per replica.
-        batch_size: S, samples that a step sees; all of them when None.
-        sampling: how they are drawn.
+        batch_size: S, samples of a step; all of them when None.
+        sampling: how they are drawn, see :data:`packing_jax.networks.minibatch.Sampling`.
 
     Raises:
         PackingError: an argument out of range.

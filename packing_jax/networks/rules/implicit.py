@@ -1,9 +1,9 @@
-r"""Implicit stochastic gradient descent: the gradient is taken where the step ends.
+r"""Implicit stochastic gradient descent: the gradient is taken at the end of the step.
 
     w' = w - eta grad L_B(w')
 
 On a quadratic loss of curvature rho a step contracts by 1/(1 + eta rho), stable for any eta. The equation is solved by
-Newton's method, each linear system (1 + eta H) d = r by conjugate gradients; on a quadratic loss once is enough.
+Newton's method, each linear system (1 + eta H) d = r by conjugate gradients; a quadratic loss takes one iteration.
 Source: arXiv:2303.01767.
 """
 
@@ -22,7 +22,7 @@ from packing_jax.networks.objective import Objective
 from packing_jax.networks.rules.base import Moved, WeightRule, check_number, minibatch, quiet_of
 from packing_jax.trees import pytree
 
-_NEWTON = 20  # steps after which a solution is not found
+_NEWTON = 20  # most iterations
 
 
 @pytree(meta=["batch"])
@@ -36,12 +36,12 @@ class Implicit(WeightRule):
     def step(
         self, key: Array, objective: Objective, seen: tuple[Any, Any], samples: int, weights: Any, state: Any
     ) -> Moved:
-        """The end of the step, to rounding; broken where it is not found."""
+        """The solution of the equation, to rounding; broken where none is found."""
         gradient = jax.grad(lambda w: objective.value(w, *seen))
         precise = 8 * float(np.finfo(np.dtype(jax.tree.leaves(weights)[0].dtype)).eps)
 
         def missing(end: Any) -> Any:
-            """How far the equation is from being solved."""
+            """The residual of the equation."""
             return jax.tree.map(lambda w, e, g: w - e - self.learning_rate * g, weights, end, gradient(end))
 
         def unsolved(carry: tuple[Any, Any, Array]) -> Array:
@@ -61,7 +61,7 @@ class Implicit(WeightRule):
 
         first = (weights, missing(weights), jnp.zeros((), jnp.int32))
         end, miss, _ = jax.lax.while_loop(unsolved, newton, first)
-        # rounding may keep the last digits from settling; a miss of a thousand times that is no solution
+        # rounding may keep the last digits from converging; a residual of a thousand times that is no solution
         lost = ~(_largest(miss) <= 1e3 * precise * (_largest(end) + _largest(weights)))
         return Moved(end, state, lost, quiet_of(objective, weights, seen))
 
@@ -78,7 +78,7 @@ def implicit_sgd(
     Args:
         learning_rate: eta > 0, one number or one per replica.
         batch_size: S, samples of a step; all of them when None.
-        sampling: how they are drawn.
+        sampling: how they are drawn, see :data:`packing_jax.networks.minibatch.Sampling`.
 
     Raises:
         PackingError: an argument out of range.

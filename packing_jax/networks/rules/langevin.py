@@ -1,9 +1,9 @@
 r"""Langevin dynamics of weights at a temperature.
 
-    w' = w - mu (grad L(w) + lambda w) + sqrt(2 k T mu / P) xi,   xi ~ N(0, 1) for each weight
+    w' = w - mu (grad L(w) + lambda w) + sqrt(2 kT mu / P) xi,   xi ~ N(0, 1) for each weight
 
-or without the P, the plain convention, in which exp(-L/kT) is stationary for mu -> 0. With it the Hamiltonian is P L,
-the sum of the samples' losses. Source: arXiv:2405.13098.
+With the 1/P the Hamiltonian is P L, the sum of the samples' losses: exp(-P L/kT) is stationary for mu -> 0 (at
+lambda = 0). In the plain convention, without it, exp(-L/kT) is. Source: arXiv:2405.13098.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Langevin(WeightRule):
     def step(
         self, key: Array, objective: Objective, seen: tuple[Any, Any], samples: int, weights: Any, state: Any
     ) -> Moved:
-        """A step down the gradient, and a kick for each weight."""
+        """A step down the gradient, and Gaussian noise on each weight."""
         value, gradient = jax.value_and_grad(lambda weights: objective.value(weights, *seen))(weights)
         over = samples if self.per_sample else 1
         size = jnp.sqrt(2 * self.temperature * self.learning_rate / over)
@@ -62,8 +62,8 @@ def langevin(
         temperature: kT >= 0.
         weight_decay: lambda.
         batch_size: S, samples of a step; all of them when None.
-        sampling: how they are drawn.
-        per_sample: whether the noise is divided by the number P of samples.
+        sampling: how they are drawn, see :data:`packing_jax.networks.minibatch.Sampling`.
+        per_sample: whether the variance of the noise is divided by P, the number of samples.
 
     Raises:
         PackingError: an argument out of range.

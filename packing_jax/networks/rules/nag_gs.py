@@ -3,8 +3,8 @@ r"""NAG-GS: Nesterov's accelerated flow, integrated by Gauss-Seidel splitting, a
     x' = (x + a v)/(1 + a),   gamma' = (gamma + a mu)/(1 + a),
     v' = (gamma' v + a mu x' - a grad f(x'))/(gamma' + a mu)
 
-An optimizer is asked for an update where the gradient is known, so that the weights are x' and each update ends with
-the next x'. With v = x at the start both are the same sequence. Source: arXiv:2209.14937.
+An optax update is given the gradient at the current weights. So the weights are x', and each update ends with the next
+x'. As v = x at the start, the sequence is the same. Source: arXiv:2209.14937.
 """
 
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from packing_jax.errors import PackingError
 
 
 class NagGsState(NamedTuple):
-    """What NAG-GS carries."""
+    """Optimizer state of NAG-GS."""
 
     v: Any  #: like the weights
     gamma: Array  #: ()
@@ -29,8 +29,8 @@ def nag_gs(learning_rate: Any, mu: Any, gamma: Any = 1.0) -> optax.GradientTrans
 
     Args:
         learning_rate: a > 0.
-        mu: the convexity that is assumed, >= 0.
-        gamma: of the start, > 0.
+        mu: assumed strong convexity, >= 0.
+        gamma: its initial value, > 0.
     """
 
     def init(weights: Any) -> NagGsState:

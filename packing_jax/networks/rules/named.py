@@ -1,4 +1,4 @@
-"""Rules by the names that a sweep has for them: functions of keyword numbers, see :mod:`packing_jax.networks.options`.
+"""Rules by the names that a sweep uses: functions of keywords, see :mod:`packing_jax.networks.options`.
 
 A batch size of 0 stands for all samples: axes hold numbers.
 """
@@ -88,10 +88,10 @@ def _bro(kick: float = 0.1, batch_size: int = 0, sampling: str = "replacement") 
 
 
 def sampling_of(word: str) -> Sampling:
-    """How batches are drawn, by a word of a user's.
+    """The sampling of this name.
 
     Raises:
-        PackingError: another word.
+        PackingError: not a name of :data:`packing_jax.networks.minibatch.Sampling`.
     """
     if word not in get_args(Sampling):
         raise PackingError(f"the sampling is {word!r}; it must be one of {', '.join(get_args(Sampling))}")
@@ -99,15 +99,15 @@ def sampling_of(word: str) -> Sampling:
     return found
 
 
-#: What a sweep calls them.
+#: The rules of a sweep by name.
 RULES: Mapping[str, Callable[..., WeightRule]] = {"sgd": _sgd, "adam": _adam, "langevin": _langevin, "bro": _bro}
 
 
 def size_of(batch_size: int) -> int | None:
-    """The size of a batch as rules take it.
+    """The batch size as rules take it: None for 0, which means all samples.
 
     Raises:
-        PackingError: less than 0.
+        PackingError: a negative size.
     """
     if batch_size < 0:
         raise PackingError(f"a batch of {batch_size} samples; it must be at least 1, or 0 for all samples")

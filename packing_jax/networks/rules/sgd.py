@@ -2,9 +2,9 @@ r"""Stochastic gradient descent on the loss of a minibatch, driven by any optax 
 
     g = grad L_B(w) + noise,   w' = w + update(g)
 
-L_B is the mean of the losses of the S samples of a step, or their sum where the task says so. With a batch fraction b
-each sample is taken with probability b instead, theta_mu ~ Bernoulli(b): L_B = sum theta_mu l_mu / (b P), or
-sum theta_mu l_mu, which for the linear hinge is pairwise SGD of a packing. Source: arXiv:2107.09133, 2411.11834.
+L_B is the mean of the losses of the S samples of a step, or their sum if the task's ``total`` is "sum". With a batch
+fraction b each sample is taken with probability b instead, theta_mu ~ Bernoulli(b): L_B = sum theta_mu l_mu / (b P), or
+sum theta_mu l_mu, which for the linear hinge is pairwise SGD of a packing. Source: arXiv:2107.09133, arXiv:2411.11834.
 """
 
 from collections.abc import Callable
@@ -69,7 +69,7 @@ class SGD(WeightRule):
             gradient = jax.tree.map(jnp.add, gradient, self.noise(jax.random.wrap_key_data(key), gradient))
         elif self.noise is not None:
             gradient = jax.tree.map(lambda g, xi: g + self.noise * xi, gradient, normals(key, gradient))
-        # optimizers are not ours: they may mix dtypes and ranks
+        # a user's optimizer may mix dtypes and ranks
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             updates, new = self._transformation().update(
                 gradient, state, weights, value=value, grad=gradient, value_fn=value_of
@@ -95,10 +95,11 @@ def sgd(
 
     Args:
         optimizer: an ``optax.GradientTransformation``, or a ``jax.tree_util.Partial`` of the function that makes it,
-            whose leaves may carry a replica axis. Those that want ``value``, ``grad`` and ``value_fn`` get them.
+            whose leaves may have a replica axis. Its update is also given ``value``, ``grad`` and ``value_fn``.
         batch_size: S, samples of a step; all of them when None.
         sampling: how they are drawn, see :data:`packing_jax.networks.minibatch.Sampling`.
-        batch_fraction: b in (0, 1], one number or one per replica: each of all samples is taken with this probability.
+        batch_fraction: b in (0, 1], one number or one per replica, instead of a batch size: each sample is taken with
+            this probability.
         noise: added to the gradient: the standard deviation of a normal number for each weight, one or one per replica,
             or a ``Partial`` of a function (key, gradient) that returns a tree like the gradient.
 
@@ -122,11 +123,14 @@ def heavy_ball(learning_rate: Any, momentum: Any = 0.0, weight_decay: Any = 0.0)
 
     Args:
         learning_rate: eta > 0; this and the others are one number, or one per replica.
-        momentum: beta in [0, 1).
+        momentum: beta, from 0 to 1.
         weight_decay: lambda.
 
     Returns:
-        What :func:`sgd` takes as its optimizer.
+        An optimizer for :func:`sgd`.
+
+    Raises:
+        PackingError: an argument out of range.
     """
     return jax.tree_util.Partial(
         _heavy_ball,

@@ -1,8 +1,8 @@
-"""Closed forms in float64 that simulations of networks are held against; one topic a file."""
+"""Closed forms in float64 for comparison with simulations of networks; one topic per file."""
 
 from typing import TypeAlias
 
 from numpy.typing import ArrayLike
 
-#: Real numbers: one, or an array of them. (ArrayLike has one number as `complex` only, to a check at run time.)
+#: Real numbers: one, or an array. (A check at run time takes ArrayLike's single number as `complex` only.)
 Numbers: TypeAlias = ArrayLike | float | int

@@ -1,7 +1,8 @@
-r"""Weights that diffuse freely: the baseline of every claim about glassy dynamics.
+r"""Free diffusion of weights: the baseline of every claim about glassy dynamics.
 
-theta' = theta - mu lambda theta + sqrt(2 kT mu/P) xi, the Langevin rule with a loss that is flat (the 1/P convention of
-arXiv:2405.13098; reference: section C). A weight moves in t steps by a Gaussian of variance 2 kT mu t/P.
+theta' = theta - mu lambda theta + sqrt(2 kT mu/P) xi, the Langevin rule on a flat loss (the 1/P convention of
+arXiv:2405.13098; reference: section C). For lambda = 0 the displacement of a weight in t steps is Gaussian with
+variance 2 kT mu t/P.
 """
 
 from typing import Any
@@ -16,13 +17,13 @@ from packing_jax.networks.theory import Numbers
 def mean_squared_displacement(
     temperature: Numbers, rate: float, samples: int, steps: Numbers, weight_decay: float = 0.0
 ) -> Any:
-    """Per weight, from the stationary state (without weight decay from any): exact at each step.
+    """MSD of a weight in t steps, from the stationary state (without weight decay, from any start); exact.
 
-    (2 kT/(P lambda))(1 - e^(-lambda mu t)) as lambda mu -> 0; here the discrete steps, whose factor per step is
-    1 - lambda mu and whose stationary variance is 2 kT/(P lambda (2 - lambda mu)). 2 kT mu t/P without weight decay.
+    MSD = 2 Var [1 - (1 - lambda mu)^t], with the stationary variance Var = 2 kT/(P lambda (2 - lambda mu)); for
+    lambda mu -> 0 it is (2 kT/(P lambda))(1 - e^(-lambda mu t)), and without weight decay 2 kT mu t/P.
 
     Args:
-        temperature: kT, of the whole loss (per sample it is kT/P).
+        temperature: kT, in units of the sum of the samples' losses (kT/P in units of their mean).
         rate: mu, the learning rate.
         samples: P; 1 for the plain convention.
         steps: t.
@@ -38,9 +39,9 @@ def mean_squared_displacement(
 def variance_from_a_point(
     temperature: Numbers, rate: float, samples: int, steps: Numbers, weight_decay: float = 0.0
 ) -> Any:
-    """Variance of a weight about its mean, from a fixed start: (kT/(P lambda))(1 - e^(-2 lambda mu t)) at small mu.
+    """Variance of a weight t steps after a fixed start, exact; (kT/(P lambda))(1 - e^(-2 lambda mu t)) at small mu.
 
-    The arguments are those of :func:`mean_squared_displacement`; exact at each step.
+    The arguments are those of :func:`mean_squared_displacement`.
     """
     step = _variance_of_step(temperature, rate, samples, weight_decay)
     pull = weight_decay * rate
@@ -52,11 +53,15 @@ def variance_from_a_point(
 def overlap(width: float, displacement: Numbers) -> Any:
     """Q = erf(eps/sqrt(2 MSD)): the share of weights that moved by eps at most, for Gaussian displacements.
 
-    Freely, Q = erf(eps/sqrt(4 kT mu t/P)), hence t^(-1/2) at long times and relaxation times of 1/T by themselves.
+    For free diffusion Q = erf(eps/sqrt(4 kT mu t/P)): it falls as t^(-1/2) at long times, and the relaxation time is
+    proportional to 1/T.
 
     Args:
-        width: eps, above 0, in units of the weights.
+        width: eps, in units of the weights.
         displacement: mean squared displacement per weight.
+
+    Raises:
+        PackingError: a width that is not above 0.
     """
     if not width > 0:
         raise PackingError(f"the width of the overlap is {width}; it must be above 0")
@@ -65,16 +70,19 @@ def overlap(width: float, displacement: Numbers) -> Any:
 
 
 def relaxation_time(level: float, width: float, temperature: Numbers, rate: float, samples: int) -> Any:
-    """Steps until the free Q falls to a level: eps^2 P/(4 kT mu erfinv(level)^2).
+    """Steps until Q of free diffusion falls to a level: eps^2 P/(4 kT mu erfinv(level)^2).
 
     tau_90 = .1848 eps^2 P/(kT mu) at 0.9 and tau_e = 2.1815 eps^2 P/(kT mu) at 1/e: their ratio is 11.80.
 
     Args:
-        level: of Q/Q_0, between 0 and 1.
+        level: value of Q, between 0 and 1.
         width: eps.
         temperature: kT, above 0.
         rate: mu.
         samples: P.
+
+    Raises:
+        PackingError: an argument out of range.
     """
     if not 0 < level < 1:
         raise PackingError(f"the level is {level}; it must lie between 0 and 1")

@@ -1,13 +1,13 @@
-r"""SGD with momentum on a quadratic mode, step by step and exactly: no limit of a small learning rate.
+r"""SGD with momentum on a quadratic mode, exact at any learning rate.
 
-The gradient along a mode is h x + noise of variance q^2, the same at every place and independent from step to step:
+The gradient along a mode is h x + noise of variance q^2, the same at every x and independent from step to step:
 
     v' = beta v + h x + noise,   x' = x - eta v',   (x', v') = M (x, v) + (-eta, 1) noise,
     M = [[1 - eta h, -eta beta], [h, beta]].
 
-Mean and covariance follow for any start and number of steps; a mode settles where 0 < eta h < 2(1+beta). This is the
-law of injected noise. Where the noise depends on the place, as it does for a minibatch of a linear regression, the
-recursion is that of :mod:`packing_jax.networks.theory.regression`.
+Mean and covariance follow for any start and number of steps; a mode is stable where 0 < eta h < 2(1+beta). This is the
+law of additive noise. Where the noise depends on x, as for minibatches of a linear regression, the recursion is that of
+:mod:`packing_jax.networks.theory.regression`.
 
 Velocities are the optimizer's v, in units of the gradient: the position moves by -eta v' at each step. Arrays of h, q^2
 and of step numbers k broadcast against one another.
@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 
 def step_matrix(ball: HeavyBall, rho: Numbers) -> Array:
-    """M, (..., 2, 2): what a step without noise does to (x, v), with h = rho + lambda."""
+    """M, (..., 2, 2): the map of (x, v) in a step without noise, with h = rho + lambda."""
     eta, beta, h = ball.learning_rate, ball.momentum, ball.curvature(rho)
     one = np.ones_like(h)
     return np.stack([np.stack([1 - eta * h, -eta * beta * one], -1), np.stack([h, beta * one], -1)], -2)
@@ -36,11 +36,11 @@ def stationary(ball: HeavyBall, rho: Numbers) -> Covariance:
     """The stationary variances of x and v, and their covariance.
 
     Var x = eta q^2 (1+beta)/{h(1-beta)[2(1+beta) - eta h]}, Var v = 2 q^2/{(1-beta)[2(1+beta) - eta h]},
-    Cov(x, v) = -(eta/2) Var v, with q^2 = s^2 rho (1/S) or (P-S)/[S(P-1)] for 1/S. Derived; x and v are those after the
-    same step.
+    Cov(x, v) = -(eta/2) Var v, with q^2 = s^2 rho/S, or (P-S)/[S(P-1)] in place of 1/S. Derived; x and v are those
+    after the same step.
 
     Raises:
-        PackingError: a mode that does not settle: eta h must lie between 0 and 2(1+beta).
+        PackingError: an unstable mode: eta h must lie between 0 and 2(1+beta).
     """
     eta, beta, h = ball.learning_rate, ball.momentum, ball.curvature(rho)
     stiffness = 2 * (1 + beta) - eta * h
@@ -64,9 +64,9 @@ def mean(
 
 
 def covariance(ball: HeavyBall, rho: Numbers, steps: Numbers, start: Covariance = AT_A_POINT) -> Covariance:
-    """The covariance of (x, v) after k steps, settling or not.
+    """The covariance of (x, v) after k steps, also of unstable modes.
 
-    C_k = M^k C_0 M^kT + q^2 sum_{j<k} M^j b b^T M^jT,   b = (-eta, 1): sums of positive matrices, doubled, so that
+    C_k = M^k C_0 M^kT + q^2 sum_{j<k} M^j b b^T M^jT,   b = (-eta, 1): sums of positive matrices, by doubling, so that
     nothing cancels at few steps, without curvature, or beyond the stable learning rates.
     """
     power, built_up = _after(ball, rho, steps)

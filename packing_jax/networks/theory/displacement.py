@@ -1,4 +1,4 @@
-r"""How far weights move: per step, from a stationary state, from a fixed point; and the exponent of |Delta|^2 ~ t^c.
+r"""Displacements of weights: per step, from a stationary state and from a fixed start; fits of |Delta|^2 ~ t^c.
 
 Sums over modes are taken in blocks, so that 2e5 modes at hundreds of times take seconds and little memory.
 Times are steps k, tau = eta k; displacements are squared, summed over modes, in squared units of the weights. Source:
@@ -17,7 +17,7 @@ from packing_jax.networks.theory.heavy_ball import HeavyBall
 
 Array = NDArray[np.float64]
 
-_BLOCK = 30_000  # numbers of modes times steps at once: what stays in a cache is ten times faster
+_BLOCK = 30_000  # modes times steps at once: ten times faster where they stay in the cache
 
 
 def per_step(ball: HeavyBall, rho: Numbers) -> float:
@@ -34,7 +34,7 @@ def per_step_law(ball: HeavyBall, rho: Numbers) -> float:
 
 
 def from_stationary_state(ball: HeavyBall, rho: Numbers, steps: Numbers) -> Array:
-    """E|theta_{t+k} - theta_t|^2 = 2 sum_l Var_l [1 - R_l(eta k)] of the SDE, (T,) for steps (T,); rho (d,)."""
+    """E|theta_{t+k} - theta_t|^2 = 2 sum_l Var_l [1 - R_l(eta k)] of the SDE, (T,), for steps (T,) and rho (d,)."""
 
     def one(mode: Array, tau: Array) -> Array:
         return 2 * heavy_ball.stationary(ball, mode).position * heavy_ball.lost_memory(ball, mode, tau)
@@ -43,7 +43,7 @@ def from_stationary_state(ball: HeavyBall, rho: Numbers, steps: Numbers) -> Arra
 
 
 def from_stationary_state_exactly(ball: HeavyBall, rho: Numbers, steps: Numbers) -> Array:
-    """The same of the discrete steps: 2 sum_l [Var x_l - Cov(x_l(0), x_l(k))]; steps are whole numbers (T,)."""
+    """:func:`from_stationary_state` of the discrete steps: 2 sum_l [Var x_l - Cov(x_l(0), x_l(k))]; steps (T,)."""
 
     def one(mode: Array, k: Any) -> Array:
         return 2 * discrete.stationary(ball, mode).position * (1 - discrete.correlation(ball, mode, k))
@@ -52,15 +52,15 @@ def from_stationary_state_exactly(ball: HeavyBall, rho: Numbers, steps: Numbers)
 
 
 def from_fixed_point(ball: HeavyBall, rho: Numbers, steps: Numbers, offset: Numbers = 0.0) -> Array:
-    """E|theta_k - theta_0|^2 = sum_l [a0_l^2 (1 - R_l)^2 + Sigma_l^xx(tau)] of the SDE, from rest at one place.
+    """E|theta_k - theta_0|^2 = sum_l [a0_l^2 (1 - R_l)^2 + Sigma_l^xx(tau)] of the SDE, from rest at one point.
 
-    The first term is the ballistic one: it grows as t^4 at first and makes exponents above 1 at small learning rates.
+    The first, ballistic term grows as t^4 at first and gives exponents above 1 at small learning rates.
 
     Args:
         ball: the settings.
         rho: (d,) curvatures of the loss.
         steps: (T,) steps k.
-        offset: () or (d,) a0 = theta_0 - mu, how far from the minimum the start is.
+        offset: () or (d,) a0 = theta_0 - mu, the start relative to the minimum.
 
     Returns:
         (T,)
@@ -74,7 +74,7 @@ def from_fixed_point(ball: HeavyBall, rho: Numbers, steps: Numbers, offset: Numb
 
 
 def from_fixed_point_exactly(ball: HeavyBall, rho: Numbers, steps: Numbers, offset: Numbers = 0.0) -> Array:
-    """The same of the discrete steps, from v = 0; steps are whole numbers (T,)."""
+    """:func:`from_fixed_point` of the discrete steps, from v = 0; steps are whole numbers (T,)."""
 
     def one(mode: Array, k: Any, a0: Array) -> Array:
         moved = a0 - discrete.mean(ball, mode, k, a0)[0]
@@ -97,16 +97,16 @@ def power_law_spectrum(modes: int, exponent: float) -> Array:
 
 
 def fitted_exponent(steps: Numbers, displacement: Numbers) -> float:
-    """c of |Delta|^2 ~ k^c: the slope of log |Delta|^2 on log k by least squares, each step counting the same.
+    """c of |Delta|^2 ~ k^c: the least-squares slope of log |Delta|^2 against log k, with equal weights.
 
-    The authors of arXiv:2107.09133 take linearly spaced steps, so that the late decade has nine tenths of the weight.
+    arXiv:2107.09133 takes linearly spaced steps, which gives the last decade nine tenths of the weight.
 
     Args:
         steps: (T,) steps, above 0, two or more.
         displacement: (T,) squared displacements, above 0.
 
     Raises:
-        PackingError: fewer than two steps, or numbers that have no logarithm.
+        PackingError: fewer than two steps, or numbers that are not above 0.
     """
     k, moved = np.asarray(steps, float), np.asarray(displacement, float)
     if k.ndim != 1 or k.shape != moved.shape or k.size < 2 or not ((k > 0) & (moved > 0) & np.isfinite(moved)).all():

@@ -1,12 +1,12 @@
-r"""SGD with momentum near a minimum as a stochastic differential equation: mean and covariance of a Hessian mode.
+r"""SGD with momentum near a minimum as a stochastic differential equation (SDE): mean and covariance of a mode.
 
 With v' = beta v + grad L_B + lambda theta, theta' = theta - eta v', time tau = eta k and to leading order in eta rho,
 
     (eta/2)(1+beta) x'' + (1-beta) x' + (rho+lambda) x = noise,     x = theta - mu,
     x'' = -omega^2 x - 2 gamma x' + noise,   gamma = (1-beta)/(eta(1+beta)),   omega^2 = 2(rho+lambda)/(eta(1+beta)),
 
-for a mode of curvature rho whose gradient noise has the variance q^2 = s^2 rho/S per step (arXiv:2107.09133). What
-holds at any learning rate is in :mod:`packing_jax.networks.theory.discrete`.
+for a Hessian mode of curvature rho whose gradient noise has the variance q^2 = s^2 rho/S per step (arXiv:2107.09133).
+For any learning rate see :mod:`packing_jax.networks.theory.discrete`.
 
 Positions are in units of the weights, velocities dx/dtau in weights per unit of tau: minus the optimizer's v. Every
 function takes arrays that broadcast against one another, such as rho (d, 1) and tau (T,).
@@ -74,7 +74,7 @@ class HeavyBall:
         return np.sqrt(2 * self.curvature(rho) / (self.learning_rate * (1 + self.momentum)))
 
     def curvature(self, rho: Numbers) -> Any:
-        """h = rho + lambda, what the mean gradient rises by along a mode.
+        """h = rho + lambda, the curvature of loss and weight decay together.
 
         Raises:
             PackingError: a negative curvature rho, whose gradient noise would have a negative variance.
@@ -97,12 +97,12 @@ class Covariance(NamedTuple):
     velocity: Any  #: Var of the velocity
 
 
-#: The covariance of a start from one place.
+#: The covariance of a start from one point.
 AT_A_POINT = Covariance(0.0, 0.0, 0.0)
 
 
 class Response(NamedTuple):
-    """The deterministic motion of a mode; what is not written out is e^(-gamma tau) [..] in any damping regime."""
+    """The motion of a mode without noise; every right-hand side below is multiplied by e^(-gamma tau)."""
 
     relaxation: Any  #: R = cos + (gamma/delta) sin: x after a displacement by 1; R' = -omega^2 S
     kick: Any  #: S = sin/delta: x after a velocity of 1
@@ -112,8 +112,8 @@ class Response(NamedTuple):
 def response(ball: HeavyBall, rho: Numbers, tau: Numbers) -> Response:
     """The motion without noise, delta = sqrt(omega^2 - gamma^2), to full precision in all damping regimes.
 
-    Overdamped modes have rates gamma -+ sqrt(gamma^2 - omega^2); the slow one is taken as omega^2/(the fast one), and
-    sinh(x)/x is not divided where x is small, so that neither slow nor nearly critical modes lose digits.
+    Overdamped modes have rates gamma -+ sqrt(gamma^2 - omega^2). The slow one is computed as omega^2/(the fast one),
+    and sinh(x)/x without a division at small x, so that neither slow nor nearly critical modes lose digits.
     """
     gamma, omega, tau = ball.damping, ball.frequency(rho), np.asarray(tau, float)
     square = (omega - gamma) * (omega + gamma)
@@ -158,10 +158,10 @@ def stationary(ball: HeavyBall, rho: Numbers) -> Covariance:
     """The stationary covariance s^2 D of the SDE, without a cross term.
 
     D = diag( eta rho/(2S(1-beta)(rho+lambda)), rho/(S(1-beta^2)) )   (arXiv:2107.09133). Without weight decay the
-    positions have one variance in all modes, and velocities that of the curvature.
+    positions have the same variance in all modes, and the velocities one proportional to the curvature.
 
     Raises:
-        PackingError: a flat mode, rho + lambda = 0, which diffuses and has none.
+        PackingError: a flat mode, rho + lambda = 0, which has no stationary variance.
     """
     h = ball.curvature(rho)
     if not (h > 0).all():
@@ -174,7 +174,7 @@ def covariance(ball: HeavyBall, rho: Numbers, tau: Numbers, start: Covariance = 
     """The covariance of modes at time tau, from any covariance at the start to the stationary one.
 
     Sigma(tau) = s^2 [D - e^(A tau) D e^(A^T tau)] + e^(A tau) Sigma_0 e^(A^T tau), A = [[0, 1], [-omega^2, -2 gamma]],
-    D as in :func:`stationary` (arXiv:2107.09133). The position's part is integrated where the difference would cancel.
+    D as in :func:`stationary` (arXiv:2107.09133). Var x is integrated where the difference would cancel.
 
     Args:
         ball: the settings.
@@ -199,7 +199,7 @@ def covariance(ball: HeavyBall, rho: Numbers, tau: Numbers, start: Covariance = 
 
 
 def lost_memory(ball: HeavyBall, rho: Numbers, tau: Numbers) -> Any:
-    """1 - R = omega^2 Int_0^tau S: the share of a displacement that is forgotten, without cancellation at any tau."""
+    """1 - R = omega^2 Int_0^tau S: the share by which a displacement has decayed, without cancellation at any tau."""
     tau, omega = np.asarray(tau, float), ball.frequency(rho)
     slow, fast, apart = _rates(ball, rho)
     value = (slow * np.expm1(-fast * tau) - fast * np.expm1(-slow * tau)) / np.where(apart, fast - slow, 1.0)
@@ -214,10 +214,10 @@ def _heat(ball: HeavyBall, rho: Numbers) -> Any:
 
 
 def spread_from_a_point(ball: HeavyBall, rho: Numbers, tau: Numbers) -> Any:
-    """Var x at time tau after a start from one place at rest: 4 gamma Var(velocity) Int_0^tau S^2, at any tau."""
+    """Var x at time tau after a start at rest from one point: 4 gamma Var(velocity) Int_0^tau S^2, at any tau."""
     tau, gamma, omega = np.asarray(tau, float), ball.damping, ball.frequency(rho)
     slow, fast, apart = _rates(ball, rho)
-    # the integral of (e^(-slow t) - e^(-fast t))^2, its first part as tau exprel, which holds at slow = 0
+    # the integral of (e^(-slow t) - e^(-fast t))^2; its first term by exprel, which is right at slow = 0 too
     value = tau * exprel(-2 * slow * tau) + np.expm1(-2 * gamma * tau) / gamma - np.expm1(-2 * fast * tau) / (2 * fast)
     value = value / np.where(apart, fast - slow, 1.0) ** 2
     if not apart.all():
@@ -237,7 +237,7 @@ def _rates(ball: HeavyBall, rho: Numbers) -> tuple[Any, Any, Any]:
 
 
 def _short_times(ball: HeavyBall, rho: Numbers, tau: Any, value: Any, of_kick: Any, factor: Any) -> Any:
-    """``value``, but factor times the integral of a function of S by quadrature where tau is short for both rates."""
+    """``value``; where tau is short for both rates, ``factor`` times the integral of a function of S by quadrature."""
     short = np.maximum(ball.damping, ball.frequency(rho)) * tau < 1
     if not short.any():
         return value

@@ -1,8 +1,8 @@
-r"""What SGD samples in its stationary state: a modified loss, and a current that a gradient does not have.
+r"""The stationary state of SGD: a density given by a modified loss, and a probability current.
 
 A linear process dx = -A x dt + sqrt(eta D) dW with A = (D + Q) U, Q antisymmetric, has the stationary density
-p ~ exp(-x^T U x/eta): the covariance (eta/2) U^-1, and the probability current -Q U x p, which vanishes for Q = 0 only.
-With momentum this holds for (theta, dtheta/dtau), whose U is the modified loss Psi. Source: arXiv:2107.09133.
+p ~ exp(-x^T U x/eta) of covariance (eta/2) U^-1, and the probability current -Q U x p, which vanishes for Q = 0 only.
+With momentum this holds for (theta, dtheta/dtau), where U gives the modified loss Psi. Source: arXiv:2107.09133.
 """
 
 import dataclasses
@@ -51,11 +51,10 @@ def decomposed(drift: Numbers, diffusion: Numbers) -> LinearDrift:
 
     Args:
         drift: A (n, n), eigenvalues with positive real parts.
-        diffusion: D (n, n), symmetric; noise without some directions is allowed where the drift spreads it to all.
+        diffusion: D (n, n), symmetric; it may be singular if the drift spreads the noise to all directions.
 
     Raises:
-        PackingError: no square matrices of one size, a drift that does not settle, or a direction that noise never
-            reaches.
+        PackingError: not square matrices of one size, an unstable drift, or a direction that the noise never reaches.
     """
     a, d = np.asarray(drift, float), np.asarray(diffusion, float)
     if a.ndim != 2 or a.shape != d.shape or a.shape[0] != a.shape[1] or not np.allclose(d, d.T):
@@ -76,7 +75,7 @@ def stationary_covariance_of_steps(drift: Numbers, diffusion: Numbers, learning_
     Sigma = (1 - eta A) Sigma (1 - eta A)^T + eta^2 D.
 
     Raises:
-        PackingError: a learning rate at which the steps do not settle.
+        PackingError: a learning rate at which the steps are unstable.
     """
     a, d = np.asarray(drift, float), np.asarray(diffusion, float)
     step = np.eye(len(a)) - learning_rate * a
@@ -86,7 +85,7 @@ def stationary_covariance_of_steps(drift: Numbers, diffusion: Numbers, learning_
 
 
 def area_per_time_of_steps(drift: Numbers, diffusion: Numbers, learning_rate: float) -> Array:
-    """(1/2)<x_i dx_j - x_j dx_i>/eta of these steps, exactly: the antisymmetric part of A Sigma, (n, n)."""
+    """(1/2)<x_i dx_j - x_j dx_i>/eta of x' = x - eta A x + noise: the antisymmetric part of A Sigma, (n, n); exact."""
     flow = np.asarray(drift, float) @ stationary_covariance_of_steps(drift, diffusion, learning_rate)
     return (flow - flow.T) / 2
 
@@ -94,7 +93,7 @@ def area_per_time_of_steps(drift: Numbers, diffusion: Numbers, learning_rate: fl
 def phase_space_drift(ball: HeavyBall, rho: float) -> LinearDrift:
     """A = [[0, -1], [omega^2, 2 gamma]], D, Q and U of (theta - mu, dtheta/dtau) of one mode, with eta as temperature.
 
-    Q_12 = -(2/eta) Var(velocity): where a position and its velocity make the plane, a current always flows.
+    Q_12 = -(2/eta) Var(velocity) is never zero: in the plane of a position and its velocity a current always flows.
     """
     gamma, omega = ball.damping, float(ball.frequency(rho))
     heat = float(ball.gradient_noise(rho)) / (1 - ball.momentum**2)
@@ -115,6 +114,9 @@ def modified_loss(ball: HeavyBall, rho: Numbers, position: Numbers, velocity: Nu
         rho: (..., d) curvatures of the loss, above 0.
         position: (..., d) theta - mu.
         velocity: (..., d) dtheta/dtau.
+
+    Raises:
+        PackingError: a curvature that is not above 0.
     """
     rho = np.asarray(rho, float)
     if not (rho > 0).all():
@@ -130,10 +132,11 @@ def sharpness(ball: HeavyBall) -> float:
 
 
 def annealed(ball: HeavyBall, share: float) -> HeavyBall:
-    """The settings with the noise of a batch S/q that keep position and velocity variances and omega.
+    """The settings with batch size S/q that have the same variances of position and velocity and the same omega.
 
-    S -> S/q, beta -> sqrt(1 - q(1-beta^2)), eta -> eta(1+beta)/(1+beta'): a larger batch with more momentum (q < 1), or
-    a smaller one with less. It holds for the SDE at any q (arXiv:2107.09133, checked); only the damping gamma changes.
+    S -> S/q, beta -> beta' = sqrt(1 - q(1-beta^2)), eta -> eta(1+beta)/(1+beta'): a larger batch with more momentum
+    (q < 1), or a smaller one with less. It holds for the SDE at any q (arXiv:2107.09133, checked); only the damping
+    gamma changes.
 
     Args:
         ball: the settings.

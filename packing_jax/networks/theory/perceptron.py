@@ -1,6 +1,6 @@
-r"""The spherical perceptron: Gardner's capacity, Cover's count, and where rest is guaranteed at a finite kick.
+r"""The spherical perceptron: Gardner's capacity, Cover's count, and where absorption is guaranteed at a finite kick.
 
-P patterns xi_mu (labels taken in) ask of weights on the sphere |w|^2 = N that xi_mu.w/sqrt(N) >= kappa; alpha = P/N.
+The weights, |w|^2 = N, must satisfy xi_mu.w/sqrt(N) >= kappa for P patterns xi_mu (labels included); alpha = P/N.
 """
 
 from typing import Any
@@ -12,8 +12,8 @@ from scipy.special import betaln, erfcx, logsumexp, ndtr
 from packing_jax.errors import PackingError
 from packing_jax.networks.theory import Numbers
 
-_SMALLEST = -37.0  # below, the capacity is no float
-_TAIL = 8.0  # standard deviations, of which no more is seen in a float
+_SMALLEST = -37.0  # below, the capacity overflows
+_TAIL = 8.0  # standard deviations beyond which a Gaussian tail is below rounding
 
 
 def capacity(kappa: Numbers) -> Any:
@@ -24,24 +24,24 @@ def capacity(kappa: Numbers) -> Any:
     is the replica-symmetric value: an upper bound. Relative rounding is 1e-16 kappa^4 far below 0.
 
     Args:
-        kappa: margins, from -37 on (below, alpha_c exceeds the floats).
+        kappa: margins, at least -37 (below, alpha_c overflows).
 
     Raises:
-        PackingError: a margin below that, or not finite.
+        PackingError: a margin below -37, or not finite.
     """
     kappa = np.asarray(kappa, float)
     if not (np.isfinite(kappa) & (kappa >= _SMALLEST)).all():
         raise PackingError(f"a margin must be finite and at least {_SMALLEST:g}")
     density = np.exp(-(kappa**2) / 2) / np.sqrt(2 * np.pi)
     plain = (1 + kappa**2) * ndtr(kappa) + kappa * density
-    # the same with the density taken out, which alone keeps its digits far below 0
+    # the same with the density factored out, which keeps its digits far below 0
     below = np.minimum(kappa, 0)
     tail = density * ((1 + below**2) * np.sqrt(np.pi / 2) * erfcx(-below / np.sqrt(2)) + below)
     return 1 / np.where(kappa < 0, tail, plain)
 
 
 def margin_at(alpha: float) -> float:
-    """The margin kappa whose capacity is alpha: the largest that P = alpha N random patterns can be given.
+    """The margin kappa whose capacity is alpha: the largest one at which P = alpha N random patterns can be satisfied.
 
     Raises:
         PackingError: alpha not above 0 and finite.
@@ -53,16 +53,16 @@ def margin_at(alpha: float) -> float:
 
 
 def violated_share(alpha: float, kappa: float) -> float:
-    """Activity in the limit of small kicks: the share of patterns that are violated, or the time that one is.
+    """Activity in the limit of small kicks: the share of patterns that are violated.
 
-    BRO descends the linear hinge sum max(0, Delta) on average. At its minimum above capacity, pattern z ~ N(0, 1) is
-    pushed with a force min(1, max(0, kappa - z)/x), which is how much of the time it is violated; x from
+    BRO descends the linear hinge sum max(0, Delta) on average. At its minimum above capacity, a pattern z ~ N(0, 1)
+    exerts a mean force min(1, max(0, kappa - z)/x), which is the share of time in which it is violated; x follows from
 
         alpha E min(x, max(0, kappa - z))^2 = 1,   f = E min(1, max(0, kappa - z)/x).
 
     At and below capacity x is infinite and f = 0. Just above, alpha/alpha_c - 1 is a Gaussian tail beyond x, so that f
-    vanishes as 1/sqrt(2 ln 1/(alpha - alpha_c)): more slowly than any power. Derived, replica-symmetric with one
-    minimum, which is exact where the problem is convex, kappa >= 0.
+    vanishes as 1/sqrt(2 ln 1/(alpha - alpha_c)): more slowly than any power. Derived in replica symmetry, which is
+    exact where the problem is convex, kappa >= 0.
 
     Args:
         alpha: patterns per weight.
@@ -86,7 +86,7 @@ def violated_share(alpha: float, kappa: float) -> float:
         return 0.0
     highest = kappa + _TAIL
     if alpha * moments(highest)[1] <= 1:
-        x = highest  # nearer to capacity than floats tell
+        x = highest  # closer to capacity than floats resolve
     else:
         x = float(brentq(lambda x: alpha * moments(x)[1] - 1, 0.0, highest, xtol=1e-13))
     return moments(x)[0] / x
@@ -102,7 +102,7 @@ def separable_share(patterns: Numbers, weights: Numbers) -> Any:
     """Cover's share of satisfiable instances at kappa = 0: 2^(1-P) sum_{k<N} C(P-1, k), exact at every N and P.
 
     For patterns in general position and random labels, such as Gaussian ones (T. M. Cover, IEEE Trans. EC-14, 326,
-    1965). One half at P = 2N. Where it is below the floats, :func:`log_separable_share`.
+    1965). One half at P = 2N. Where it underflows, use :func:`log_separable_share`.
 
     Args:
         patterns: P >= 1.
@@ -112,7 +112,7 @@ def separable_share(patterns: Numbers, weights: Numbers) -> Any:
 
 
 def log_separable_share(patterns: Numbers, weights: Numbers) -> Any:
-    """The natural logarithm of Cover's share, rounded by about 1e-15 P.
+    """The natural logarithm of Cover's share, with a rounding error of about 1e-15 P.
 
     Raises:
         PackingError: numbers that are not whole and at least 1.
@@ -124,7 +124,7 @@ def log_separable_share(patterns: Numbers, weights: Numbers) -> Any:
 
 
 def _log_share(P: int, N: int) -> float:
-    """log P(X < N) of a binomial of P - 1 fair coins, from the tail that is the smaller."""
+    """log P(X < N) for X binomial(P - 1, 1/2), from the smaller tail."""
     tosses = int(P) - 1
     if tosses < N:
         return 0.0
@@ -142,27 +142,30 @@ def _log_lower_tail(n: int, most: int) -> float:
 
 
 def margin_spent(kick: float, first: float = 0.5, second: float = 1 / 3) -> float:
-    """The margin that a finite kick costs: rest is guaranteed where kappa + eps <u^2>/(2<u>) can be satisfied.
+    """The margin that a finite kick costs: absorption is guaranteed where kappa + eps <u^2>/(2<u>) can be satisfied.
 
     A violated pattern moves the weights by eps u xi/sqrt(N), then back to the sphere. Let w* satisfy all patterns at
-    the margin kappa + m. To first order in 1/N, the overlap D = w.w* changes at a step by
+    the margin kappa + m. To first order in 1/N, the product D = w.w* changes at a step by
 
         dD = eps sum_mu [ u_mu xi_mu.w*/sqrt(N) - (D/N)( u_mu xi_mu.w/sqrt(N) + (eps/2) u_mu^2 ) ]
            >= eps sum_mu [ u_mu (kappa + m) - (D/N)( kappa u_mu + (eps/2) u_mu^2 ) ],
 
     which is positive on average for every D <= N as soon as m > eps <u^2>/(2<u>). D cannot exceed N, so that only a
-    finite number of violations can come. For u uniform on [0, 1] (BRO) that is eps/3; for u = 0 or 1 (the linear hinge
-    on a minibatch) eps/2, whatever the batch fraction. Left out: kicks of one step along one another,
-    |sum u g|^2 - sum u^2, of relative order (number of violated patterns)/N, which vanish as the system comes to rest.
-    Derived (reference: section 0, whose eps/3 is right). This bounds the shift from one side: rest may come beyond.
+    finite number of violations can occur. For u uniform on [0, 1] (BRO) that is eps/3; for u = 0 or 1 (the linear hinge
+    on a minibatch) eps/2, whatever the batch fraction. Neglected is the correlation between the kicks of a step,
+    |sum u g|^2 - sum u^2, of relative order (number of violated patterns)/N, which vanishes as activity does. Derived
+    (reference: section 0, whose eps/3 is right). This is a bound from one side: absorption may also occur beyond.
 
     Args:
-        kick: eps, the largest step of the weights per violated pattern, |w|^2 = N.
+        kick: eps, the largest step of the weights by one violated pattern, at |w|^2 = N.
         first: <u>.
         second: <u^2>.
 
     Returns:
         m: alpha_c(eps) >= capacity(kappa + m).
+
+    Raises:
+        PackingError: a kick that is negative or not finite.
     """
     if not kick >= 0 or not np.isfinite(kick):
         raise PackingError(f"the kick is {kick}; it must be at least 0 and finite")

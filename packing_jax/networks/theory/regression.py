@@ -1,12 +1,12 @@
-r"""SGD with momentum on a linear regression, exactly: gradient noise that depends on the place.
+r"""SGD with momentum on a linear regression, exact, with gradient noise that depends on the weights.
 
-The gradient of a batch at theta is mean_B a (a.theta - y) + lambda theta. Its noise is not that of the minimum alone:
-it grows with the distance, and its second moments are linear in those of theta, so that the recursion of means and
-second moments is closed and exact at any learning rate, momentum and batch. (All derived. The recursion with the noise
-of the minimum only is :mod:`packing_jax.networks.theory.discrete`, the leading order in eta of what is here.)
+The gradient of a batch at theta is mean_B a (a.theta - y) + lambda theta. Its noise grows with the distance from the
+minimum, and its second moments are linear in those of theta, so that the recursion of means and second moments is
+closed and exact at any learning rate, momentum and batch. (All derived. The recursion with the noise at the minimum
+only, :mod:`packing_jax.networks.theory.discrete`, is its leading order in eta.)
 
-- Fresh Gaussian features of covariance diag(rho): modes meet in one number, T = sum_l rho_l E x_l^2.
-- A finite data set of any features, drawn with or without replacement inside a batch: the whole second moment.
+- Fresh Gaussian features of covariance diag(rho): modes are coupled by one number, T = sum_l rho_l E x_l^2.
+- A finite data set of any features, batches with or without replacement: the matrix of second moments.
 """
 
 from dataclasses import dataclass, field
@@ -29,14 +29,14 @@ _UNTIL_ONE_FACTOR = 100
 
 
 def stationary_on_fresh_data(ball: HeavyBall, rho: Numbers) -> Covariance:
-    """Stationary second moments of modes (d,) where every batch is of fresh Gaussian features and labels.
+    """Stationary second moments of modes (d,) where every batch has fresh Gaussian features and labels.
 
     A step's gradient noise has the variance (1/S)[rho_l^2 m_l + rho_l (T + s^2)], m_l = E x_l^2, T = sum rho_l m_l
     (Wick). With c_l = Var x_l/q_l^2 of the discrete mode and r_l = c_l rho_l^2/S:
     m_l = c_l rho_l (T + s^2)/(S (1 - r_l)),   T = s^2 G/(1 - G),   G = sum_l r_l/(1 - r_l).
 
     Raises:
-        PackingError: weight decay or a finite data set; learning rates at which the second moments grow, G >= 1.
+        PackingError: weight decay or a finite data set; a learning rate at which the second moments diverge, G >= 1.
     """
     rho = _fresh(ball, rho)
     unit = discrete.stationary(ball, rho)
@@ -50,7 +50,7 @@ def stationary_on_fresh_data(ball: HeavyBall, rho: Numbers) -> Covariance:
             "without end, though the mean settles: take a smaller learning rate or a larger batch"
         )
     shared = (own / (1 - own)).sum()
-    # every moment of a mode is in proportion to the variance of its noise
+    # every moment of a mode is proportional to the variance of its noise
     larger = 1 / ((1 - own) * (1 - shared))
     return Covariance(*(part * larger for part in unit))
 
@@ -86,8 +86,8 @@ class FiniteData:
     """Linear regression on a data set of P samples, whose batches are drawn anew at each step.
 
     Attributes:
-        ball: the settings; ``samples`` is P for batches without replacement inside, None for batches with replacement.
-            ``residual`` is not used: the data have their own.
+        ball: the settings; ``samples`` is P for batches without replacement, None for batches with replacement.
+            ``residual`` is not used, as the data have their own residuals.
         features: (P, d).
         targets: (P,).
     """
@@ -113,7 +113,7 @@ class FiniteData:
         """theta*, (d,): the minimum of loss and weight decay together.
 
         Raises:
-            PackingError: fewer samples than weights, or features that depend on one another, and no weight decay.
+            PackingError: no unique minimum: fewer samples than weights or dependent features, without weight decay.
         """
         curved = self.hessian + self.ball.weight_decay * np.eye(len(self.hessian))
         if np.linalg.matrix_rank(curved, hermitian=True) < len(curved):
@@ -143,10 +143,10 @@ class FiniteData:
         return np.stack(means), np.stack(covariances)
 
     def stationary(self) -> Array:
-        """The stationary covariance of (theta - theta*, v), (2d, 2d), by rounds of noise and its response.
+        """The stationary covariance of (theta - theta*, v), (2d, 2d), by iteration: noise, then its covariance.
 
         Raises:
-            PackingError: a learning rate at which mean or second moments grow without end.
+            PackingError: a learning rate at which the mean or the second moments diverge.
         """
         matrix, kick = self._matrix, self._kick
         d = len(self.hessian)
@@ -160,7 +160,7 @@ class FiniteData:
             second, change, before = after, np.abs(after - second).max(), change
             if change <= _PRECISION * np.abs(second).max():
                 return second
-            # what a round adds is a positive matrix that comes to grow by one factor
+            # each round adds a positive matrix, in the end larger or smaller than the last by a constant factor
             if done > _UNTIL_ONE_FACTOR and change >= before:
                 break
         raise PackingError(
@@ -169,7 +169,7 @@ class FiniteData:
         )
 
     def gradient_noise(self, offset: Array, second: Array) -> Array:
-        """Covariance of a batch's gradient, (d, d), for weights of E delta and E delta delta^T about the minimum.
+        """Covariance of a batch's gradient, (d, d), given ``offset`` E[d] and ``second`` E[dd^T] of d = theta - theta*.
 
         f { <a a^T (a^T E[dd^T] a - 2 e a.E[d] + e^2)> - E[(H d - c)(H d - c)^T] },
         e = y - a.theta*,   c = lambda theta*,   f = 1/S or (P-S)/[S(P-1)].

@@ -4,12 +4,12 @@
 info`` are pure functions for one system; the driver vmaps them. ``words`` are the step's random words, from the
 replica's key, the step and the particles' tags (:mod:`packing_jax.spheres.noise`); coordinates are fixed-point (dim, N)
 and the displacement is in quanta, or both are real where derivatives are followed
-(:mod:`packing_jax.spheres.fixed_point`). What is carried (state) and what is reported (info) are separate. Which leaves
-of the state belong to particles, and are sorted with them, is what ``by_particle`` says.
+(:mod:`packing_jax.spheres.fixed_point`). What is carried (state) and what is reported (info) are separate. The method
+``by_particle`` tells which leaves of the state are per particle and must be sorted with them.
 
 A rule is a pytree whose leaves are its hyperparameters, so replicas with different kicks or batch fractions are one
-batch and one compiled program. A new one is often a sum over overlaps, which
-:func:`pair_rule` makes of one function; else derive from :class:`Rule`, as ``bro.py`` does.
+batch and one compiled program. A new rule that sums over overlaps is made of one function by :func:`pair_rule`; any
+other derives from :class:`Rule`, as ``bro.py`` does.
 
 All moves of a step are computed from the same configuration, and every sum over neighbours is a sum of integers:
 the order of the row cannot matter.

@@ -27,11 +27,11 @@ Coupling = Literal["pair", "particle", "particle-normalised"]
 
 
 class Info(NamedTuple):
-    """What a step reports and does not carry."""
+    """What a step reports to the driver."""
 
-    active: Array  #: (M,) bool, particles that something moves, before the move; a run without any is absorbed
+    active: Array  #: (M,) bool, particles active before the move; a run without any is absorbed
     failed: Array  #: () bool, the move was not finite or longer than half the box
-    sums: Any = None  #: (dim, M) the row sums behind the move, which a derivative need not make again
+    sums: Any = None  #: (dim, M) the row sums of the move, kept so that a derivative need not repeat them
 
 
 class Rule:
@@ -42,19 +42,19 @@ class Rule:
     are sums over overlaps, :func:`packing_jax.spheres.rules.pair_rule` makes the whole rule of one function.
     """
 
-    #: A particle without an overlap stays where it is, and no other's move needs its row. Where few particles overlap
-    #: and the energy ends at contact with a finite force, only these are then stepped.
+    #: A particle without an overlap stays where it is, and no move needs its row. Where few particles overlap and the
+    #: energy ends at contact with a finite force, only those with an overlap are then stepped.
     local: bool = False
 
-    #: The terms of a row sum are opposite for the two partners of a pair, but for draws that the sums are told, so that
-    #: derivatives need no scatter.
+    #: The terms of a row sum are opposite for the two partners of a pair, up to draws that are given to the sum:
+    #: derivatives then need no scatter.
     reciprocal: bool = False
 
-    #: Hyperparameters that choose and do not move, each with the sentence that refuses its derivative.
+    #: Hyperparameters along which a run has no derivative, since they only select; each with the error message.
     pathless: Mapping[str, str] = MappingProxyType({})
 
     def init(self, system: System, coordinates: Array | Followed) -> Any:
-        """What the rule carries from step to step, a pytree of arrays; nothing unless said otherwise."""
+        """What the rule carries from step to step, a pytree of arrays; nothing by default."""
         return ()
 
     def step(
@@ -65,26 +65,26 @@ class Rule:
         Args:
             words: the step's random words, see :mod:`packing_jax.spheres.noise`.
             system: box (of side 1), diameters in the order of the coordinates, energy.
-            coordinates: (dim, N) fixed point; ``Followed`` ones where the step is differentiated, which bring the
-                ``sums`` that the step of the integers reported.
+            coordinates: (dim, N) fixed point; ``Followed`` where the step is differentiated, with the ``sums`` that
+                the fixed-point step reported.
             neighbors: rows of every pair within reach of the energy, and contact at least.
             state: what the last step carried.
 
         Returns:
-            Displacement (dim, M) in quanta, the next state, and diagnostics. A step that calls ``sum_of_kicks``,
-            ``sum_of_pushes`` or ``exact_row_sum``, one of them and once, reports the sums as ``Info.sums``.
+            Displacement (dim, M) in quanta, the next state, and diagnostics. A step may call one of ``sum_of_kicks``,
+            ``sum_of_pushes`` and ``exact_row_sum``, once, and must then report the sums as ``Info.sums``.
         """
         raise NotImplementedError(f"{type(self).__name__} is a rule without a step")
 
     def by_particle(self, state: Any) -> Any:
-        """Which leaves of the state have the particles as their last axis: a bool for each, in a tree of its structure.
+        """Which leaves of the state have the particles as their last axis: a tree of bools with the state's structure.
 
-        These leaves are sorted with the particles. None is, unless said otherwise.
+        These leaves are sorted with the particles. By default none is.
         """
         return jax.tree.map(lambda _: False, state)
 
     def check_derivative(self) -> None:
-        """Refuse in a sentence what has no derivative along a run; everything has one, unless said otherwise.
+        """Refuse a hyperparameter without a derivative along a run; by default every one has a derivative.
 
         Raises:
             PackingError: a hyperparameter for which a run has no derivative.
@@ -112,7 +112,7 @@ def stepped(
     neighbors: Neighbors,
     state: Any,
 ) -> tuple[Array, Any, Info]:
-    """A rule's step, which returned what it must: what has another shape would be broadcast.
+    """A rule's step with its result checked: an array of another shape would be broadcast.
 
     Raises:
         PackingError: the step raises, or returns something else.
@@ -146,8 +146,8 @@ class Scene(NamedTuple):
     """One configuration as every rule sees it: its pairs, its overlaps, and this step's random words."""
 
     pairs: Pairs
-    hit: Array  #: (M, K) bool, r < sigma_ij, or the reach of an energy that the rule follows beyond contact
-    deep: Array  #: (M, K) bool, r < (1 - cut) times that
+    hit: Array  #: (M, K) bool, r < reach sigma_ij; the reach is 1 unless the rule follows an energy beyond contact
+    deep: Array  #: (M, K) bool, r < (1 - cut) reach sigma_ij
     particle: Array  #: (M,) words of the particles themselves
     own: Array  #: (M, 1) pair words of the particles
     other: Array  #: (M, K) pair words of their neighbours
@@ -155,14 +155,14 @@ class Scene(NamedTuple):
     rows: Array | Placed  #: (M, K) slots of the neighbours
 
     def of_both(self, draw: Callable[["Scene"], Array]) -> tuple[Array, Array]:
-        """What a draw (M, K) of a pair is for the particle and for its partner."""
+        """A draw (M, K) of a pair, as it is for the particle and for its partner."""
         return draw(self), draw(self._replace(own=self.other, other=self.own))
 
 
 def look(
     words: noise.Words, system: System, coordinates: Array | Followed, neighbors: Neighbors, reach: float = 1.0
 ) -> Scene:
-    """Measure the pairs of a configuration; those closer than ``reach`` contact distances count as met."""
+    """Measure the pairs of a configuration; those closer than ``reach`` contact distances count as overlapping."""
     own = (words.pair if neighbors.own is None else take(words.pair, neighbors.own))[:, None]
     other = take(words.pair, neighbors.rows)
     pairs = pair_rows(system, coordinates, neighbors.rows, neighbors.own, (own, other))
@@ -172,7 +172,7 @@ def look(
 
 
 def as_move(displacement: Array, coordinates: Array | Followed) -> Array:
-    """A displacement (dim, M) in box sides as a step returns it: in quanta; real where derivatives are followed."""
+    """A displacement (dim, M) in box sides as a step returns it: in quanta, or real where derivatives are followed."""
     return displacement if isinstance(coordinates, Followed) else to_quanta(displacement)
 
 
@@ -183,11 +183,11 @@ def sum_of_kicks(
     shared: bool,
     scene: Scene,
 ) -> tuple[Array, Array]:
-    """Sum pair kicks in box sides, (M, K) per axis, to (dim, M) quanta; each is rounded alone: partners stay opposite.
+    """Sum pair kicks in box sides, (M, K) per axis, to (dim, M) quanta, each rounded alone: partners stay opposite.
 
-    ``kicks(size, draw(scene))`` is linear in the size and in the draw, which the partners may share. A derivative
-    multiplies the sum by the size instead, which takes a product for each particle and not for each pair, and where
-    partners have draws of their own it is told both.
+    ``kicks(size, draw(scene))`` is linear in the size and in the draw, which is ``shared`` by the partners or not. A
+    derivative multiplies the sum by the size, one product for each particle instead of each pair, and uses the draws of
+    both partners where they are not shared.
 
     Returns the sums, as :func:`as_move` has them, and the mask of active particles.
     """
@@ -205,10 +205,10 @@ def sum_of_kicks(
 
 
 def sum_of_pushes(pushes: Sequence[Array], scene: Scene) -> tuple[Array, Array, Array]:
-    """Sum pair moves in box sides, (M, K) per axis and any function of the pair, to (dim, M) quanta.
+    """Sum pair moves in box sides, (M, K) per axis, any function of the pair, to (dim, M) quanta.
 
     Returns the sums, as :func:`as_move` has them, the mask of active particles, and whether a push was not finite or
-    longer than half the box, which quanta do not show.
+    longer than half the box, which does not show in quanta.
     """
     if isinstance(scene.coordinates, Followed):
         totals = _real_sums(pushes, scene, scene.coordinates)
@@ -240,8 +240,8 @@ def exact_row_sum(
 ) -> tuple[Array, Array]:
     """Sum floats (M, K), one array per axis, over the rows exactly, in fixed point, whatever their order.
 
-    Each value is at most ``bound``, see :func:`packing_jax.exact.bounded_row_sums`. A derivative may be told the draws
-    (M, K) of both partners, and is that of the sum of values times these.
+    Each value is at most ``bound``, see :func:`packing_jax.exact.bounded_row_sums`. With ``draws``, (M, K) of both
+    partners, the derivative is that of the sum of draws times values.
 
     Returns the sums (dim, M) and the mask of active particles.
     """
@@ -284,7 +284,7 @@ def pair_normals(scene: Scene, rho: float, dtype: np.dtype) -> Array:
 
 
 def check_rule(rule: Any) -> None:
-    """Refuse what is no rule of spheres, with the way to the one that was meant.
+    """Refuse anything but a rule of spheres; the message names the one that was probably meant.
 
     Raises:
         PackingError: not a :class:`Rule`.
@@ -304,7 +304,7 @@ def check_rule(rule: Any) -> None:
 
 
 def check_positive(name: str, values: Any) -> Array:
-    """A finite positive number, or one per replica, as an array; NaN where one is traced and is not positive."""
+    """A finite positive number, or one per replica, as an array; NaN where a traced one is not positive."""
     if isinstance(values, jax.core.Tracer):
         return jnp.where(values > 0, values, jnp.nan)
     array = real_numbers(values)
@@ -328,7 +328,7 @@ def check_finite(name: str, values: Any) -> Array:
 
 
 def check_fraction(name: str, values: Any) -> Array:
-    """A number in (0, 1], or one per replica, as an array; NaN where one is traced and is not."""
+    """A number in (0, 1], or one per replica, as an array; NaN where a traced one is outside."""
     if isinstance(values, jax.core.Tracer):
         return jnp.where((values > 0) & (values <= 1), values, jnp.nan)
     array = real_numbers(values)
@@ -350,7 +350,7 @@ def check_kick(kick: Any, system: System) -> None:
         system: one, or one per replica.
 
     Raises:
-        PackingError: which it is, and what would be right.
+        PackingError: a kick that is too long or too short.
     """
     sides = np.asarray(kick, np.float64) * np.asarray(system.unit / system.box, np.float64)
     least = _SHORTEST_KICK / quanta(system.box.dtype)
@@ -367,7 +367,7 @@ def check_kick(kick: Any, system: System) -> None:
 
 
 def check_kick_of(rule: Rule, system: System) -> None:
-    """The same of a rule that has a kick: a field of this name, in mean diameters."""
+    """:func:`check_kick` for a rule with a field ``kick``, in mean diameters."""
     kick = getattr(rule, "kick", None)
     if kick is not None and not any(isinstance(one, jax.core.Tracer) for one in (kick, system.unit, system.box)):
         check_kick(kick, system)
@@ -378,7 +378,7 @@ def _float_for(array: np.ndarray) -> np.dtype:
 
 
 def check_coupling(coupling: str, correlation: Any, allowed: tuple[str, ...] = get_args(Coupling)) -> float:
-    """The coupling must be one the rule knows; a correlation belongs to pairs only."""
+    """The correlation, if the rule knows the coupling; one other than 1 belongs to pairs only."""
     if isinstance(correlation, jax.core.Tracer):
         raise PackingError("the correlation is a constant of the compiled program: it is not traced or differentiated")
     if coupling not in allowed:

@@ -46,7 +46,7 @@ class BRO(Rule):
     coupling: Coupling
     correlation: float
     local = True  #: what does not overlap does not move
-    reciprocal = True  #: partners get opposite terms, but for draws of their own
+    reciprocal = True  #: partners get opposite terms, up to draws of their own
 
     def step(
         self, words: noise.Words, system: System, coordinates: Array | Followed, neighbors: Neighbors, state: tuple[()]

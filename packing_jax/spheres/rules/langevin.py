@@ -49,12 +49,12 @@ class Langevin(Rule):
     coupling: Coupling
     correlation: float
     local = True  #: what does not overlap does not move
-    reciprocal = True  #: partners get opposite terms, but for draws of their own
+    reciprocal = True  #: partners get opposite terms, up to draws of their own
 
     def step(
         self, words: noise.Words, system: System, coordinates: Array | Followed, neighbors: Neighbors, state: tuple[()]
     ) -> tuple[Array, tuple[()], Info]:
-        """One step of the map at unit time step in units of eps."""
+        """One step of the map."""
         dtype = float_of(coordinates)
         scene = look(words, system, coordinates, neighbors, system.energy.reach)
         pairs = scene.pairs

@@ -1,15 +1,15 @@
 r"""A rule from one function: dx_i = sum_j push(pair ij, u_ij) over the overlaps of each particle.
 
-The function sees every overlap of every particle at once, as arrays of the shape (components, particles, neighbours):
-numbers of a pair have one component, vectors have as many as there are dimensions, and what works elementwise works.
+The function gets every overlap of every particle at once, as arrays of shape (components, particles, neighbours), with
+one component for scalars and dim for vectors. Write it elementwise.
 
     def push(pair, u, kick):
         return kick * u * pair.overlap**2 * pair.direction
 
     rule = pair_rule(push, kick=0.5)
 
-It is a rule like the built-in ones: moves are rounded to quanta and summed as integers, only active particles are
-stepped where few are, ``kick`` may be one number per replica, and runs can be differentiated in it.
+It is a rule like the built-in ones: moves are rounded to quanta and summed as integers, steps are active-only where few
+particles overlap, ``kick`` may be one number per replica, and runs can be differentiated in it.
 """
 
 import inspect
@@ -48,7 +48,7 @@ Draw = Literal["uniform", "normal"]
 
 
 class Pair(NamedTuple):
-    """What a push sees: particle i, which is pushed, and its overlapping neighbour j; lengths in mean diameters."""
+    """A particle i, which is pushed, and its overlapping neighbour j; lengths in mean diameters."""
 
     direction: Array  #: (dim, M, K) unit vector from j to i
     distance: Array  #: (1, M, K) r_ij, of the centres
@@ -84,10 +84,10 @@ class PairRule(Rule):
 
 
 def _seen(scene: Scene, system: System) -> Pair:
-    """The pairs of a configuration in mean diameters; those that do not overlap look as if they did by half."""
+    """The pairs of a configuration in mean diameters; those without an overlap get half the contact distance."""
     pairs, diameters = scene.pairs, system.box / system.unit
     contact = jnp.broadcast_to(pairs.contact, pairs.distance.shape)
-    # a push, or its derivative, may be NaN beyond contact, and would spoil a derivative even where it is left out
+    # a push, or its derivative, may be NaN beyond contact, and would spoil a derivative even where it is masked out
     distance = jnp.where(scene.hit, pairs.distance, 0.5 * contact)
     lengths = rounded_alone(lambda *lengths: [length[None] * diameters for length in lengths])
     return Pair(
@@ -142,7 +142,7 @@ def _check_push(push: Any, numbers: Mapping[str, Array]) -> None:
 
 
 def _pushes(push: Callable[..., Any], pair: Pair, u: Array, numbers: Mapping[str, Any]) -> Array:
-    """What the push says, which must be a real vector for each pair, or one for all of them."""
+    """The pushes, checked: a real vector for each pair, or one for all."""
     try:
         found = push(pair, u, **numbers)
     except Exception as error:

@@ -61,14 +61,14 @@ class SGD(Rule):
     correlation: float
     selective: bool
     local: bool  #: the optimizer moves each particle by its own gradient alone, and not at all where that is zero
-    reciprocal = True  #: partners get opposite terms, but for draws of their own
+    reciprocal = True  #: partners get opposite terms, up to draws of their own
     pathless = MappingProxyType({"batch_fraction": _CHOOSES})
 
     def check_derivative(self) -> None:
-        """Try whether updates have a derivative where a particle's gradient is zero, with 1/2 for what is traced.
+        """Refuse an optimizer whose update has no derivative at zero gradient; traced numbers are tried as 1/2.
 
         Raises:
-            PackingError: they have none.
+            PackingError: the update has none.
         """
         with jax.ensure_compile_time_eval(), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             tried = jax.tree.map(lambda leaf: 0.5 if isinstance(leaf, jax.core.Tracer) else leaf, self.optimizer)()
@@ -88,10 +88,10 @@ class SGD(Rule):
             return self.optimizer().init(_parameters(system, coordinates))
 
     def by_particle(self, state: optax.OptState) -> Any:
-        """The leaves whose last axis is as long as that of the parameters: found by making the state of other lengths.
+        """The leaves whose last axis is the particles, found by comparing states for different numbers of particles.
 
-        Not by optax's ``tree_map_params``: an optimizer whose ``init`` calculates with the parameters' shape or values
-        fails on its placeholders.
+        Not by optax's ``tree_map_params``, on whose placeholders an optimizer fails if its ``init`` calculates with the
+        parameters' shape or values.
 
         Raises:
             PackingError: the optimizer keeps an array that depends on the number of particles in another way.
@@ -158,7 +158,7 @@ def minibatch_gradient(rule: SGD, system: System, scene: Scene) -> tuple[Array, 
         some = weight != 0
     total, active = exact_row_sum([weight * part for part in pairs.separation], bound, scene, draws)
     if followed:
-        # of an empty minibatch no derivative comes back through an optimizer's 0/0, such as that of a norm
+        # for an empty minibatch, so that no NaN comes back through an optimizer's 0/0, such as that of a norm
         total = jnp.where(jnp.any(some), total, 0.0)
     if rule.coupling == "particle":
         words = scene.particle
@@ -242,7 +242,7 @@ def sgd(
 
 
 def _of_one_replica(optimizer: Any) -> Any:
-    """The optimizer with one number for each hyperparameter, that of any replica."""
+    """The optimizer with the hyperparameters of one replica."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf).reshape(-1)[0], optimizer)
 
 
