@@ -17,6 +17,19 @@ SGD = [*RUN, "--rule=sgd"]
 SWEEP = ["sweep", *SYSTEM, "--phi=0.5,0.6", "--kick=0.3"]
 
 
+def changed(words, *new):
+    """The words of a command with new options in the place of its own of the same name, which may be given once."""
+    names = {word.partition("=")[0] for word in new}
+    kept, words = [], iter(words)
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if name not in names:
+            kept.append(word)
+        elif not equals:
+            next(words)
+    return [*kept, *new]
+
+
 def child(*arguments, **options):
     """The same in its own process, with no more than a user's environment."""
     environment = os.environ | {"PYTHONPATH": str(Path(packing_jax.__file__).parents[1]), "COLUMNS": "80"}

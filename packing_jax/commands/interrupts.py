@@ -6,8 +6,9 @@ one), in a destructor or in an import it is lost or becomes another error, and w
 - while packages are imported a signal ends the process, see :mod:`packing_jax.commands.main`: nothing has been made;
 - later it is a KeyboardInterrupt, which removes what is half written; a thread, which waits for no line of Python, ends
   the process where that took no effect within a second;
-- a sweep ends after its present steps (:func:`packing_jax.sweeps.progress.stopping`). Where these do not end within two
-  seconds, a program is being compiled: then the thread ends the process, and cells go on from their last checkpoint;
+- a sweep ends after its present steps (:func:`packing_jax.sweeps.progress.stopping`). Where these do not end within a
+  second and a half, a program is being compiled: then the thread ends the process, and cells go on from their last
+  checkpoint;
 - a second signal ends the process at once. The files of a sweep are whole at any moment.
 """
 

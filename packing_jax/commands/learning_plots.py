@@ -98,6 +98,7 @@ def against_steps(curves: Sequence[Curve], name: str) -> Figure:
         axes.plot(curve.times[shown], middle[shown], **style)
         axes.fill_between(curve.times[shown], low[shown], high[shown], color=style["color"], alpha=0.2, lw=0)
         _cross(axes, curve, style["color"])
+    _name_band(axes, "first to third quartile of replicas", [curve.absorbed.size for curve in curves])
     if not drawn:
         raise PackingError(f"{name} is zero at all recorded steps but the first")
     axes.set(xscale="log", yscale="linear" if name in _LINEAR else "log")
@@ -145,11 +146,14 @@ def against_load(curves: Sequence[Curve], axis: str, recommended: Sequence[Recom
                 for one in (upper, lower):
                     one.axvspan(loads[0], loads[2], color=colour, alpha=0.12, lw=0)
                     one.axvline(loads[1], color=colour, lw=0.9)
+                critical = rf"critical {symbol(axis)} = {best.value:.4g} $\pm$ {best.stderr:.2g}"
+                upper.plot([], [], color=colour, lw=0.9, label=critical)
     upper.set(ylabel=_NAMES["activity"], ylim=(-0.02 * max(1e-3, upper.get_ylim()[1]), None))
     lower.set(xlabel="Samples per weight", ylabel="Absorbed share", ylim=(-0.05, 1.05))
     for one in (upper, lower):
         one.tick_params(which="both", direction="in", top=True, right=True, labelsize=9)
-    if len(groups) > 1:
+    _name_band(upper, "standard error of the activity", [curve.absorbed.size for curve in curves])
+    if upper.get_legend_handles_labels()[1]:
         legend(figure, upper)
     return figure
 
@@ -221,6 +225,12 @@ def _quartiles(values: Array) -> tuple[Array, Array, Array]:
     made = np.full((3, values.shape[1]), np.nan)
     made[:, there] = np.nanquantile(values[:, there], (0.25, 0.5, 0.75), axis=0)
     return made[0], made[1], made[2]
+
+
+def _name_band(axes: Axes, name: str, replicas: Sequence[int]) -> None:
+    """What the shaded band is, for the legend; one replica has none."""
+    if max(replicas) > 1:
+        axes.fill_between([], [], color="0.3", alpha=0.3, lw=0, label=name)
 
 
 def _cross(axes: Axes, curve: Curve, colour: Any) -> None:

@@ -167,7 +167,7 @@ def _never_absorbed(spec: Sweep) -> str:
         return ""
     return (
         f"phi = {phi:g} in {spec.dim}D: equal spheres without overlaps fill at most {densest:g} of space, so no "
-        "replica can be absorbed there"
+        f"replica can be absorbed there; if that is not meant, stop with Ctrl-C and give --phi below {densest:g}"
     )
 
 

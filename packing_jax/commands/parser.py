@@ -108,6 +108,7 @@ class _Option(NamedTuple):
     place: bool  #: whether it has no name and is known by its place
     number: type | None  #: int or float, if it takes one
     choices: tuple[str, ...]  #: what it may be, if there is a list
+    repeats: bool  #: whether it may be given several times
 
 
 def _options(kind: type[Any]) -> dict[str, _Option]:
@@ -120,8 +121,8 @@ def _options(kind: type[Any]) -> dict[str, _Option]:
             continue
         names = [one.name for one in marks if getattr(one, "name", None)]
         metavars = [one.metavar for one in marks if getattr(one, "metavar", None)]
-        several = typing.get_origin(bare) is tuple
-        many = several and tyro.conf.UseAppendAction not in marks
+        several, repeats = typing.get_origin(bare) is tuple, tyro.conf.UseAppendAction in marks
+        many = several and not repeats
         kinds = [bare, *(() if several else typing.get_args(bare))]
         listed = [one for one in kinds if typing.get_origin(one) is typing.Literal]
         found[names[0] if names else field.name.replace("_", "-")] = _Option(
@@ -131,6 +132,7 @@ def _options(kind: type[Any]) -> dict[str, _Option]:
             place=tyro.conf.Positional in marks,
             number=next((one for one in (float, int) if one in kinds), None),
             choices=tuple(map(str, typing.get_args(listed[0]))) if listed and str not in kinds else (),
+            repeats=repeats,
         )
     return found
 
@@ -170,12 +172,13 @@ def _docstrings(source: str) -> dict[str, str]:
 
 
 def _check(asked: Asked, command: str) -> None:
-    """Refuse words that are no options, and those that stand alone.
+    """Refuse words that are no options, those that stand alone, and options that are given twice.
 
     Raises:
         PackingError: the first of them, and what was meant.
     """
     options, words, at, last = _options(asked.kind), asked.words, 0, ""
+    given_once: set[str] = set()
     free = sum(one.place for one in options.values())
     while at < len(words):
         word, at = words[at], at + 1
@@ -196,6 +199,9 @@ def _check(asked: Asked, command: str) -> None:
             if not given or given[0].startswith("--"):
                 raise PackingError(f"--{name} needs a value: --{name} {option.metavar or 'VALUE'}")
             value, at = given[0], at + len(given)
+        if name in given_once and not option.repeats:
+            raise PackingError(_twice(command, name, option))
+        given_once.add(name)
         if option.takes:
             _check_value(command, name, option, value)
 
@@ -231,6 +237,18 @@ def _unknown(asked: Asked, command: str, word: str, options: Mapping[str, _Optio
     elsewhere = f"it is an option of {_listed(others)}" if others else ""
     more = near or elsewhere or f"{asked.prog} --help lists them all"
     return f"{asked.prog.partition(' ')[2]} has no option {word}: {more}"
+
+
+def _twice(command: str, name: str, option: _Option) -> str:
+    """A sentence about an option that is given again."""
+    if not option.takes:
+        return f"--{name} is given twice; once is enough"
+    instead = "give it once"
+    if "LIST" in option.metavar:
+        instead = f"give all values at once: --{name} {option.metavar}"
+    elif command == "run" and name in _ONE_VALUE:
+        instead = f"run takes one value of it: packing-jax sweep --{name} LIST takes several"
+    return f"--{name} is given twice; {instead}"
 
 
 def _alone(asked: Asked, before: Sequence[str], words: Sequence[str], last: str, options: Mapping[str, _Option]) -> str:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from packing_jax.commands import phi_c_plots, plots
-from packing_jax.commands.drawing import write_figures
+from packing_jax.commands.summary_figures import Limits, draw
 from packing_jax.criticality import (
     KickEstimate,
-    ZeroKickLimit,
     by_other_axes,
     estimate_phi_c,
     open_results,
@@ -32,20 +30,17 @@ from packing_jax.sweeps.folder import Folder
 
 if TYPE_CHECKING:
     import xarray as xr
-    from matplotlib.figure import Figure
 
 METHODS = ("absorption", "power_law", "threshold")
 """Estimates of phi_c that carry a zero-kick limit and whose refusal earns a note, the preferred one first."""
 
 OTHERS = ("decay", "relaxation", "half_absorbed")
-"""Estimates of phi_c reported beside them; most sweeps are not made for these, so `refusals` says why one lacks."""
+"""Estimates of phi_c reported beside them; most sweeps are not made for these, and the table says why one lacks."""
 
 _POOR_FIT = 4.0  # chi^2 per degree of freedom that earns a note
 _APART = 3.0  # joint errors from the recommended value that earn a note
 _NO_SCATTER = 0.1  # chi^2 per degree of freedom below which a fit had nothing to be tested by
 _WIDTH = 80
-
-Limits = dict[tuple[str, float], ZeroKickLimit]
 
 
 def report(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -105,7 +100,7 @@ def _summary(results: xr.Dataset, folder: Folder, model: str) -> dict[str, Any]:
         notes.insert(0, f"{failed} of {runs} runs failed: this report leaves them out.")
     if missing:
         notes.insert(0, f"{missing} of {runs} runs are not done: this report uses the others.")
-    notes += _draw(folder, model, results, estimates, limits)
+    notes += draw(folder, model, results, estimates, limits)
     cells = [(e, {"kick": e.kick, "batch_fraction": e.batch_fraction}) for e in estimates]
     summary: dict[str, Any] = {
         "schema": SCHEMA,
@@ -186,16 +181,15 @@ def format_summary(summary: dict[str, Any]) -> str:
     if not lines:
         lines = ["no phi_c can be recommended: the notes say why"]
     head = f"{'':13} {'phi_c':>9} {'error':>9} {'replicas':>9} {'length':>9} {'size':>9} {'chi2/dof':>12}"
-    here: dict[str, Any] = {}
-    for row in summary["phi_c"]:
-        at = {name: row[name] for name in (*axes, "kick", "batch_fraction")}
-        if at != here:
-            here = at
-            lines += ["", _cell(at, summary), head, "-" * len(head)]
-        cells = [f"{_number(row[name]):>9}" for name in ("value", "stderr", "statistical", "run_length", "size")]
-        lines.append(f"{_words(row['method']):13} {' '.join(cells)} {_quality(row):>12}".rstrip())
-        if "beta" in row:
-            lines.append(f"{'':13} beta = {row['beta']:.3f} +- {row['beta_stderr']:.3f}")
+    names = (*axes, "kick", "batch_fraction")
+    for at, rows in itertools.groupby(summary["phi_c"], key=lambda row: {name: row[name] for name in names}):
+        lines += ["", _cell(at, summary), head, "-" * len(head)]
+        for row in rows:
+            cells = [f"{_number(row[name]):>9}" for name in ("value", "stderr", "statistical", "run_length", "size")]
+            lines.append(f"{_words(row['method']):13} {' '.join(cells)} {_quality(row):>12}".rstrip())
+            if "beta" in row:
+                lines.append(f"{'':13} beta = {row['beta']:.3f} +- {row['beta_stderr']:.3f}")
+        lines += _lacking(at, summary)
     if any(row["stderr"] is None for row in summary["phi_c"]):
         lines.append("- : unknown, since half of the run is too short for this method")
     limit = summary["zero_kick_limit"]
@@ -210,6 +204,17 @@ def format_summary(summary: dict[str, Any]) -> str:
     for note in map(printable, summary["notes"]):
         lines += textwrap.wrap(note, _WIDTH, initial_indent="- ", subsequent_indent="  ")
     return "\n".join(lines)
+
+
+def _lacking(at: dict[str, Any], summary: dict[str, Any]) -> list[str]:
+    """A row for each of `OTHERS` that gave no value, with the reason; the notes say those of `METHODS`."""
+    lines = []
+    for one in summary["refusals"]:
+        if one["method"] in OTHERS and all(one[name] == value for name, value in at.items()):
+            first = f"{_words(one['method']):13} "
+            text = f"no value: {one['why']}"
+            lines += textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
+    return lines
 
 
 def _recommendation(one: dict[str, Any], summary: dict[str, Any]) -> list[str]:
@@ -329,55 +334,6 @@ def _apart(e: KickEstimate, where: str) -> list[str]:
                 f"{best.value:.4f}: run longer and larger systems, and scan closer to phi_c."
             )
     return found
-
-
-def _draw(
-    folder: Folder, model: str, results: xr.Dataset, estimates: Sequence[KickEstimate], limits: Limits
-) -> list[str]:
-    """Draw every figure the results allow; returns a note for each that they do not."""
-    rule = results.attrs.get("rule", "bro")
-    jobs: dict[str, Callable[[], Figure]] = {"packing": partial(_picture, results)}
-    if results.sizes["phi"] > 1:
-        jobs = {"activity_vs_phi": partial(phi_c_plots.activity_vs_phi, results, estimates)} | jobs
-    ran = [e for e in estimates if e.missing < e.runs]
-    fractions = {e.batch_fraction for e in ran}
-    for e in ran:
-        name = "activity_vs_time"
-        name += f"_kick_{e.kick:g}" if len(ran) > 1 else ""
-        name += f"_batch_{e.batch_fraction:g}" if len(fractions) > 1 else ""
-        jobs[name] = partial(plots.activity_vs_time, results, e.kick, e.batch_fraction)
-    if len({e.kick for e in estimates if e.threshold or e.power_law}) > 1:
-        jobs["phi_c_vs_kick"] = partial(phi_c_plots.phi_c_vs_kick, estimates, limits, rule)
-
-    place = f"figures/{model}".rstrip("/")
-    for name in dict.fromkeys(("figures", place)):
-        folder.make(name)
-    return write_figures(folder, place, jobs)
-
-
-def _picture(results: xr.Dataset) -> Figure:
-    """The packing at the lowest phi that stays active, or the densest one if all are absorbed."""
-    for name in ("positions", "diameters"):
-        if name not in results:
-            raise PackingError(f"these results lack the variable '{name}'")
-    dims = ("kick", "batch_fraction", "phi", "replica")
-    results = results.sortby(["phi", "kick", "batch_fraction"])
-    run = was_run(results).transpose(*dims).values
-    active = run & (results["absorbed_at"].transpose(*dims).values < 0)
-    if not run.any():
-        raise PackingError("no replica of this sweep has been run yet: there is nothing to draw")
-    k, b = np.argwhere(run.any(axis=(2, 3)))[0]
-    settled = active[k, b].sum(axis=1) > 0.5 * run[k, b].sum(axis=1)
-    p = np.flatnonzero(settled)[0] if settled.any() else np.flatnonzero(run[k, b].any(axis=1))[-1]
-    r = np.flatnonzero(active[k, b, p] if settled.any() else run[k, b, p])[0]
-    at = {"phi": p, "kick": k, "batch_fraction": b, "replica": r}
-    try:
-        positions = results["positions"].isel(at).transpose("particle", "axis").values
-        diameters = results["diameters"].isel(phi=p).values
-    except PackingError as error:  # one damaged chunk must not cost the numbers
-        raise PackingError(f"the positions cannot be read ({error})") from error
-    phi = float(results["phi"].values[p])
-    return plots.packing(positions, diameters, title=rf"$\phi = {phi:.4g}$")
 
 
 def strict(value: Any) -> Any:

@@ -256,7 +256,9 @@ def _check(outcomes: Outcomes, name: str) -> None:
     if not alive:
         raise PackingError(f"every replica was absorbed, up to {name} = {phis[-1]:g}: scan higher {name}")
     if not gone:
-        raise PackingError(f"the activity survives down to {name} = {phis[0]:g}: scan lower {name}")
+        raise PackingError(
+            f"no replica was absorbed, down to {name} = {phis[0]:g}: scan lower {name}, or run more steps"
+        )
 
 
 def _check_ends(phi: Array, phi_c: Array, name: str) -> None:

@@ -88,7 +88,7 @@ def _counts(phi: ArrayLike, absorbed: ArrayLike) -> tuple[Array, Array, Array]:
     if (gone == count).all():
         raise PackingError(f"every replica was absorbed, up to phi = {x[-1]:g}: scan higher phi")
     if (gone == 0).all():
-        raise PackingError(f"the activity survives down to phi = {x[0]:g}: scan lower phi")
+        raise PackingError(f"no replica was absorbed, down to phi = {x[0]:g}: scan lower phi, or run more steps")
     return x, gone, count
 
 
@@ -117,7 +117,7 @@ def _likeliest(x: Array, gone: Array, count: Array, tried: Array) -> HalfAbsorbe
     return HalfAbsorbed(
         value=value,
         stderr=stretch * (high - low) / (2 * 1.96),
-        interval=(low, high),
+        interval=(value - stretch * (value - low), value + stretch * (high - value)),
         width=float(widths[best_width[at]]),
         chi2=chi2,
         dof=dof,

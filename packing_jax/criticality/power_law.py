@@ -182,7 +182,7 @@ def _active_points(phi: ArrayLike, activity: ArrayLike, drift: Drift | None) -> 
     if not alive.any():
         raise PackingError(f"every replica was absorbed, up to phi = {phis[-1]:g}: scan higher phi")
     if (alive >= SURVIVING)[0]:
-        raise PackingError(f"the activity survives down to phi = {phis[0]:g}: scan lower phi")
+        raise PackingError(f"the activity survives down to phi = {phis[0]:g}: scan lower phi, or run more steps")
     active = [i for i, row in enumerate(rows) if alive[i] >= SURVIVING and np.sum(row > 0) >= 2]
     if len(active) < MIN_POINTS:
         raise PackingError(

@@ -66,7 +66,8 @@ def threshold_phi_c(
     below = np.flatnonzero([row.mean() < ACTIVITY_CUT for row in rows])
     if not below.size:
         raise PackingError(
-            f"the final activity is {ACTIVITY_CUT:g} or more at every phi, down to {phis[0]:g}: scan lower phi"
+            f"the final activity is {ACTIVITY_CUT:g} or more at every phi, down to {phis[0]:g}: scan lower phi, or run "
+            "more steps"
         )
     edge = int(below[-1])
     if edge == len(phis) - 1:

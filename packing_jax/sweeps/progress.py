@@ -17,7 +17,7 @@ from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.schema import SCRATCH, Cells
 
 _WRITE_EVERY = 2.0  # seconds
-_PATIENCE = 2.0  # seconds; a chunk takes half of one, unless a program is compiled
+_PATIENCE = 1.5  # seconds; a chunk takes half of one, unless a program is compiled
 _PATIENCE_TERM = 20.0  # after SIGTERM: queue systems give half a minute
 
 

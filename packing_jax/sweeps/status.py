@@ -92,8 +92,11 @@ def format_status(directory: Path, facts: dict[str, Any]) -> str:
         f"{facts['missing']} missing"
     ]
     if facts["speed"] is not None:
-        left = "" if facts["seconds_left"] is None else f", about {duration(facts['seconds_left'])} left"
-        lines.append(f"{facts['under_way']} under way, {facts['speed'] / 1e6:.3g} M {facts['unit']}-steps/s{left}")
+        left = facts["seconds_left"]
+        words = "no estimate yet of the time left" if left is None else f"about {duration(left)} left"
+        lines.append(f"{facts['under_way']} under way, {facts['speed'] / 1e6:.3g} M {facts['unit']}-steps/s, {words}")
+    elif facts["running"]:
+        lines.append("no estimate yet of the time left: the first steps are not done, and their program is compiled")
     lines += _at_most([f"{one['axis']}_c so far: {format_transition(one)}" for one in facts["transitions"]])
     lines += _at_most([f"{'' if reason.startswith('diverged') else 'failed: '}{reason}" for reason in facts["reasons"]])
     lines += _at_most(facts["damage"])
@@ -115,12 +118,17 @@ def _failures(facts: Mapping[str, Any]) -> str:
 
 
 def how_it_goes_on(directory: Path, own: Iterable[str], kind: str) -> str:
-    """The command for it; a user's own objects, by what they are of the sweep, have to be named again."""
+    """The command for it."""
+    return f"to continue: {resuming(directory, own, kind)}"
+
+
+def resuming(directory: Path, own: Iterable[str], kind: str, more: str = "") -> str:
+    """The command that continues, with more options; a user's own objects, by what they are, are to be named again."""
     named = {one.split(" ")[0] for one in own}
     command = (command_of({"kind": kind}) or "sweep") + (" TASK" if "task" in named else "")
     options = [f"--{what}" for what in ("rule", "energy", "record") if what in named]
     again = f" with the same {', '.join(options)}" if options else ""
-    return f"to continue: packing-jax {command} --resume {directory}{again}"
+    return f"packing-jax {command} --resume {directory}{more and f' {more}'}{again}"
 
 
 def format_transition(transition: dict[str, Any]) -> str:

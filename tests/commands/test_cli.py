@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import xarray as xr
-from command_line import RUN, SGD, SWEEP, SYSTEM, child, files, one_sentence
+from command_line import RUN, SGD, SWEEP, SYSTEM, changed, child, files, one_sentence
 from synthetic import store as synthetic_store
 from synthetic import sweep as synthetic_sweep
 
@@ -104,8 +104,7 @@ BAD = [
 @pytest.mark.usefixtures("nothing_runs")
 @pytest.mark.parametrize(("command", "wrong", "words"), [pytest.param(*case, id=" ".join(case[1])) for case in BAD])
 def test_out_of_range(packing, tmp_path, command, wrong, words):
-    # the last of two equal words counts, so `wrong` replaces what the command says
-    one_sentence(packing(*command, *wrong, "--out", "here"), *words)
+    one_sentence(packing(*changed(command, *wrong), "--out", "here"), *words)
     assert not list(tmp_path.iterdir())
 
 
@@ -121,9 +120,9 @@ def test_an_absurdly_large_sweep_is_refused_at_once(packing, tmp_path):
 def test_what_no_memory_could_hold(tmp_path):
     """In a process that may use 12 GiB, so that a failure of this test does not take the machine with it."""
     commands = [
-        [*RUN, "--particles=99999999999"],
-        [*RUN, "--particles=99999999999", "--mixture=1:1.4"],
-        [*RUN, "--steps=2000000000", "--record-every=1"],
+        changed(RUN, "--particles=99999999999"),
+        changed(RUN, "--particles=99999999999", "--mixture=1:1.4"),
+        changed(RUN, "--steps=2000000000", "--record-every=1"),
     ]
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (12 * 2**30, 12 * 2**30))\n"
@@ -333,7 +332,7 @@ def test_slow_packages_are_imported_by_what_uses_them():
 
 
 def test_bad_input_in_a_process_of_its_own(tmp_path):
-    process = child("-m", "packing_jax.commands.main", *RUN, "--phi=-1", "--out", "here", cwd=tmp_path)
+    process = child("-m", "packing_jax.commands.main", *changed(RUN, "--phi=-1"), "--out", "here", cwd=tmp_path)
     out, err = process.communicate()
     one_sentence(SimpleNamespace(code=process.returncode, out=out.decode(), err=err.decode()), "phi", "-1")
     assert not list(tmp_path.iterdir())

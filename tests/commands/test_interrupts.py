@@ -211,4 +211,4 @@ def test_patience_grows_with_the_chunks(monkeypatch):
         assert stop.reason() is None
         patience.append(stop.patience)
     # the first chunk compiles, chunks of five seconds are long ones
-    assert patience == [2.0, 2.0, 2.0, 2.0, 10.0]
+    assert patience == [1.5, 1.5, 1.5, 1.5, 10.0]

@@ -1,5 +1,7 @@
 """A hundred Ctrl-C at random moments: every one ends the command, and nothing is lost.
 
+Python says where it was if it is interrupted before it runs any line of a program, within some tens of milliseconds.
+
 By hand: `pytest -m validation -n 0 tests/commands/test_many_interrupts.py`, about half an hour on two cores.
 """
 
@@ -20,9 +22,9 @@ pytestmark = pytest.mark.validation
 #: What an installed `packing-jax` is.
 INSTALLED = "import sys; from packing_jax.commands.main import main; sys.exit(main())"
 
-#: Between a quarter of a minute and more than one, on two cores.
-SWEEP = ["sweep", "--dim=2", "--particles=256", "--phi=0.1:0.9:5", "--kick=0.3", "--replicas=4", "--steps=40000"]
-ROUNDS, SIGNALS, LATEST, PATIENCE = 10, 10, 30.0, 3.0
+#: About half a minute on two cores.
+SWEEP = ["sweep", "--dim=2", "--particles=256", "--phi=0.1:0.9:5", "--kick=0.3", "--replicas=4", "--steps=20000"]
+ROUNDS, SIGNALS, LATEST, PATIENCE, STARTING = 10, 10, 30.0, 3.0, 0.1
 OTHERS = {
     "run": ["run", "--phi=0.6", "--steps=100000"],
     "train": ["train", "perceptron"],
@@ -51,9 +53,11 @@ def interrupted(words, moment, cwd):
     took = None if clock is None else time.monotonic() - clock
     end = f"exit code {process.returncode}, {'before' if took is None else f'after {took:.2f} s'}"
     sys.stdout.write(f"{words[0]} at {moment:.2f} s: {end}, {err.decode().strip()[-200:]}\n")
-    assert b"Traceback" not in err, err
+    assert b"Traceback" not in err or moment < STARTING, err
     # a process that has not become Python yet dies of the signal itself
-    assert process.returncode in ((0,) if took is None else (130, 0) if moment > 0.2 else (130, 0, -signal.SIGINT)), err
+    assert process.returncode in (
+        (0,) if took is None else (130, 0) if moment > 0.2 else (130, 0, 1, -signal.SIGINT)
+    ), err
     return took, process.returncode
 
 

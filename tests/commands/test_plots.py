@@ -9,8 +9,9 @@ import pytest
 from matplotlib.collections import EllipseCollection
 from synthetic import sweep, without
 
-from packing_jax.commands import phi_c_plots, plots
+from packing_jax.commands import learning_plots, phi_c_plots, plots
 from packing_jax.criticality import estimate_phi_c, zero_kick_limit
+from packing_jax.criticality.recommended import Recommended
 from packing_jax.criticality.stationarity import final_activity
 from packing_jax.errors import PackingError
 
@@ -201,3 +202,30 @@ class TestPacking:
     def test_refusals(self, positions, diameters, sentence):
         with pytest.raises(PackingError, match=sentence):
             plots.packing(positions, diameters)
+
+
+class TestBandsOfNetworks:
+    def curves(self, replicas):
+        activity = np.linspace(0.9, 0.1, 20) * np.linspace(0.9, 1.1, replicas)[:, None]
+        return [
+            learning_plots.Curve(
+                {"alpha": load}, np.arange(20.0), {"activity": activity}, np.full(replicas, -1), np.zeros(0), load, 20
+            )
+            for load in (0.2, 0.4)
+        ]
+
+    def test_the_legend_names_them(self):
+        figure = learning_plots.against_steps(self.curves(3), "activity")
+        drawn(figure)
+        assert legend(figure)[-1] == "first to third quartile of replicas"
+        figure = learning_plots.against_load(self.curves(3), "alpha")
+        drawn(figure)
+        assert legend(figure) == ["standard error of the activity"]
+        best = Recommended("alpha", {}, 0.3, 0.02, 0.02, 0.0, 0.0, "absorption", "made up")
+        figure = learning_plots.against_load(self.curves(3), "alpha", [best])
+        drawn(figure)
+        assert legend(figure)[0] == r"critical $\alpha$ = 0.3 $\pm$ 0.02"
+
+    def test_one_replica_has_none(self):
+        assert len(legend(learning_plots.against_steps(self.curves(1), "activity"))) == 2
+        assert not learning_plots.against_load(self.curves(1), "alpha").legends

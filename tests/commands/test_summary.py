@@ -10,7 +10,7 @@ import xarray as xr
 from synthetic import store as stored
 from synthetic import sweep, true_phi_c, without
 
-from packing_jax.commands.summary import METHODS, _doubts, format_summary, report
+from packing_jax.commands.summary import METHODS, OTHERS, _doubts, format_summary, report
 from packing_jax.criticality import estimate_phi_c, open_results
 from packing_jax.errors import PackingError
 
@@ -146,6 +146,18 @@ def test_methods_that_disagree_are_told(tmp_path):
     assert "larger systems" in note
 
 
+def test_the_table_says_why_a_method_lacks(tmp_path):
+    """Of those whose refusal is no note."""
+    summary = report(stored(tmp_path, sweep(phi=np.linspace(0.585, 0.61, 6))))
+    lacking = {one["method"]: one["why"] for one in summary["refusals"] if one["method"] in OTHERS}
+    assert {"relaxation", "decay"} & set(lacking)
+    table = format_summary(summary)
+    words = " ".join(table.split())
+    for method, why in lacking.items():
+        assert f"{method.replace('_', ' ')} no value: {why}" in words
+    assert max(len(line) for line in table.splitlines()) <= 80
+
+
 def test_the_table_fits_a_terminal(tmp_path):
     results = sweep(kicks=(0.012345678, 0.03, 0.05), phi=np.linspace(0.60, 0.67, 8))
     results["kick"] = results["kick"] / 1000
@@ -153,6 +165,30 @@ def test_the_table_fits_a_terminal(tmp_path):
     assert max(len(line) for line in table.splitlines()) <= 80
     assert "phi_c at zero kick: 0." in table
     assert "threshold" in table
+
+
+@pytest.mark.parametrize(
+    ("phi", "own", "command"),
+    [
+        ((0.585, 0.595), {}, "to scan higher phi: packing-jax sweep --resume there --phi 0.5975:0.605:4"),
+        ((0.63, 0.65), {}, "to scan lower phi: packing-jax sweep --resume there --phi 0.61:0.625:4"),
+        ((0.63, 0.65), {}, "to run more steps: packing-jax sweep --resume there --steps 60000"),
+        ((0.63, 0.65), {"exponent": 3.0}, "more steps first: where the force vanishes"),
+    ],
+)
+def test_the_report_ends_in_the_commands_for_its_notes(packing, tmp_path, phi, own, command):
+    results = sweep(phi=np.linspace(*phi, 5))
+    results.attrs |= own
+    stored(tmp_path / "there", results)
+    done = packing("report", "there")
+    assert done.code == 0, done.err
+    assert command in done.out.splitlines() or (own and command in done.out)
+    assert ("more steps first" in done.out) == bool(own)
+
+
+def test_a_report_without_such_notes_has_no_commands(packing, tmp_path):
+    stored(tmp_path / "there", sweep())
+    assert "packing-jax sweep" not in packing("report", "there").out
 
 
 class TestStoresThatAreNone:

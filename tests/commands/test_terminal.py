@@ -7,6 +7,7 @@ import re
 import struct
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 
@@ -130,7 +131,7 @@ def test_a_dash_in_the_table_is_explained():
 
     row = {"kick": 0.2, "batch_fraction": 1.0, "method": "relaxation", "value": 0.7, "stderr": 0.01}
     row |= {"statistical": 0.01, "run_length": 0.0, "size": 0.0, "chi2": 1.0, "dof": 3}
-    summary = {"recommended": [], "phi_c": [row], "zero_kick_limit": None, "notes": []}
+    summary = {"recommended": [], "phi_c": [row], "refusals": [], "zero_kick_limit": None, "notes": []}
     assert "- : unknown" not in format_summary(summary)
     row |= {"stderr": None, "run_length": None}
     assert "- : unknown, since half of the run is too short" in format_summary(summary)
@@ -142,3 +143,17 @@ def test_a_smoke_result_says_why_it_has_no_verdict(tmp_path):
     result = {"name": "one", "size": "smoke", "source": "none", "rows": [], "seconds": 1.0}
     assert "the size smoke is too small to tell" in shown(result, tmp_path)
     assert "too small" not in shown({**result, "size": "quick"}, tmp_path)
+
+
+def test_a_running_sweep_says_that_its_time_is_not_known_yet():
+    from packing_jax.sweeps.status import format_status
+
+    facts = {"running": True, "missing": 15, "done": 0, "total": 15, "absorbed": 0, "active": 0, "failed": 0}
+    facts |= {"diverged": 0, "transitions": [], "reasons": [], "damage": [], "own": [], "kind": "spheres"}
+    facts |= {"under_way": 15, "speed": None, "unit": None, "seconds_left": None}
+    assert "no estimate yet of the time left" in format_status(Path("there"), facts)
+    facts |= {"speed": 1e6, "unit": "particle"}
+    assert "M particle-steps/s, no estimate yet of the time left" in format_status(Path("there"), facts)
+    assert "about 0:01:00 left" in format_status(Path("there"), facts | {"seconds_left": 60.0})
+    stopped = facts | {"running": False, "speed": None}
+    assert "time left" not in format_status(Path("there"), stopped)

@@ -117,7 +117,7 @@ def test_exponents_of_dimensions():
     [
         ([0.5, 0.6], [[1.0], [-1.0]], 100, "needs three: scan more phi"),
         ([0.5, 0.6, 0.7], [[1.0], [2.0], [3.0]], 100, "every replica was absorbed, up to phi = 0.7"),
-        ([0.5, 0.6, 0.7], [[-1.0], [-1.0], [-1.0]], 100, "survives down to phi = 0.5"),
+        ([0.5, 0.6, 0.7], [[-1.0], [-1.0], [-1.0]], 100, r"no replica was absorbed, .* phi = 0\.5: .* run more steps"),
         ([0.5, 0.6, 0.7], [[1.0], [2.0], [-1.0]], None, "size is not known"),
         ([0.5, 0.6], [[1.0], [2.0], [-1.0]], 100, r"shape \(3, 1\)"),
     ],
