@@ -1,6 +1,6 @@
 """Where to sweep: packing fractions that bracket a transition nobody has told of, by a short search.
 
-Single replicas of a small system, followed for a fifth of a sweep's usual time, are absorbed or not: eight packing
+Single replicas of a small system, followed for a thirtieth of a sweep's usual time, are absorbed or not: eight packing
 fractions from dilute to dense, then eight more between the densest that was absorbed and the most dilute that stayed
 active, until that gap is narrow. A range begins there. A longer and larger run is absorbed up to somewhat denser
 systems (the drift of phi_c with time and size goes upwards), so its low end is absorbed. The range ends where the
@@ -33,7 +33,7 @@ DENSEST = {1: 1.0, 2: 0.9, 3: 0.7, 4: 0.5, 5: 0.34, 6: 0.22}
 _DILUTEST = 1 / 8  # of that, where a search begins; it goes lower if all is active there
 _LOWEST = 1e-3  # of that, where it ends
 _SMALLEST, _SIDE = 256, 4  # particles, and mean diameters along a side
-_STEPS = 100.0  # kick times steps
+_STEPS, _FEWEST = 100.0, 1000  # kick times steps, and steps at least: large kicks and own rules may relax slowly
 _PHIS = 8  # at a time
 _BATCHES = 3  # usually
 _RISE = 0.75  # the activity at the upper end, of that in the densest system
@@ -75,8 +75,8 @@ class Seen(NamedTuple):
 def find_ranges(spec: Sweep, on_progress: Callable[[float], None] = lambda _: None) -> dict[Pair, Range]:
     """A range of packing fractions across the transition, for each kick and batch fraction of a sweep without phi.
 
-    Takes seconds: systems of 256 particles (more in four dimensions and above), for 100 / kick steps. Each range is a
-    function of the system, the steps, the seed, and its own kick and batch fraction.
+    Takes seconds: systems of 256 particles (more in four dimensions and above), for 100 / kick steps and at least 1000.
+    Each range is a function of the system, the steps, the seed, and its own kick and batch fraction.
 
     Args:
         spec: the sweep; its phi does not count.
@@ -97,7 +97,7 @@ def _part_of(on_progress: Callable[[float], None], done: int, count: int, share:
 
 
 def _find(spec: Sweep, pair: Pair, on_progress: Callable[[float], None]) -> Range:
-    steps = min(spec.steps or 0, math.ceil(_STEPS / pair[0]))
+    steps = _steps(spec, pair[0])
     seen: dict[float, Seen] = {}
     batch, kind = 0, None
     while asked := _next(seen, spec.phi[0], steps):
@@ -136,7 +136,7 @@ def _small(spec: Sweep) -> Sweep:
     number = min(spec.particles) if isinstance(spec.particles, tuple) else spec.particles
     in_box = spec.phi[0] * _SIDE**spec.dim / (ball_volume(spec.dim) / 2**spec.dim)
     few = max(_SMALLEST, 2 ** math.ceil(math.log2(in_box)))
-    steps = min(spec.steps or 0, math.ceil(_STEPS / spec.kick[0]))
+    steps = _steps(spec, spec.kick[0])
     spec = replace(spec, particles=number, steps=steps)
     if few >= number or spec.sizes is not None:
         return spec.checked()
@@ -144,6 +144,11 @@ def _small(spec: Sweep) -> Sweep:
         return replace(spec, particles=few).checked()
     except PackingError:  # a kick that is too long for a smaller box
         return spec.checked()
+
+
+def _steps(spec: Sweep, kick: float) -> int:
+    """That each replica is followed for at most."""
+    return min(spec.steps or 0, max(math.ceil(_STEPS / kick), _FEWEST))
 
 
 def _next(seen: Mapping[float, Seen], dense: float, steps: int) -> list[float]:

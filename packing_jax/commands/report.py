@@ -84,7 +84,7 @@ def _commands_for(notes: Sequence[str], directory: Path, facts: dict[str, Any]) 
     more = {
         "run more steps": f"--steps {_LONGER * facts['steps']}",
         "scan higher phi": f"--phi {high + spacing:.4g}:{2 * high - low:.4g}:{_ADDED}",
-        "scan lower phi": f"--phi {max(2 * low - high, low / _ADDED):.4g}:{low - spacing:.4g}:{_ADDED}",
+        "scan lower phi": f"--phi {max(2 * low - high, low / _ADDED):.4g}:{max(low - spacing, low / 2):.4g}:{_ADDED}",
     }
     lines = [
         f"to {what}: {resuming(directory, facts['own'], facts['kind'], options)}"
