@@ -40,9 +40,7 @@ class TaskSearchCommand(RunOptions):
     """What critical does for a task; see `_TEXT`."""
 
     task: tyro.conf.SuppressFixed[tyro.conf.Fixed[str]] = ""
-    rule: Annotated[str | None, tyro.conf.arg(metavar="sgd|adam|langevin|bro|MODULE:OBJECT", help_behavior_hint="")] = (
-        None
-    )
+    rule: Annotated[str | None, tyro.conf.arg(metavar="NAME|MODULE:OBJECT", help_behavior_hint="")] = None
     """What moves the weights, as for train. Default: the task's own."""
     tolerance: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 0.01)")] = None
     """Standard error that the number of samples per weight is to reach."""

@@ -50,13 +50,11 @@ class TrainCommand(RunOptions):
     """
 
     task: tyro.conf.SuppressFixed[tyro.conf.Fixed[str]] = ""
-    rule: Annotated[str | None, tyro.conf.arg(metavar="sgd|adam|langevin|bro|MODULE:OBJECT", help_behavior_hint="")] = (
-        None
-    )
-    """What moves the weights: heavy-ball SGD, Adam, Langevin dynamics, or biased random organization of violated
-    samples. Its numbers are options too, listed here for the rule that is given. Or an object of your own, such as
-    my_model:slow in ./my_model.py: a function of numbers, given as keyword arguments, that makes a rule or an optax
-    optimizer."""
+    rule: Annotated[str | None, tyro.conf.arg(metavar="NAME|MODULE:OBJECT", help_behavior_hint="")] = None
+    """What moves the weights: sgd (heavy ball), noisy-sgd, implicit-sgd, nag-gs, adam, langevin, or bro (biased random
+    organization of violated samples). Its numbers are options too, listed here for the rule that is given. Or an object
+    of your own, such as my_model:slow in ./my_model.py: a function of numbers, given as keyword arguments, that makes a
+    rule or an optax optimizer."""
     steps: OptionalInt = None
     """Steps to make."""
     replicas: OptionalInt = None

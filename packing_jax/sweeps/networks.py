@@ -77,7 +77,7 @@ class Training(Spec):
 
     #: a name of packing_jax.networks.tasks, or a function of keyword numbers that makes a Task
     task: Any = "regression"
-    #: sgd, adam, langevin or bro; or a rule, an optax optimizer, or a function of keyword numbers that makes one
+    #: a name of packing_jax.networks.rules.named, a rule, an optax optimizer, or a function of keywords that makes one
     rule: Any = None
     #: name -> values of the task's numbers and the rule's; of those that are left out, their defaults
     axes: Mapping[str, Any] | None = None  # type: ignore[assignment]

@@ -17,10 +17,13 @@ from tiny_sweep import After, opened, tree
 
 import packing_jax
 from packing_jax import PackingError
+from packing_jax.drive.run import run
 from packing_jax.networks.data import Data
 from packing_jax.networks.losses import Hinge
 from packing_jax.networks.models import MLP
+from packing_jax.networks.rules import heavy_ball, implicit_sgd, nag_gs, sgd
 from packing_jax.networks.task import Task
+from packing_jax.observables import learning
 from packing_jax.sweeps.networks import Training, disorder_key
 from packing_jax.sweeps.rerun import rerun
 from packing_jax.sweeps.run import run_sweep
@@ -187,6 +190,31 @@ def test_rules_of_a_users(tmp_path):
     assert opened(tmp_path)["loss"].sizes["rate"] == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "numbers", "rule"),
+    [
+        ("noisy-sgd", {"learning_rate": 0.1, "noise": 0.2, "momentum": 0.5}, sgd(heavy_ball(0.1, 0.5), 4, noise=0.2)),
+        ("implicit-sgd", {"learning_rate": 0.01}, implicit_sgd(0.01, 4)),
+        (
+            "nag-gs",
+            {"learning_rate": 0.3, "mu": 0.1},
+            sgd(jax.tree_util.Partial(nag_gs, learning_rate=0.3, mu=0.1, gamma=1.0), 4),
+        ),
+    ],
+)
+def test_rules_of_a_name_are_the_functions(tmp_path, name, numbers, rule):
+    spec = small(
+        rule=name, axes={**numbers, "batch_size": 4}, measure=("snapshots",), steps=5, replicas=1, record_every=1
+    )
+    go(tmp_path / "there", spec)
+    cell = next(iter(spec.checked().cells.places()))
+    kind, replicas = spec.checked().build([cell])
+    points = replicas._replace(rule=jax.tree.map(lambda leaf: np.asarray(leaf)[None], rule))
+    ((_, by_hand),) = run(kind, points, np.arange(6, dtype=np.int32), {"w": learning.weights})
+    assert np.ptp(by_hand.records["w"], axis=0).all()
+    np.testing.assert_array_equal(opened(tmp_path / "there").weights.values.ravel(), by_hand.records["w"][-1])
+
+
 def test_a_worker_gets_the_fields_and_makes_the_rest():
     import cloudpickle  # as Dask does
 
@@ -210,6 +238,8 @@ def test_a_worker_gets_the_fields_and_makes_the_rest():
         ({"axes": {"learning_rate": (0.1, 0.1)}}, "listed twice"),
         ({"axes": {"learning_rate": np.inf}}, "finite"),
         ({"rule": "langevin", "axes": {"temperature": -1.0}}, "temperature is -1.0"),
+        ({"rule": "nag-gs", "axes": {"gamma": 0.0}}, "gamma is 0.0; it must be above 0"),
+        ({"rule": "noisy-sgd", "axes": {"noise": -0.1}}, "standard deviation of the noise is -0.1"),
         ({"settings": {"sampling": "some"}}, "sampling is 'some'"),
         ({"measure": ("lost",)}, "what is recorded is 'lost'"),
         ({"measure": ("overlap",)}, "overlap with a width"),

@@ -13,7 +13,9 @@ from packing_jax.errors import PackingError
 from packing_jax.networks.minibatch import Sampling
 from packing_jax.networks.rules.base import WeightRule, check_number
 from packing_jax.networks.rules.bro import bro
+from packing_jax.networks.rules.implicit import implicit_sgd
 from packing_jax.networks.rules.langevin import langevin
+from packing_jax.networks.rules.nag_gs import nag_gs
 from packing_jax.networks.rules.sgd import heavy_ball, sgd
 
 
@@ -87,6 +89,63 @@ def _bro(kick: float = 0.1, batch_size: int = 0, sampling: str = "replacement") 
     return bro(kick, size_of(batch_size), sampling=sampling_of(sampling))
 
 
+def _implicit(learning_rate: float = 0.1, batch_size: int = 0, sampling: str = "replacement") -> WeightRule:
+    """Implicit SGD: the gradient is taken at the end of the step.
+
+    Args:
+        learning_rate: learning rate eta.
+        batch_size: samples per step, S; 0 means all.
+        sampling: how a batch is drawn: replacement, distinct (no sample twice in a batch), epochs (shuffled passes) or
+            order (the same pass again and again).
+    """
+    return implicit_sgd(learning_rate, size_of(batch_size), sampling=sampling_of(sampling))
+
+
+def _nag_gs(
+    learning_rate: float = 0.1, mu: float = 1.0, gamma: float = 1.0, batch_size: int = 0, sampling: str = "replacement"
+) -> WeightRule:
+    """NAG-GS: Nesterov's accelerated flow by Gauss-Seidel splitting.
+
+    Args:
+        learning_rate: step size a.
+        mu: assumed strong convexity, at least 0.
+        gamma: initial value of gamma, above 0.
+        batch_size: samples per step, S; 0 means all.
+        sampling: how a batch is drawn: replacement, distinct (no sample twice in a batch), epochs (shuffled passes) or
+            order (the same pass again and again).
+    """
+    optimizer = Partial(
+        nag_gs,
+        learning_rate=check_number("learning rate", learning_rate, 0.0, above=True),
+        mu=check_number("mu", mu, 0.0),
+        gamma=check_number("gamma", gamma, 0.0, above=True),
+    )
+    return sgd(optimizer, size_of(batch_size), sampling=sampling_of(sampling))
+
+
+def _noisy(
+    learning_rate: float = 0.1,
+    noise: float = 0.1,
+    batch_size: int = 0,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    sampling: str = "replacement",
+) -> WeightRule:
+    """SGD with injected noise: a normal number for each weight is added to the gradient.
+
+    Args:
+        learning_rate: learning rate eta.
+        noise: standard deviation of the noise.
+        batch_size: samples per step, S; 0 means all.
+        momentum: momentum beta of the heavy ball, 0 to 1.
+        weight_decay: lambda in the term lambda |w|^2/2.
+        sampling: how a batch is drawn: replacement, distinct (no sample twice in a batch), epochs (shuffled passes) or
+            order (the same pass again and again).
+    """
+    descent = heavy_ball(learning_rate, momentum, weight_decay)
+    return sgd(descent, size_of(batch_size), sampling=sampling_of(sampling), noise=noise)
+
+
 def sampling_of(word: str) -> Sampling:
     """The sampling of this name.
 
@@ -100,7 +159,15 @@ def sampling_of(word: str) -> Sampling:
 
 
 #: The rules of a sweep by name.
-RULES: Mapping[str, Callable[..., WeightRule]] = {"sgd": _sgd, "adam": _adam, "langevin": _langevin, "bro": _bro}
+RULES: Mapping[str, Callable[..., WeightRule]] = {
+    "sgd": _sgd,
+    "noisy-sgd": _noisy,
+    "implicit-sgd": _implicit,
+    "nag-gs": _nag_gs,
+    "adam": _adam,
+    "langevin": _langevin,
+    "bro": _bro,
+}
 
 
 def size_of(batch_size: int) -> int | None:
