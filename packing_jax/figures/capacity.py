@@ -167,7 +167,7 @@ def _measure(run: Run) -> Measured:
         rows.append(Row(_capacity(kappa), float(capacity(kappa)), 0.0, "exact", limit.value, limit.stderr))
         above = np.array(_ABOVE[:1] if smoke else _ABOVE)
         alphas = above * float(capacity(kappa))
-        N, replicas = run.pick((20, 1), (400, 3), (1600, 3))
+        N, replicas = run.pick((20, 1), (400, 12), (1600, 8))  # of few, the error is no error
         found = sweeps.run(kappa, N, alphas, _KICK, 100 * round(max(100.0, _RUN * shorter / _KICK) / 100), replicas)
         activity = _final(found, len(alphas))
         for times, alpha, ours in zip(above, alphas, activity, strict=True):
