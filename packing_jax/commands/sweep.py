@@ -10,6 +10,8 @@ from typing import Annotated
 
 import tyro
 
+from packing_jax.commands import interrupts
+from packing_jax.commands.lines import say
 from packing_jax.commands.options import (
     Grid,
     OptionalDir,
@@ -22,6 +24,8 @@ from packing_jax.commands.options import (
 )
 from packing_jax.commands.progress_bar import Bar, ProgressReport
 from packing_jax.errors import PackingError
+from packing_jax.sweeps.compute import Stopped
+from packing_jax.sweeps.progress import Stop, seconds
 from packing_jax.sweeps.schema import description
 from packing_jax.sweeps.spec import stored_spec
 from packing_jax.sweeps.spheres import Sweep
@@ -82,7 +86,14 @@ class SweepCommand(SweepOptions):
             phi or numbers("phi", _MAIN_PHI), numbers("kick", asked.kick), fractions, asked.replicas
         )
         if phi is None and any(getattr(self, name) != getattr(SweepCommand(), name) for name in (*_SYSTEM, *_LENGTH)):
-            spec = _with_phi(spec, self)
+            try:
+                spec = _with_phi(spec, self)
+            except Stopped:
+                say(
+                    f"packing-jax: stopped by --max-walltime {self.max_walltime} in the search for packing fractions; "
+                    "nothing is stored: allow more time, or give --phi"
+                )
+                return 3
         return sweep_and_report(
             spec,
             self.out or free_directory("packing-sweep"),
@@ -185,7 +196,11 @@ def _with_phi(spec: Sweep, options: SweepCommand) -> Sweep:
     log = ProgressReport(options.log or ("bar" if sys.stderr.isatty() else "quiet"))
     bar, began = Bar(), time.monotonic()
 
+    stop = None if options.max_walltime is None else Stop(seconds(options.max_walltime), interrupts.BEGAN)
+
     def show(share: float) -> None:
+        if stop is not None and (reason := stop.reason()):
+            raise Stopped(reason)
         if log.form == "bar":
             bar.show(share, None, ["looking for the transition, as there is no --phi"])
 

@@ -105,6 +105,16 @@ def test_a_sweep_finds_its_range_once(packing, pretended):
     assert Reader(Path("here")).cells.axes["phi"] == cells
 
 
+def test_the_time_limit_holds_for_the_search_too(packing, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = packing(
+        "sweep", "--dim=2", "--kick=0.5", "--particles=100", "--steps=200", "--max-walltime=0:01", "--out=it"
+    )
+    assert done.code == 3
+    assert "stopped by --max-walltime 0:01 in the search for packing fractions" in done.err
+    assert not (tmp_path / "it").exists()
+
+
 def test_the_main_job_has_its_range(monkeypatch, capsys):
     asked = []
     monkeypatch.setattr("packing_jax.commands.sweep.sweep_and_report", lambda spec, *_, **__: asked.append(spec) or 0)
