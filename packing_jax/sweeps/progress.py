@@ -140,7 +140,7 @@ class Stop:
         self._deadline = None if max_seconds is None else self._began + max_seconds
         self._last = time.monotonic()
         self._longest = 0.0
-        self._chunks = (0.0, 0.0)  # seconds that the last two took
+        self._chunks = (0.0,) * 4  # seconds that the last ones took; up to three in a row may have compiled
 
     def took(self, seconds: float) -> None:
         """Another process says how long its longest chunk was."""
@@ -156,7 +156,7 @@ class Stop:
         """``SIGINT``, ``SIGTERM``, ``walltime``, or None to go on; asked once after every chunk."""
         now = time.monotonic()
         self._longest = max(self._longest, now - self._last)
-        self._chunks = (self._chunks[1], now - self._last)
+        self._chunks = (*self._chunks[1:], now - self._last)
         self._last = now
         why = self._reason(now)
         self.answered = why is not None
