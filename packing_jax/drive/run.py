@@ -129,21 +129,22 @@ def _results(
     group = Batch(kind, replicas, width, lambda who: begin(kind, who, times, record), restore)
     observe = tuple(record.items())
     pace = min(chunk_steps or 16, STEP_LIMIT)
+    shape = _Shape(kind, replicas)
     while True:
         group.visit(stops, on_stop)
         clock, most, seconds, a_step = time.perf_counter(), min(pace, group.until(stops)), 0.0, 0.0
+        kind = shape.kind
         after, met, trouble = _attempt(kind, observe, group, schedule, most)
         if met is not None and kind.void(met):
-            grown = kind.grown(met, replicas)
-            if not isinstance(grown, str):
-                kind = grown
+            trouble = shape.grow(met, int(group.made.max()))
+            if not trouble:
                 continue
-            trouble = grown
         if met is None or trouble:
             if not group.give_up(trouble):
                 continue
         else:
             moved = group.accept(after)
+            shape.fits()
             program = (observe, jax.tree.structure((group.here, group.state)), group.shapes())
             if (kind, program) not in _COMPILED:  # the time was the compiler's
                 _COMPILED.add((kind, program))
@@ -156,8 +157,7 @@ def _results(
                     pace = _next_pace(pace, seconds)
                 if pace <= 2 * before:  # else it was of so few steps that the next will tell more
                     on_each = -(-group.places // len(local_devices()))
-                    wanted, gain = kind.tuned(met, Pace(int(moved.max()), left, on_each), replicas)
-                    kind = wanted if gain > COMPILE or (wanted, program) in _COMPILED else kind
+                    shape.tune(met, Pace(int(moved.max()), left, on_each), int(group.made.max()), program)
         for index, one, reason in group.leave():
             yield index, _result(kind, one, group.one(index), reason)
         on_progress(_progress(group, steps, kind.size(replicas)))
@@ -165,6 +165,46 @@ def _results(
         if group.ended.all():
             return
         group.refill(seconds, a_step * float((steps - group.made[~group.ended]).max()))
+
+
+class _Shape:
+    """The kind that a run has now: its program's shapes follow what chunks meet."""
+
+    def __init__(self, kind: Kind, replicas: Replicas) -> None:
+        self.kind = kind
+        self._replicas = replicas
+        self._before: Kind | None = None  # of the chunks before, as long as the kind is a guess
+        self._failed: dict[Kind, int] = {}  # guesses, and the step at which each was too small
+
+    def grow(self, met: Any, made: int) -> str:
+        """Another kind after a void chunk: the one before a guess, or one with more room; else why there is none."""
+        if self._before is not None:
+            self._failed[self.kind] = made
+            self.kind, self._before = self._before, None
+            return ""
+        grown = self.kind.grown(met, self._replicas)
+        if isinstance(grown, str):
+            return grown
+        self.kind = grown
+        return ""
+
+    def fits(self) -> None:
+        """A chunk was not void."""
+        self._before = None
+
+    def tune(self, met: Any, pace: Pace, made: int, program: Any) -> None:
+        """A better kind for the next chunk, where it is worth its compilation; a guess that failed after twice as long.
+
+        Args:
+            met: by the last chunk.
+            pace: of the run.
+            made: steps so far.
+            program: what else the compiled program depends on.
+        """
+        wanted, gain = self.kind.tuned(met, pace, self._replicas)
+        known = (wanted, program) in _COMPILED or wanted in self._failed
+        if wanted != self.kind and (gain > COMPILE or known) and made >= 2 * self._failed.get(wanted, 0):
+            self._before, self.kind = self.kind, wanted
 
 
 def state_like(kind: Kind, replicas: Replicas, times: np.ndarray, record: Mapping[str, Observable]) -> State:
