@@ -44,7 +44,11 @@ def run_page(page: str, folder: Path) -> int:
     return len(blocks)
 
 
-def pages_of(pattern: str) -> list[str]:
-    """Those that have a block which is run."""
-    found = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern))
-    return [page for page in found if any(block.why_not is None for block in blocks_of(page))]
+def pages_of(pattern: str, *, commands: bool | None = None) -> list[str]:
+    """Those that have a block which is run; with shell commands among them, or without, if that is asked for."""
+    found = []
+    for page in sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern)):
+        languages = {block.language for block in blocks_of(page) if block.why_not is None}
+        if languages and commands in (None, "bash" in languages):
+            found.append(page)
+    return found
