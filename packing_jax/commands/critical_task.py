@@ -101,7 +101,7 @@ class TaskSearchCommand(RunOptions):
         if settings is None:
             return self
         before = {**what["axes"], **what["settings"], **settings}
-        before |= {name: what[name] for name in ("precision", "seed", "disorder_seed")}
+        before |= {name: what[name] for name in ("rule", "precision", "seed", "disorder_seed") if what[name] != "own"}
         return replace(self, **{name: one for name, one in before.items() if getattr(self, name, 0) is None})
 
     @classmethod
