@@ -43,7 +43,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Programs of these tests run for less time than they take to compile, so they are hardly optimized. All others are what
 # users run: they are compared bit by bit, or are timed.
 UNOPTIMIZED = (
-    "test_extreme_calls.py", "test_settings.py", "commands/", "figures/", "landscape/", "sweeps/",
+    "test_extreme_calls.py", "test_settings.py", "commands/", "documents/", "figures/", "landscape/", "sweeps/",
     "spheres/test_neighbors.py",
     "derivatives/test_derivatives.py", "derivatives/test_no_derivative.py",
     "networks/test_data",

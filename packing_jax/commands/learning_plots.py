@@ -59,7 +59,7 @@ class Curve(NamedTuple):
     times: Array  #: (time,) steps
     records: Mapping[str, Array]  #: name -> (replica, time), or with waiting times behind; NaN from a divergence on
     absorbed_at: NDArray[np.int64]  #: (replica,), -1 where not absorbed
-    diverged: Array  #: steps at which replicas diverged
+    diverged_at: NDArray[np.int64]  #: (replica,), step of the divergence, -1 where there was none
     load: float  #: samples per weight
     weights: int  #: of the largest network where the task does not say which number of its own they are
 
@@ -67,6 +67,11 @@ class Curve(NamedTuple):
     def absorbed(self) -> NDArray[np.bool_]:
         """Which replicas are at rest, (replica,)."""
         return self.absorbed_at >= 0
+
+    @property
+    def diverged(self) -> NDArray[np.bool_]:
+        """Which replicas diverged, (replica,)."""
+        return self.diverged_at >= 0
 
     @property
     def label(self) -> str:
@@ -102,7 +107,7 @@ def against_steps(curves: Sequence[Curve], name: str) -> Figure:
     if not drawn:
         raise PackingError(f"{name} is zero at all recorded steps but the first")
     axes.set(xscale="log", yscale="linear" if name in _LINEAR else "log")
-    if name not in _LINEAR and any(len(curve.diverged) for curve in curves):  # the others are to be seen
+    if name not in _LINEAR and any(curve.diverged.any() for curve in curves):  # the others are to be seen
         first = max(float(np.nanmax(curve.records[name][:, 0], initial=0.0)) for curve in curves)
         axes.set(ylim=(None, min(axes.get_ylim()[1], 1e3 * first or np.inf)))
     axes.set(xlabel="Steps", ylabel=_NAMES.get(name, name.replace("_", " ")))
@@ -235,13 +240,14 @@ def _name_band(axes: Axes, name: str, replicas: Sequence[int]) -> None:
 
 def _cross(axes: Axes, curve: Curve, colour: Any) -> None:
     """Where replicas diverged, on the upper edge."""
-    if len(curve.diverged):
-        height = np.full(len(curve.diverged), 0.97)
-        axes.plot(np.maximum(curve.diverged, 1), height, "x", color=colour, ms=5, transform=axes.get_xaxis_transform())
+    if curve.diverged.any():
+        at = np.maximum(curve.diverged_at[curve.diverged], 1)
+        height = np.full(len(at), 0.97)
+        axes.plot(at, height, "x", color=colour, ms=5, transform=axes.get_xaxis_transform())
 
 
 def _end(figure: Figure, axes: Axes, curves: Sequence[Curve]) -> None:
-    if any(len(curve.diverged) for curve in curves):
+    if any(curve.diverged.any() for curve in curves):
         axes.plot([], [], "x", color="0.3", ms=5, label="a replica diverged")
     if axes.get_legend_handles_labels()[1]:
         legend(figure, axes)

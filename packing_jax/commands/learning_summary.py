@@ -106,7 +106,7 @@ def _curves(reader: Reader) -> list[Curve]:
         some = {name: array[place].copy() for name, array in arrays.items()}
         for array in some.values():
             array[~done] = np.nan
-        diverged = [one.steps for one in ended if one is not None and one.state == "diverged"]
+        diverged = [one.steps if one is not None and one.state == "diverged" else -1 for one in ended]
         load = np.nan
         if loads is not None:
             load = float(loads.isel({n: i for n, i in zip(names, place, strict=True) if n in loads.dims}))
@@ -116,7 +116,7 @@ def _curves(reader: Reader) -> list[Curve]:
                 times,
                 some,
                 np.array([-1 if one is None else one.absorbed_at for one in ended])[done],
-                np.array(diverged, float),
+                np.array(diverged)[done],
                 load,
                 int(values[names.index(size)]) if size else results.sizes["weight"],
             )
@@ -133,7 +133,8 @@ def _whole(entry: Any, attributes: dict[str, Any]) -> bool:
 
 def _row(curve: Curve, replicas: int, axes: dict[str, Any]) -> dict[str, Any]:
     """What the summary says of the replicas at one value of each axis."""
-    diverged = len(curve.diverged)
+    diverged_at = curve.diverged_at[curve.diverged]
+    diverged = len(diverged_at)
     ran = len(curve.absorbed)
     row: dict[str, Any] = {
         **{name: curve.at.get(name, axes[name][0]) for name in axes if name != "replica"},
@@ -142,7 +143,7 @@ def _row(curve: Curve, replicas: int, axes: dict[str, Any]) -> dict[str, Any]:
         "active": ran - diverged - int(curve.absorbed.sum()),
         "diverged": diverged,
         "missing": replicas - ran,
-        "diverged_at": curve.diverged.astype(int).tolist(),
+        "diverged_at": diverged_at.tolist(),
         "samples_per_weight": curve.load,
     }
     for name, values in curve.records.items():
@@ -171,10 +172,11 @@ def _recommended(
     for curve in curves:
         groups.setdefault(tuple(one for one in curve.at.items() if one[0] not in (control, size)), []).append(curve)
     for where, members in groups.items():
-        counts = [len(one.absorbed_at) for one in members]
+        stayed = [one.absorbed_at[~one.diverged] for one in members]  # what diverged is neither absorbed nor active
+        counts = [len(one) for one in stayed]
         samples = np.repeat([float(one.at[control]) for one in members], counts)
         weights = np.repeat([one.weights for one in members], counts).astype(float)
-        gone = np.concatenate([one.absorbed_at for one in members])
+        gone = np.concatenate(stayed)
         fixed = {name: values[0] for name, values in axes.items() if len(values) == 1 and name not in (size, "replica")}
         try:
             found.append(of_task(control, samples, weights, int(attributes["steps"]), gone, {**fixed, **dict(where)}))
@@ -186,7 +188,9 @@ def _recommended(
 
 def _size(attributes: dict[str, Any]) -> str | None:
     """The axis that is the number of weights, if the task has one."""
-    task = TASKS.get(str(attributes.get("task")))
+    if "size_axis" in attributes:
+        return None if attributes["size_axis"] is None else str(attributes["size_axis"])
+    task = TASKS.get(str(attributes.get("task")))  # stores of earlier versions do not say it
     return task.size if task else None
 
 

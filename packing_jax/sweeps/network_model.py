@@ -22,6 +22,7 @@ _STEPS, _REPLICAS = 1000, 3
 
 # names that a store has for other things
 _TAKEN = {"kind", "axes", "control", "command", "configuration", "versions", "block_width", "digests", "seal", "own"}
+_TAKEN |= {"size_axis"}
 _TAKEN |= {"task", "rule", "settings", "steps", "replicas", "seed", "disorder_seed", "precision", "waits", "measure"}
 _TAKEN |= {"record_every", "start_from", "extended_from", "parent", "replica", "time", "weight", "weights", "failed"}
 _TAKEN |= {"data_digest", "absorbed_at", "steps_done", "samples_per_weight", *MEASURED}

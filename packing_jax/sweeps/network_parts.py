@@ -53,11 +53,16 @@ class Tasks:
             waits: waiting times of all tasks.
 
         Raises:
-            PackingError: an unknown name, or a function that takes anything but numbers and texts.
+            PackingError: an unknown name, a function that takes anything but numbers and texts, or a control or size
+            that is none of its numbers.
         """
         self.ready = ready_task(task)
         self.options = self.ready.options
         self.axes = tuple(name for name, option in self.options.items() if option.number is not None)
+        for what, axis in (("control", self.ready.control), ("size", self.ready.size)):
+            if axis is not None and axis not in self.axes:
+                numbers = ", ".join(self.axes) or "of which it has none"
+                raise PackingError(f"the {what} of the task is {axis!r}; it must be one of its numbers, {numbers}")
         self._texts = {name: settings.get(name, self.options[name].default) for name in self.options.keys() - self.axes}
         self._more: dict[str, Any] = {"precision": precision, "waits": waits}
         self._made: dict[tuple[float | int, ...], Task] = {}

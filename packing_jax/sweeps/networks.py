@@ -20,7 +20,6 @@ from jax import Array
 from packing_jax.drive.kind import Kind, Replicas
 from packing_jax.errors import PackingError
 from packing_jax.networks.task import Precision
-from packing_jax.networks.tasks import TASKS
 from packing_jax.sweeps.fingerprint import described
 from packing_jax.sweeps.manifest import Name
 from packing_jax.sweeps.network_model import Model, Point
@@ -122,7 +121,7 @@ class Training(Spec):
     @property
     def control(self) -> str | None:  # type: ignore[override]
         """The task's own."""
-        return TASKS[self.task].control if isinstance(self.task, str) else None
+        return self.model.tasks.ready.control
 
     @property
     def floats(self) -> str:  # type: ignore[override]
@@ -230,7 +229,7 @@ class Training(Spec):
     def described(self) -> Mapping[str, Any]:
         """Every field, and what the model is beyond them."""
         stored = {name: getattr(self, name) for name in _STORED}
-        made = {**self.fixed, **stored, **(self.axes or {})}
+        made = {**self.fixed, **stored, **(self.axes or {}), "size_axis": self.model.tasks.ready.size}
         if self.own:
             made["own"] = {what: described(one).stored() for what, one in self.own.items()}
         return made

@@ -209,7 +209,13 @@ class TestBandsOfNetworks:
         activity = np.linspace(0.9, 0.1, 20) * np.linspace(0.9, 1.1, replicas)[:, None]
         return [
             learning_plots.Curve(
-                {"alpha": load}, np.arange(20.0), {"activity": activity}, np.full(replicas, -1), np.zeros(0), load, 20
+                {"alpha": load},
+                np.arange(20.0),
+                {"activity": activity},
+                np.full(replicas, -1),
+                np.full(replicas, -1),
+                load,
+                20,
             )
             for load in (0.2, 0.4)
         ]

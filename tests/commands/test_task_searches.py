@@ -102,6 +102,21 @@ def test_it_goes_on_without_the_task_being_named(searched, capsys):
     assert "is of a task" in capsys.readouterr().err
 
 
+def test_it_goes_on_with_the_rule_that_it_was_begun_with(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(search_folder, "_FEWEST_WEIGHTS", 8)
+    words = ["--rule=sgd", "--learning-rate=0.5", "--budget=5e6", "--tolerance=0.3"]
+    code = main(["critical", "--task=perceptron", *words, f"--out={tmp_path / 'there'}"])
+    facts = json.loads((tmp_path / "there" / "search.json").read_text())
+    assert code in (0, 5), capsys.readouterr().err
+    assert facts["search"]["rule"] == "sgd"
+    assert facts["search"]["axes"]["learning_rate"] == 0.5
+    assert main(["critical", f"--out={tmp_path / 'there'}"]) == code
+    assert json.loads((tmp_path / "there" / "search.json").read_text()) == facts
+    capsys.readouterr()
+    assert main(["critical", f"--out={tmp_path / 'there'}", "--rule=bro"]) == 2
+    assert "another system" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -2,10 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 from command_line import files, one_sentence, opened
 
+from packing_jax.commands import learning_summary
 from packing_jax.networks.tasks import TASKS
+from packing_jax.sweeps.reader import Reader
 
 TRAIN = ["train", "perceptron", "--dimension=20", "--alpha=0.2,3", "--kick=0.2", "--steps=300", "--replicas=2"]
 TRAIN += ["--record-every=50"]
@@ -15,6 +18,8 @@ import jax, jax.numpy as jnp
 from packing_jax.networks.data import Data
 from packing_jax.networks.losses import Squared
 from packing_jax.networks.task import Task
+from packing_jax.networks.tasks import Ready
+from packing_jax.networks.tasks.perceptron import perceptron
 
 ONES = Data(jnp.ones(4), jnp.ones(4))
 
@@ -35,6 +40,9 @@ def infinite(at: float = 1.0) -> Task:
 
 def far(seen):
     return jnp.abs(seen.weights).max()
+
+packed = Ready(perceptron, control="alpha", size="dimension")
+astray = Ready(line, control="alpha")
 """
 
 
@@ -95,6 +103,33 @@ def test_divergence_is_an_outcome(packing, tmp_path):
     assert [row["diverged"] for row in summary["rows"]] == [0, 2]
     assert all(0 < step < 60 for step in summary["rows"][1]["diverged_at"])
     assert "2 diverged, 0 failed" in packing("status", "there").out
+
+
+PACKED = ("--rule=bro", "--dimension=16", "--kick=1", "--alpha=0.2,0.4,0.6,0.8", "--steps=200", "--replicas=8")
+
+
+def test_a_task_of_ones_own_with_a_control_has_its_critical_value(packing, tmp_path, own):
+    for task, out in (("perceptron", "named"), ("my_lines:packed", "own")):
+        assert packing("train", task, *PACKED, "--record=activity", f"--out={out}").code == 0
+    named, mine = (json.loads((tmp_path / out / "summary.json").read_text()) for out in ("named", "own"))
+    assert [one["parameter"] for one in named["recommended"]] == ["alpha"]
+    assert mine["recommended"] == named["recommended"]
+    refused = packing("train", "my_lines:astray", "--steps=10", "--out=never")
+    one_sentence(refused, "the control of the task is 'alpha'; it must be one of its numbers, slope")
+
+
+def test_what_diverged_has_no_say_in_the_critical_value(packing, tmp_path):
+    """A replica that diverged counts as if it had not been run, and not as one that stayed active."""
+    assert packing("train", "perceptron", *PACKED, "--record=activity", "--out=there").code == 0
+    reader = Reader(tmp_path / "there")
+    curves = learning_summary._curves(reader)
+    asked = reader.attributes, reader.cells.axes
+    third = np.arange(8) % 3 == 0
+    astray = [one._replace(absorbed_at=np.where(third, -1, one.absorbed_at)) for one in curves]
+    said = [one._replace(diverged_at=np.where(third, 150, -1)) for one in astray]
+    without = [one._replace(absorbed_at=one.absorbed_at[~third], diverged_at=np.full(5, -1)) for one in curves]
+    assert learning_summary._recommended(said, *asked) == learning_summary._recommended(without, *asked)
+    assert learning_summary._recommended(said, *asked) != learning_summary._recommended(astray, *asked)
 
 
 def test_a_task_of_ones_own(packing, tmp_path, own):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
+RESUME = "docs/howto/resume.md"
 _BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<why>.+) -->\n)?^```(?P<language>python|bash)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )

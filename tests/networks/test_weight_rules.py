@@ -12,7 +12,7 @@ from packing_jax import PackingError, simulate
 from packing_jax.networks.data import Data
 from packing_jax.networks.losses import Hinge, Softmax, Squared
 from packing_jax.networks.models import MLP, from_module
-from packing_jax.networks.rules import bro, implicit_sgd, nag_gs, sgd
+from packing_jax.networks.rules import bro, heavy_ball, implicit_sgd, nag_gs, sgd
 from packing_jax.networks.task import Task
 from packing_jax.observables import learning
 
@@ -76,6 +76,13 @@ def test_optimizers_that_ask_for_values_get_them():
     schedule = optax.sgd(optax.exponential_decay(0.1, 1, 0.5))
     run = simulate(quadratic(start), sgd(schedule), 2, KEY, record={"w": learning.weights}, times=np.arange(3))
     np.testing.assert_allclose(run["w"][2], start * (1 - 0.1 * RHO) * (1 - 0.05 * RHO), rtol=1e-6)
+
+
+@pytest.mark.parametrize("momentum", [1.0, -0.1, np.array([0.5, 1.0]), np.nan])
+def test_a_momentum_that_never_comes_to_rest_is_refused(momentum):
+    with pytest.raises(PackingError, match="the momentum is"):
+        heavy_ball(0.1, momentum)
+    heavy_ball(0.1, np.array([0.0, 0.999]))
 
 
 def test_modules_of_equinox_and_flax_are_models():

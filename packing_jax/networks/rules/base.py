@@ -73,8 +73,12 @@ def normals(key: Array, weights: Any, which: int = NOISE) -> Any:
     return jax.tree.unflatten(structure, [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
 
 
-def check_number(name: str, value: Any, low: float = -np.inf, *, above: bool = False, high: float = np.inf) -> Any:
+def check_number(
+    name: str, value: Any, low: float = -np.inf, *, above: bool = False, high: float = np.inf, below: bool = False
+) -> Any:
     """A finite number from ``low`` (or ``above`` it) to ``high``, or one per replica, in float64; a tracer unchanged.
+
+    With ``below``, ``high`` itself is left out.
 
     Raises:
         PackingError: anything else.
@@ -84,8 +88,9 @@ def check_number(name: str, value: Any, low: float = -np.inf, *, above: bool = F
     array = np.asarray(value)
     if array.dtype.kind not in "fiu" or array.ndim > 1 or not np.all(np.isfinite(array)):
         raise PackingError(f"the {name} is {value}; it must be a finite number, or one per replica")
-    if np.any(array < low) or np.any(array > high) or (above and np.any(array <= low)):
+    out = array < low, array > high, above and array <= low, below and array >= high
+    if any(map(np.any, out)):
         least = f"above {low:g}" if above else f"at least {low:g}"
-        most = "" if high == np.inf else f" and at most {high:g}"
+        most = "" if high == np.inf else f" and {'below' if below else 'at most'} {high:g}"
         raise PackingError(f"the {name} is {value}; it must be {least}{most}")
     return array.astype(float)  # in numpy, so that a task in float64 gets all digits

@@ -31,7 +31,7 @@ def _sgd(
     Args:
         learning_rate: learning rate eta.
         batch_size: samples per step, S; 0 means all.
-        momentum: momentum beta of the heavy ball, 0 to 1.
+        momentum: momentum beta of the heavy ball, at least 0 and below 1.
         weight_decay: lambda in the term lambda |w|^2/2.
         sampling: how a batch is drawn: replacement, distinct (no sample twice in a batch), epochs (shuffled passes) or
             order (the same pass again and again).
@@ -137,7 +137,7 @@ def _noisy(
         learning_rate: learning rate eta.
         noise: standard deviation of the noise.
         batch_size: samples per step, S; 0 means all.
-        momentum: momentum beta of the heavy ball, 0 to 1.
+        momentum: momentum beta of the heavy ball, at least 0 and below 1.
         weight_decay: lambda in the term lambda |w|^2/2.
         sampling: how a batch is drawn: replacement, distinct (no sample twice in a batch), epochs (shuffled passes) or
             order (the same pass again and again).

@@ -123,7 +123,7 @@ def heavy_ball(learning_rate: Any, momentum: Any = 0.0, weight_decay: Any = 0.0)
 
     Args:
         learning_rate: eta > 0; this and the others are one number, or one per replica.
-        momentum: beta, from 0 to 1.
+        momentum: beta, at least 0 and below 1, where it would never come to rest.
         weight_decay: lambda.
 
     Returns:
@@ -135,7 +135,7 @@ def heavy_ball(learning_rate: Any, momentum: Any = 0.0, weight_decay: Any = 0.0)
     return jax.tree_util.Partial(
         _heavy_ball,
         learning_rate=check_number("learning rate", learning_rate, 0.0, above=True),
-        momentum=check_number("momentum", momentum, 0.0, high=1.0),
+        momentum=check_number("momentum", momentum, 0.0, high=1.0, below=True),
         weight_decay=check_number("weight decay", weight_decay),
     )
 
