@@ -125,7 +125,8 @@ def _gallery(pictures: Path) -> Iterator[tuple[str, str]]:
     cards = []
     for name, figure in FIGURES.items():
         minutes = " and ".join(f"{figure.minutes[size]:g} minutes at size {size}" for size in ("quick", "full"))
-        text = f"# {name}\n\n{figure.claim}\n\nSource: {figure.source}.\n\n"
+        text = f"# {name}\n\n**Claimed:** {figure.claim}{_outcome(pictures / f'{name}.json')} **For packing:** "
+        text += f"{figure.meaning}\n\nSource: {figure.source}.\n\n"
         text += f"<!-- not run: minutes -->\n```console\n$ packing-jax reproduce {name} --size quick\n```\n\n"
         text += f"This takes {minutes}, on two CPU cores.\n\n"
         image = ""
@@ -139,6 +140,18 @@ def _gallery(pictures: Path) -> Iterator[tuple[str, str]]:
     tree = "\n".join(FIGURES)
     grid = f"::::{{container}} cards\n{''.join(cards)}::::\n"
     yield "gallery/index.md", f"{_GALLERY}\n{grid}\n```{{toctree}}\n:hidden:\n\n{tree}\n```\n"
+
+
+def _outcome(result: Path) -> str:
+    """How many of a figure's numbers agree with their references, where they were kept."""
+    from packing_jax.figures.result import read_result
+
+    if not result.exists():
+        return ""
+    verdicts = [row["agrees"] for row in read_result(result)["rows"]]
+    agree, differ, open_ = (verdicts.count(word) for word in ("yes", "no", "undecided"))
+    others = f", {differ} differ" * bool(differ) + f", {open_} are not decided" * bool(open_)
+    return f" **Came out:** {agree} of {len(verdicts)} numbers agree with their references{others}."
 
 
 def _rows(result: Path) -> str:

@@ -245,9 +245,10 @@ for k, axis in enumerate(all_axes):
 _ = all_axes[0].set_ylabel("structure factor $S(q)$")
 
 # %% [markdown]
-# **What it means.** Just above $\phi_c$ both kinds of noise suppress long waves, with exponents of 0.5 to 0.8, above the
-# 0.45 of the critical point; for reciprocal kicks the active phase has 2. Just below $\phi_c$, $S$ becomes flat at small
-# $q$: the discs came to rest before their longest waves had relaxed, and part of the density of the start is frozen in.
+# **What it means.** Just above $\phi_c$ both kinds of noise suppress long waves, with exponents of 0.5 to 0.8, above
+# the 0.45 of the critical point; for reciprocal kicks the active phase has 2. Just below $\phi_c$, $S$ becomes flat at
+# small $q$: the discs came to rest before their longest waves had relaxed, and part of the density of the start is
+# frozen in.
 #
 # **What it does not.** None of these exponents is the critical one. Their errors are those of the fit alone; another
 # end of the fit changes them by more, and a p-value below 0.01 or so says that a power law does not describe the points

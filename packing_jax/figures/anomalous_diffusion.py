@@ -125,6 +125,8 @@ FIGURE = Figure(
     source="arXiv:2107.09133, anomalous diffusion after convergence",
     claim="Weights go on moving as a power of time after convergence, with an exponent that the spectrum of the "
     "Hessian sets: 1/a for curvatures l^-a.",
+    meaning="Weights wander after convergence as particles of a packing with soft modes do: the spectrum of the Hessian"
+    " sets the exponent.",
     minutes={"quick": 1.5, "full": 15},
     resolution={**{_closed(a): 1e-3 for a in _EXPONENTS}, **{_simulated(a): 0.02 for a in _EXPONENTS}},
     measure=_measure,

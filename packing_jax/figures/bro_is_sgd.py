@@ -172,6 +172,8 @@ FIGURE = Figure(
     source="arXiv:2411.11834, BRO as SGD with b_f = 3/4 and alpha = 4 eps/3",
     claim="For small kicks activity and displacement of biased random organization, SGD and Langevin dynamics are the "
     "same curves in time.",
+    meaning="Training by minibatches and packing by random kicks are one process as long as steps are small. Where they"
+    " differ, at large kicks, more than the mean and variance of a step counts.",
     minutes={"quick": 2.0, "full": 30.0},
     resolution={
         **{_quantity(r, what, kick): 0.6 for r in RULES for what in OBSERVABLES.values() for kick in CASES},

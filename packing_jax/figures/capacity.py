@@ -250,6 +250,8 @@ FIGURE = Figure(
     source="E. Gardner, J. Phys. A 21, 257 (1988); rule of arXiv:2411.11834 on patterns",
     claim="Biased random organization of a perceptron's weights is absorbed up to Gardner's exact capacity, in the "
     "limit of zero kick.",
+    meaning="A perceptron is a packing whose threshold is known exactly. It tests driver, rule and estimator of phi_c "
+    "together.",
     minutes={"quick": 3.0, "full": 40.0},
     resolution={
         _capacity(0.0): 0.03,

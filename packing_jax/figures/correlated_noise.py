@@ -150,6 +150,7 @@ FIGURE = Figure(
     source="arXiv:2505.22933, S(q) against the correlation of partners' kicks",
     claim="Kicks that conserve the centre of mass of a pair make the active fluid hyperuniform, S ~ q^2; the more they "
     "do not, the more long waves of the density there are.",
+    meaning="How the two partners of an overlap share their noise decides how evenly an active packing fills space.",
     minutes={"quick": 4.0, "full": 25.0},
     resolution={LAW: 0.02, CONSERVED: 0.005, PLATEAU: 0.006, LINE: 0.003},
     measure=_measure,

@@ -150,6 +150,8 @@ FIGURE = Figure(
     name="currents",
     source="arXiv:2107.09133, the two-dimensional process with oscillating flows",
     claim="In its stationary state SGD samples a modified loss and carries a probability current around the minimum.",
+    meaning="A stationary state with currents is out of equilibrium, and no energy alone describes it. Active packings "
+    "above phi_c are such states.",
     minutes={"quick": 1.5, "full": 12},
     resolution={
         _ROTATION: 1e-9,

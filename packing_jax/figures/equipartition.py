@@ -195,6 +195,8 @@ FIGURE = Figure(
     source="arXiv:2107.09133, stationary variances of position and velocity",
     claim="After convergence SGD with momentum fluctuates alike in all directions of the Hessian, at velocities whose "
     "variance is that of the curvature.",
+    meaning="Stationary SGD is not a body at a temperature: stiff directions fluctuate as much as soft ones. Nor is a "
+    "packing whose noise comes from its overlaps.",
     minutes={"quick": 2, "full": 12},
     resolution={
         **{_named(quantity, momentum): 0.005 for quantity in _QUANTITIES for momentum in _MOMENTA},

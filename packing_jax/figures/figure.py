@@ -140,6 +140,7 @@ class Figure:
     name: str  #: as `packing-jax reproduce` has it
     source: str  #: arXiv number, and which figure or claim of it
     claim: str  #: what it shows, in one sentence
+    meaning: str  #: what it means for packing, in one or two
     minutes: Mapping[Size, float | int]  #: at quick and full, on two CPU cores
     #: quantity -> the largest standard error at which agreement is decided, stated before anything is measured
     resolution: Mapping[str, float]

@@ -286,6 +286,8 @@ FIGURE = Figure(
     name="flat-minima",
     source="arXiv:2411.11834, flatness of the states that SGD reaches above phi_c",
     claim="The noisier SGD is, by smaller batches, the flatter are the states where it ends above phi_c.",
+    meaning="In which of many packings a noisy rule ends depends on its noise, as with the minima of a network. How "
+    "much of that is the batch, and how much the learning rate, is what the rows disagree about.",
     minutes={"quick": 1.0, "full": 15.0},
     resolution={
         _SAMPLED: 0.02,

@@ -192,6 +192,7 @@ FIGURE = Figure(
     "127, 038002 (2021)",
     claim="Where activity dies, density fluctuations vanish at large scales as S(q) ~ q^alpha, with the exponent of "
     "the Manna class.",
+    meaning="A packing at phi_c is more even at large scales than a liquid, although every move is random and local.",
     minutes={"quick": 3.0, "full": 120.0},
     resolution={CASES[0].quantity: 0.06, CASES[1].quantity: 0.12},
     measure=_measure,

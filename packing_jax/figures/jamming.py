@@ -193,6 +193,8 @@ FIGURE = Figure(
     source="O'Hern et al., Phys. Rev. E 68, 011306 (2003), arXiv:cond-mat/0304421",
     claim="Fast quenches of random starts jam at one packing fraction, above which energy, pressure and contacts grow "
     "as powers of the distance from it.",
+    meaning="The minima above phi_J are the packings that random organization approaches from below as its kicks become"
+    " small.",
     minutes={"quick": 3.0, "full": 60.0},
     resolution={
         **{f"phi_J, {dim}D": 0.004 for dim in (2, 3)},

@@ -136,6 +136,7 @@ FIGURE = Figure(
     source="arXiv:2107.09133, the modified loss, and how to anneal without changing it",
     claim="SGD with momentum samples a modified loss, which stays the same when batch, momentum and learning rate are "
     "changed together.",
+    meaning="The states where a noisy rule lingers need not be the minima of its energy, in a network or a packing.",
     minutes={"quick": 1, "full": 20},
     resolution={
         _POSITIONS: 0.005,

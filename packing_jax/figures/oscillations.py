@@ -154,6 +154,7 @@ FIGURE = Figure(
     name="oscillations",
     source="arXiv:2107.09133, figure 2, and the solution of the underdamped SDE",
     claim="Along each eigenvector of the Hessian SGD with momentum is a damped harmonic oscillator driven by noise.",
+    meaning="The laws hold for any Hessian: a packing above phi_J moves about its minimum in such modes as well.",
     minutes={"quick": 0.5, "full": 2},
     resolution={_MEAN: 0.1, _SPREAD: 0.1, _ORDER: 0.01, **{_period(beta): 0.05 for beta in _PERIODS}},
     measure=_measure,

@@ -187,6 +187,8 @@ FIGURE = Figure(
     source="arXiv:2411.11834, phi_c against step size",
     claim="Biased random organization, SGD and Langevin dynamics with the same mean and variance of a step have the "
     "same phi_c, which goes to 0.64 as steps become small.",
+    meaning="Random close packing can be approached by rules that only push overlaps apart. What the rule is matters "
+    "little; how small its steps are decides.",
     minutes={"quick": 5.0, "full": 1000.0},
     resolution={
         **{_zero(name): 0.005 for name in NAMES.values()},

@@ -240,6 +240,8 @@ FIGURE = Figure(
     source="arXiv:2411.11834; classes as in S. Luebeck, Int. J. Mod. Phys. B 18, 3977 (2004)",
     claim="The absorbing transition of random organization has exponents of the Manna class, which are close to those "
     "of directed percolation.",
+    meaning="If the class is Manna's, a packing near phi_c forgets what it is made of: exponents of discs hold for "
+    "every system that comes to rest and conserves what it moves.",
     minutes={"quick": 4.0, "full": 600.0},
     resolution={_quantity(name, against): _resolution(name) for name in _SYMBOLS for against in CLASSES},
     measure=_measure,

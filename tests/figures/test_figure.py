@@ -30,6 +30,7 @@ def figure(measure=lambda _: Measured([row()], {}), **more):
             "name": "ruler",
             "source": "arXiv:0000.00000",
             "claim": "A ruler is one long.",
+            "meaning": "Nothing.",
             "minutes": {"quick": 1.0, "full": 2.0},
             "resolution": {"length": 0.02, "width": 0.02},
             "measure": measure,
