@@ -32,11 +32,11 @@ from packing_jax.networks.theory.modified_loss import (
 if TYPE_CHECKING:
     import matplotlib.figure
 
-_DRIFT = np.array([[2.5, -1.5], [-1.5, 2.5]])
-_NOISE = np.diag([4.0, 1.0])
+DRIFT = np.array([[2.5, -1.5], [-1.5, 2.5]])
+NOISE = np.diag([4.0, 1.0])
 _ETA = 1e-4
 _ROUNDED = 5e-5  # in the last digit of what is published
-_ROOT = np.linalg.cholesky(_DRIFT)  # |root^T x|^2/2 is the loss
+ROOT = np.linalg.cholesky(DRIFT)  # |root^T x|^2/2 is the loss
 _BURN, _STEPS = 40_000, 100_000  # the slowest variance settles as e^(-2 eta k)
 
 _ROTATION = "Q_12 of the drift A = (D + Q) U"
@@ -61,7 +61,7 @@ def _stretched(weights: dict[str, Array], inputs: Array) -> Array:
 
 def _noise(key: Array, gradient: dict[str, Array]) -> dict[str, Array]:
     x = gradient["x"]
-    scale = jnp.asarray(np.sqrt(np.diag(_NOISE)), x.dtype)
+    scale = jnp.asarray(np.sqrt(np.diag(NOISE)), x.dtype)
     return {"x": jax.random.normal(key, x.shape, x.dtype) * scale[None], "area": jnp.zeros_like(gradient["area"])}
 
 
@@ -87,7 +87,7 @@ def _moments(seen: Learner) -> Array:
 
 
 def _measure(run: Run) -> Measured:
-    process = decomposed(_DRIFT, _NOISE)
+    process = decomposed(DRIFT, NOISE)
     sigma = process.covariance(_ETA) / (_ETA / 2)
     rows = [Row(_ROTATION, 0.9, _ROUNDED, "published", float(process.rotation[0, 1]), 0.0)]
     for (i, j), value in _COVARIANCE.items():
@@ -98,7 +98,7 @@ def _measure(run: Run) -> Measured:
             lambda _: {"x": jnp.zeros((copies, 2)), "area": jnp.zeros(copies)},
             _stretched,
             Squared(),
-            data=Data(_ROOT[None], np.zeros((1, 2 * copies))),
+            data=Data(ROOT[None], np.zeros((1, 2 * copies))),
             total="sum",
         ),
         rule=_rule,
@@ -111,12 +111,12 @@ def _measure(run: Run) -> Measured:
         facts={"copies": copies},
     )
     found = run.sweep(spec, "process")["moments"].values[0][:, 1:]  # (replica, time, 4)
-    exact = stationary_covariance_of_steps(_DRIFT, _NOISE, _ETA) / (_ETA / 2)
+    exact = stationary_covariance_of_steps(DRIFT, NOISE, _ETA) / (_ETA / 2)
     for n, (i, j) in enumerate(_COVARIANCE):
         value, stderr = mean_and_error(found[:, :, n].mean(axis=1), 0)
         rows.append(Row(_simulated(i, j), float(exact[i, j]), 0.0, "exact", value, stderr))
     value, stderr = mean_and_error((found[:, -1, 3] - found[:, 0, 3]) / ((steps - burn) * _ETA), 0)
-    swept = float(area_per_time_of_steps(_DRIFT, _NOISE, _ETA)[0, 1]) / (_ETA / 2)
+    swept = float(area_per_time_of_steps(DRIFT, NOISE, _ETA)[0, 1]) / (_ETA / 2)
     rows.append(Row(_CURRENT, swept, 0.0, "exact", value, stderr))
     area = found[:, :, 3] - found[:, :1, 3]
     return Measured(rows, (np.linspace(0, (steps - burn) * _ETA, area.shape[1]), *mean_and_error(area, 0)))
@@ -124,12 +124,12 @@ def _measure(run: Run) -> Measured:
 
 def _draw(figure: "matplotlib.figure.Figure", curves: Any) -> None:
     axes, right = panels(figure, 2)
-    process = decomposed(_DRIFT, _NOISE)
+    process = decomposed(DRIFT, NOISE)
     line = np.linspace(-4, 4, 161)
     x = np.stack(np.meshgrid(line, line, indexing="ij"), -1)
     levels = np.einsum("...i,ij,...j->...", x, process.stiffness, x)
     axes.contour(line, line, levels.T, levels=[1, 4, 9], colors="black", linewidths=0.8)
-    loss = np.einsum("...i,ij,...j->...", x, _DRIFT, x)
+    loss = np.einsum("...i,ij,...j->...", x, DRIFT, x)
     axes.contour(line, line, loss.T, levels=[2.5, 10, 22.5], colors="0.6", linewidths=0.8, linestyles="dashed")
     flow = process.current(_ETA, x * np.sqrt(_ETA / 2))
     axes.streamplot(

@@ -34,6 +34,11 @@ class Descents(Spec):
     run_seed: int = 0
 
     @property
+    def floats(self) -> str:  # type: ignore[override]
+        """In which floats are stored: those of the task."""
+        return self.task.precision
+
+    @property
     def axes(self) -> Mapping[str, tuple[float | int, ...]]:
         """The axes, in their order."""
         return self.over
@@ -50,7 +55,7 @@ class Descents(Spec):
 
     def times(self) -> np.ndarray:
         """Steps that are recorded."""
-        return np.asarray(self.at)
+        return np.asarray(self.at, np.int32)
 
     def build(self, names: Sequence[Name]) -> tuple[Kind, Replicas]:
         """Replicas whose keys are functions of the seed and their own name."""
