@@ -28,6 +28,7 @@ from packing_jax.figures import (
     nag_gs,
     oscillations,
     phi_c,
+    relu_phases,
     spectral_bias,
     universality,
 )
@@ -64,6 +65,7 @@ FIGURES: dict[str, Figure] = {
         kernel_and_rich.FIGURE,
         dmft_error.FIGURE,
         large_steps.FIGURE,
+        relu_phases.FIGURE,
     )
 }
 
