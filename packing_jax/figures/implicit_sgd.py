@@ -16,8 +16,8 @@ from packing_jax.errors import PackingError
 from packing_jax.figures.axes import MARKERS, POINTS, legend, panels, shades
 from packing_jax.figures.descents import Descents
 from packing_jax.figures.figure import Figure, Measured, Row, Run
-from packing_jax.figures.linear import linear_task, modes_start
-from packing_jax.figures.modes import mean_and_error
+from packing_jax.figures.linear import linear_task
+from packing_jax.figures.modes import mean_and_error, modes_task
 from packing_jax.networks.learner import Learner
 from packing_jax.networks.rules import WeightRule, implicit_sgd
 from packing_jax.networks.theory.fluctuation_dissipation import covariance
@@ -77,7 +77,7 @@ def _squares(seen: Learner) -> Array:
 
 def _measure(run: Run) -> Measured:
     modes = Descents(
-        task=modes_start(_CURVATURES),
+        task=modes_task(_CURVATURES, 1, start=1.0, precision="float64"),
         rule=_full,
         over={"learning_rate": _RATES},
         observables={"weights": _weights},

@@ -32,19 +32,6 @@ def linear_task(features: Any, targets: Any, start: Any, waits: tuple[int, ...] 
     return Task(lambda _: jnp.asarray(first), linear, Squared(), data=data, waits=waits, precision="float64")
 
 
-def modes_start(curvatures: Any, start: float = 1.0) -> Task:
-    """Modes of these curvatures, loss (1/2) sum h x^2, all from one place."""
-    h = np.asarray(curvatures, float)
-    return Task(
-        lambda _: jnp.full(len(h), start),
-        lambda weights, roots: weights * roots,
-        Squared(),
-        data=Data(np.sqrt(h), np.zeros(len(h))),
-        total="sum",
-        precision="float64",
-    )
-
-
 def trace_and_determinant(x: Any) -> tuple[Any, Any]:
     """Those of the 2 x 2 matrix M of a linear recursion, from its first component at four successive steps.
 

@@ -13,12 +13,18 @@ from jax import Array
 from packing_jax.networks.data import Data
 from packing_jax.networks.learner import Learner
 from packing_jax.networks.losses import Squared
-from packing_jax.networks.task import Task
+from packing_jax.networks.task import Precision, Task
 from packing_jax.networks.theory import discrete
 from packing_jax.networks.theory.heavy_ball import Covariance, HeavyBall
 
 
-def modes_task(curvatures: Any, copies: int, start: float = 0.0, waits: tuple[int, ...] = ()) -> Task:
+def modes_task(
+    curvatures: Any,
+    copies: int,
+    start: float = 0.0,
+    waits: tuple[int, ...] = (),
+    precision: Precision = "float32",
+) -> Task:
     """So many copies of each mode (modes * copies weights), all from one place; loss (1/2) sum h x^2."""
     h = np.repeat(np.asarray(curvatures, float), copies)
     return Task(
@@ -28,6 +34,7 @@ def modes_task(curvatures: Any, copies: int, start: float = 0.0, waits: tuple[in
         data=Data(np.sqrt(h), np.zeros(len(h))),
         total="sum",
         waits=waits,
+        precision=precision,
     )
 
 

@@ -14,7 +14,8 @@ from jax import Array
 from packing_jax.figures.axes import LINES, MARKERS, POINTS, legend, panels, shades
 from packing_jax.figures.descents import Descents
 from packing_jax.figures.figure import Figure, Measured, Row, Run
-from packing_jax.figures.linear import modes_start, trace_and_determinant
+from packing_jax.figures.linear import trace_and_determinant
+from packing_jax.figures.modes import modes_task
 from packing_jax.networks.learner import Learner
 from packing_jax.networks.rules import WeightRule, nag_gs, sgd
 from packing_jax.networks.theory import nag_gs as theory
@@ -53,7 +54,7 @@ def _near(step: float) -> np.ndarray:
 def _measure(run: Run) -> Measured:
     curvatures = _MU * np.concatenate([_RATIOS, *(_near(step) for step in _STEPS)])
     spec = Descents(
-        task=modes_start(curvatures),
+        task=modes_task(curvatures, 1, start=1.0, precision="float64"),
         rule=_rule,
         over={"step": _STEPS},
         observables={"weights": _weights},
