@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jax.typing import ArrayLike
@@ -142,3 +143,22 @@ def heavy_ball(learning_rate: Any, momentum: Any = 0.0, weight_decay: Any = 0.0)
 
 def _heavy_ball(learning_rate: Any, momentum: Any, weight_decay: Any) -> optax.GradientTransformation:
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.trace(momentum), optax.scale(-learning_rate))
+
+
+def symmetric_noise(deviation: Any) -> jax.tree_util.Partial:
+    """Gradient noise that is a symmetric matrix: variance a^2 off the diagonal, 2 a^2 on it. Source: arXiv:2407.16427.
+
+    For the ``noise`` of :func:`sgd`. Weights are square matrices (..., n, n), each with its own noise.
+
+    Args:
+        deviation: a >= 0, one number, or one per replica.
+
+    Raises:
+        PackingError: a deviation out of range.
+    """
+    return jax.tree_util.Partial(_symmetric, deviation=check_number("standard deviation of the noise", deviation, 0.0))
+
+
+def _symmetric(key: Array, gradient: Any, deviation: Any) -> Any:
+    drawn = normals(jax.random.key_data(key), gradient)
+    return jax.tree.map(lambda xi: deviation * (xi + jnp.swapaxes(xi, -1, -2)) / np.sqrt(2).astype(xi.dtype), drawn)
