@@ -29,6 +29,7 @@ from packing_jax.figures import (
     oscillations,
     phi_c,
     relu_phases,
+    spacing,
     spectral_bias,
     universality,
 )
@@ -66,6 +67,7 @@ FIGURES: dict[str, Figure] = {
         dmft_error.FIGURE,
         large_steps.FIGURE,
         relu_phases.FIGURE,
+        spacing.FIGURE,
     )
 }
 
