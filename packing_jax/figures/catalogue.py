@@ -6,6 +6,7 @@ from packing_jax.figures import (
     bro_is_sgd,
     capacity,
     correlated_noise,
+    coulomb_gas,
     currents,
     disordered_dynamics,
     dmft_error,
@@ -68,6 +69,7 @@ FIGURES: dict[str, Figure] = {
         large_steps.FIGURE,
         relu_phases.FIGURE,
         spacing.FIGURE,
+        coulomb_gas.FIGURE,
     )
 }
 

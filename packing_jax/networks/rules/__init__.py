@@ -2,6 +2,7 @@
 
 from packing_jax.networks.rules.base import Moved, WeightRule
 from packing_jax.networks.rules.bro import bro
+from packing_jax.networks.rules.contrastive import persistent_chains
 from packing_jax.networks.rules.eigenvalues import eigenvalues, singular_values
 from packing_jax.networks.rules.implicit import implicit_sgd
 from packing_jax.networks.rules.langevin import langevin
@@ -17,6 +18,7 @@ __all__ = [
     "implicit_sgd",
     "langevin",
     "nag_gs",
+    "persistent_chains",
     "sgd",
     "singular_values",
     "symmetric_noise",
