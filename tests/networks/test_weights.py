@@ -61,6 +61,16 @@ def test_absorbed_at_the_first_step_without_a_violated_sample_of_all():
             assert at == first[r] if at >= 0 else not (run["activity"][r] == 0).any()
 
 
+def test_langevin_is_absorbed_at_zero_temperature_alone():
+    """Without a violated sample the loss is flat: noise goes on, gradients do not."""
+    satisfied = Task(lambda _: jnp.ones(5), lambda w, x: x @ w, Hinge(0.1), data=Data(np.eye(5), np.ones(5)))
+    run = simulate(satisfied, langevin(0.1, np.array([0.0, 1e-6])), 50, KEYS[:2], record={"w": learning.weights})
+    np.testing.assert_array_equal(run.absorbed_at, [0, -1])
+    moved = run["w"][:, -1] != 1
+    assert not moved[0].any()
+    assert moved[1].all()
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_the_same_bits_in_a_refilled_batch_in_chunks_and_alone_at_one_width(name):
     rule, record = RULES[name], {"w": learning.weights}

@@ -4,6 +4,8 @@ r"""Langevin dynamics of weights at a temperature.
 
 With the 1/P the Hamiltonian is P L, the sum of the samples' losses: exp(-P L/kT) is stationary for mu -> 0 (at
 lambda = 0). In the plain convention, without it, exp(-L/kT) is. Source: arXiv:2405.13098.
+
+At kT > 0 noise moves the weights where no sample is violated too: a run is absorbed at kT = 0 only.
 """
 
 from dataclasses import dataclass
@@ -43,7 +45,10 @@ class Langevin(WeightRule):
             return w - self.learning_rate * (g + self.weight_decay * w) + size * xi
 
         new = jax.tree.map(moved, weights, gradient, normals(key, weights))
-        return Moved(new, state, ~(value <= objective.largest_loss), quiet_of(objective, weights, seen))
+        quiet = quiet_of(objective, weights, seen)
+        if quiet is not None:
+            quiet = quiet & (self.temperature == 0)
+        return Moved(new, state, ~(value <= objective.largest_loss), quiet)
 
 
 def langevin(
