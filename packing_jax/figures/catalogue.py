@@ -33,6 +33,7 @@ from packing_jax.figures import (
     spacing,
     spectral_bias,
     universality,
+    weight_overlap,
 )
 from packing_jax.figures.figure import Figure
 
@@ -70,6 +71,7 @@ FIGURES: dict[str, Figure] = {
         relu_phases.FIGURE,
         spacing.FIGURE,
         coulomb_gas.FIGURE,
+        weight_overlap.FIGURE,
     )
 }
 

@@ -29,7 +29,8 @@ class Descents(Spec):
     over: Mapping[str, tuple[float, ...]]  #: the axes
     observables: Mapping[str, Observable]
     at: Sequence[int] | np.ndarray  #: steps to record at, from 0 on
-    begin: Any = None  #: weights to start from; None: as the task starts
+    #: weights to start from, or a function of the axes' values as the rule is; None: as the task starts
+    begin: Any = None
     facts: Mapping[str, Any] = field(default_factory=dict)  #: what else tells this sweep from others
     run_seed: int = 0
 
@@ -60,10 +61,11 @@ class Descents(Spec):
     def build(self, names: Sequence[Name]) -> tuple[Kind, Replicas]:
         """Replicas whose keys are functions of the seed and their own name."""
         *columns, _ = zip(*names, strict=True)
-        rule = self.rule(**{name: np.array(values) for name, values in zip(self.over, columns, strict=True)})
+        values = {name: np.array(column) for name, column in zip(self.over, columns, strict=True)}
         words = np.array([zlib.crc32(repr(tuple(map(float, name))).encode()) for name in names], np.uint32)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(self.run_seed), words)
-        kind, replicas, _ = self.task.prepare(rule, keys, self.begin)
+        begin = self.begin(**values) if callable(self.begin) else self.begin
+        kind, replicas, _ = self.task.prepare(self.rule(**values), keys, begin)
         return kind, replicas
 
     def extended(self, asked: "Descents") -> "Descents":
