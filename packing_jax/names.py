@@ -6,7 +6,7 @@ from packing_jax.simulation import Trajectory, simulate
 from packing_jax.spheres.energy import total_energy
 from packing_jax.spheres.geometry import ball_volume, mixture_1_to_1_4, packing_fraction
 from packing_jax.spheres.potential import HARMONIC, HERTZIAN, LINEAR, PairEnergy, overlap
-from packing_jax.spheres.rules import bro, langevin, pair_rule, random_organization, sgd
+from packing_jax.spheres.rules import bro, langevin, pair_rule, random_organization, sgd, thermal
 from packing_jax.spheres.system import System, box_of_jax_md, stack
 
 __all__ = [
@@ -31,5 +31,6 @@ __all__ = [
     "sgd",
     "simulate",
     "stack",
+    "thermal",
     "total_energy",
 ]

@@ -132,6 +132,8 @@ def joined(ranges: Mapping[Pair, Range]) -> tuple[float, ...]:
 
 def _small(spec: Sweep) -> Sweep:
     """The sweep with a small system and few steps, checked at the densest phi."""
+    if spec.rule == "thermal":
+        raise PackingError("at a temperature no run is absorbed, and there is no transition to be found: give --phi")
     spec = replace(spec, phi=(DENSEST.get(spec.dim, 1.0),), replicas=1, trajectory=None, record_every=None).checked()
     number = min(spec.particles) if isinstance(spec.particles, tuple) else spec.particles
     in_box = spec.phi[0] * _SIDE**spec.dim / (ball_volume(spec.dim) / 2**spec.dim)

@@ -40,6 +40,7 @@ RULES: dict[str, Any] = {
     "langevin independent": lambda: pj.langevin(0.2, correlation=0.0),
     "langevin correlated": lambda: pj.langevin(0.2, correlation=0.5),
     "langevin particle": lambda: pj.langevin(0.2, "particle"),
+    "thermal": lambda: pj.thermal(0.2, 0.002),
     "sgd": lambda: pj.sgd(MOMENTUM, 0.5),
     "sgd independent": lambda: pj.sgd(MOMENTUM, 0.5, correlation=0.0),
     "sgd correlated": lambda: pj.sgd(MOMENTUM, 0.5, correlation=0.5),

@@ -29,7 +29,7 @@ _DENSEST = {1: 1.0, 2: 0.9069, 3: 0.7405, 4: 0.6169, 5: 0.4653, 6: 0.3729}
 
 Grid = Annotated[str, tyro.conf.arg(metavar="LIST|LO:HI:N")]
 OptionalGrid = Annotated[str | None, tyro.conf.arg(metavar="LIST|LO:HI:N", help_behavior_hint="")]
-RuleWord = Annotated[str, tyro.conf.arg(metavar="bro|sgd|ro|langevin|MODULE:OBJECT")]
+RuleWord = Annotated[str, tyro.conf.arg(metavar="bro|sgd|ro|langevin|thermal|MODULE:OBJECT")]
 MixtureWord = Annotated[Mixture, tyro.conf.arg(metavar="mono|1:1.4")]
 OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
@@ -64,8 +64,9 @@ class SweepOptions(RunOptions, OwnOptions):
 
     rule: RuleWord = "bro"
     """What moves the particles: biased random organization, stochastic gradient descent on the overlap energy, random
-    organization, or Langevin with the mean and variance of bro. Or an object of your own, such as my_model:slow in
-    ./my_model.py: a rule, an optax optimizer, or a function that makes one from the kick."""
+    organization, Langevin with the mean and variance of bro, or thermal: Langevin at a temperature, with noise on all
+    particles. Or an object of your own, such as my_model:slow in ./my_model.py: a rule, an optax optimizer, or a
+    function that makes one from the kick."""
     coupling: OptionalCoupling = None
     """What shares a random draw: both partners of an overlap (pair), nothing (pair-independent), or all overlaps of a
     particle (particle). particle-normalised, for bro only, makes one kick along the sum of their directions. Default:
@@ -91,7 +92,12 @@ class SweepOptions(RunOptions, OwnOptions):
     """Seed of everything random; the same seed gives the same bits."""
 
     def specification(
-        self, phi: tuple[float, ...], kick: tuple[float, ...], batch_fraction: tuple[float, ...] | None, replicas: int
+        self,
+        phi: tuple[float, ...],
+        kick: tuple[float, ...],
+        batch_fraction: tuple[float, ...] | None,
+        temperature: tuple[float, ...] | None,
+        replicas: int,
     ) -> Sweep:
         """The sweep that these words describe."""
         return Sweep(
@@ -103,6 +109,7 @@ class SweepOptions(RunOptions, OwnOptions):
             phi=phi,
             kick=kick,
             batch_fraction=batch_fraction,
+            temperature=temperature,
             exponent=self.exponent,
             mixture=self.mixture,
             steps=self.steps,

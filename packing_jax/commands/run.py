@@ -15,14 +15,17 @@ class RunCommand(SweepOptions):
     phi: float
     """Packing fraction."""
     kick: float = 0.05
-    """Kick size eps of bro, ro and langevin, or learning rate of sgd, in mean diameters."""
+    """Kick size eps of bro, ro and langevin, or learning rate of sgd and thermal, in mean diameters."""
     batch_fraction: OptionalFloat = None
     """Batch fraction b_f of sgd, above 0 and at most 1. Default: 0.75."""
+    temperature: OptionalFloat = None
+    """Temperature kT of thermal, in the units of the energy, at least 0."""
     replicas: int = 1
     """Independent runs."""
 
     def execute(self, command: str) -> int:
         """Run it, then the report."""
         fractions = None if self.batch_fraction is None else (self.batch_fraction,)
-        spec = self.specification((self.phi,), (self.kick,), fractions, self.replicas)
+        heats = None if self.temperature is None else (self.temperature,)
+        spec = self.specification((self.phi,), (self.kick,), fractions, heats, self.replicas)
         return sweep_and_report(spec, self.out or free_directory("packing-run"), self, command)

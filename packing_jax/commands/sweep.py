@@ -32,7 +32,8 @@ from packing_jax.sweeps.spheres import Sweep
 
 _MAIN_PHI = "0.59:0.6075:8"  # of the main job: 3D pairwise BRO at kick 0.05, phi_c near 0.597
 _LENGTH = ("particles", "steps")
-_SYSTEM = ("rule", "coupling", "correlation", "dim", "mixture", "exponent", "energy", "kick", "batch_fraction")
+_AXES = ("kick", "batch_fraction", "temperature")
+_SYSTEM = ("rule", "coupling", "correlation", "dim", "mixture", "exponent", "energy", *_AXES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,8 @@ class SweepCommand(SweepOptions):
     - Ends with the report: phi_c with its error, and figures.
     - Ctrl-C and SIGTERM stop it after the current steps; nothing is lost.
     - --resume DIR continues, and can add more --steps, more --replicas, and
-      further values of --phi, --kick or --batch-fraction.
+      further values of --phi, --kick, --batch-fraction or
+      --temperature.
     - Exit code 0: all cells done; 2: bad input or a full disk; 3: stopped
       by --max-walltime; 4: some cells failed; 130 or 143: stopped by a
       signal. A cell is one replica at one point of the grid.
@@ -55,7 +57,7 @@ class SweepCommand(SweepOptions):
 
     resume: OptionalDir = None
     """Continue the sweep in DIR. Options that are not given keep their values. Only more steps, replicas and values of
-    phi, kick and batch fraction may be added; other changes are refused."""
+    phi, kick, batch fraction and temperature may be added; other changes are refused."""
 
     start_from: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR", help_behavior_hint="")] = None
     """Sweep around the phi_c that critical found, with the system of its search in DIR."""
@@ -64,9 +66,12 @@ class SweepCommand(SweepOptions):
     """Packing fractions: a list 0.6,0.62 or a range 0.58:0.62:9 (both ends included). Default: found by a short
     search."""
     kick: Grid = "0.05"
-    """Kick size eps of bro, ro and langevin, or learning rate of sgd, in mean diameters. List or range."""
+    """Kick size eps of bro, ro and langevin, or learning rate of sgd and thermal, in mean diameters. List or
+    range."""
     batch_fraction: OptionalGrid = None
     """Batch fraction b_f of sgd, above 0 and at most 1. List or range. Default: 0.75."""
+    temperature: OptionalGrid = None
+    """Temperature kT of thermal, in the units of the energy, at least 0. List or range. With thermal give --phi too."""
     replicas: int = 3
     """Independent runs of each point of the grid."""
     scheduler: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = None
@@ -83,7 +88,7 @@ class SweepCommand(SweepOptions):
             asked, phi = self._around(self.start_from, command)
         fractions = None if asked.batch_fraction is None else numbers("batch-fraction", asked.batch_fraction)
         spec = asked.specification(
-            phi or numbers("phi", _MAIN_PHI), numbers("kick", asked.kick), fractions, asked.replicas
+            phi or numbers("phi", _MAIN_PHI), numbers("kick", asked.kick), fractions, _heats(asked), asked.replicas
         )
         if phi is None and any(getattr(self, name) != getattr(SweepCommand(), name) for name in (*_SYSTEM, *_LENGTH)):
             try:
@@ -158,6 +163,7 @@ class SweepCommand(SweepOptions):
             phi=_listed(stored.phi),
             kick=_listed(stored.kick),
             batch_fraction=_listed(stored.batch_fraction or (1.0,)),
+            temperature=None if stored.temperature is None else _listed(stored.temperature),
             replicas=stored.replicas or 1,
         )
         asked = _parsed(command, before)
@@ -165,6 +171,7 @@ class SweepCommand(SweepOptions):
             numbers("phi", asked.phi or ""),
             numbers("kick", asked.kick),
             numbers("batch-fraction", asked.batch_fraction or ""),
+            _heats(asked),
             asked.replicas,
         )
         return sweep_and_report(
@@ -178,9 +185,13 @@ class SweepCommand(SweepOptions):
         )
 
 
+def _heats(asked: SweepCommand) -> tuple[float, ...] | None:
+    return None if asked.temperature is None else numbers("temperature", asked.temperature)
+
+
 def _meant(name: str, value: object) -> object:
     """What the value of an option says, so that 0.10 is 0.1."""
-    return numbers(name, value) if name in ("kick", "batch_fraction") and isinstance(value, str) else value
+    return numbers(name, value) if name in _AXES and isinstance(value, str) else value
 
 
 def _parsed(command: str, before: SweepCommand) -> SweepCommand:

@@ -31,6 +31,7 @@ __all__ = [
     "directed_words",
     "mix",
     "normal",
+    "normals",
     "pair_words",
     "particle_words",
     "threefry2x32",
@@ -64,9 +65,14 @@ def directed_words(own: Array, other: Array) -> Array:
     return mix(own + other + offset)
 
 
+def normals(words: Array, dim: int, dtype: np.dtype) -> list[Array]:
+    """Independent standard normal numbers, one array per component, from one word each."""
+    return [normal(mix(words + stream(axis + 1)), dtype) for axis in range(dim)]
+
+
 def unit_vectors(words: Array, dim: int, dtype: np.dtype) -> list[Array]:
     """Isotropic unit vectors, one array per component, from one word each."""
-    parts = [normal(mix(words + stream(axis + 1)), dtype) for axis in range(dim)]
+    parts = normals(words, dim, dtype)
     # the maximum, which no draw reaches, keeps XLA from dividing by an approximate root
     norm = jnp.maximum(jnp.sqrt(sum_of_squares(parts)), np.asarray(1e-10, dtype))
     return [part / norm for part in parts]

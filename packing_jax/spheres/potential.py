@@ -49,8 +49,8 @@ class PairEnergy:
             dynamics sums gradients in fixed point and must know how large one can be. Steeper pairs get this slope
             (gradient clipping), also in a hard core, where V overflows.
         reach: where V ends, in contact distances, 1 (contact) to 10. Neighbour rows reach as far. Activity still
-            counts contacts, r < sigma_ij, but a run of SGD or Langevin is absorbed only when no pair is within reach,
-            where no force is left.
+            counts contacts, r < sigma_ij, but a run of SGD, Langevin or thermal is absorbed only when no pair is within
+            reach, where no force is left.
 
     Raises:
         PackingError: a bound or a reach out of range; a function that is not elementwise; a slope that is NaN, or

@@ -11,11 +11,11 @@ Mixture = Literal["mono", "1:1.4"]
 _WHOLE, _REAL, _TEXT = "a whole number", "a number", "a text"
 _TYPES: Mapping[str, tuple[type, ...]] = {_WHOLE: (int,), _REAL: (int, float), _TEXT: (str,)}
 _FIELDS = {
-    **dict.fromkeys(("phi", "kick", "batch_fraction", "correlation", "exponent", "sizes"), _REAL),
+    **dict.fromkeys(("phi", "kick", "batch_fraction", "temperature", "correlation", "exponent", "sizes"), _REAL),
     **dict.fromkeys(("rule", "coupling", "mixture", "trajectory"), _TEXT),
 }  # whole numbers otherwise
-_SEVERAL = ("phi", "kick", "batch_fraction", "extended_from")
-_MAY_BE_NONE = ("record_every", "trajectory", "sizes")  # once defaults are filled in
+_SEVERAL = ("phi", "kick", "batch_fraction", "temperature", "extended_from")
+_MAY_BE_NONE = ("temperature", "record_every", "trajectory", "sizes")  # once defaults are filled in
 
 
 def _fits(name: str, value: Any) -> bool:

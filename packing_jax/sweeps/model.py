@@ -12,13 +12,16 @@ from packing_jax.errors import PackingError
 from packing_jax.simulation import DEFAULT_RECORD
 from packing_jax.spheres.geometry import mixture_1_to_1_4
 from packing_jax.spheres.potential import Overlap, PairEnergy, overlap
-from packing_jax.spheres.rules import Rule, bro, langevin, random_organization, sgd
+from packing_jax.spheres.rules import Rule, bro, langevin, random_organization, sgd, thermal
 from packing_jax.spheres.rules.base import check_kick
 from packing_jax.spheres.system import System
 from packing_jax.sweeps.fingerprint import name_of
 from packing_jax.trees import named_leaves
 
+#: The rules with an absorbing state, of which there is a phi_c.
 RuleName = Literal["bro", "sgd", "ro", "langevin"]
+#: The rules that a sweep knows by name.
+SweepRuleName = Literal["bro", "sgd", "ro", "langevin", "thermal"]
 CouplingName = Literal["pair", "pair-independent", "particle", "particle-normalised"]
 
 # names that a store has for other things
@@ -56,9 +59,11 @@ class Model(Protocol):
     def record(self) -> Mapping[str, Any] | None: ...  # noqa: D102
 
 
-def make_rule(spec: Model, kick: Array, batch_fraction: Array) -> Rule:
-    """The rule of a specification, with one kick and batch fraction per replica."""
+def make_rule(spec: Model, kick: Array, batch_fraction: Array, temperature: Array | None = None) -> Rule:
+    """The rule of a specification, with one kick, batch fraction and temperature per replica."""
     correlation = spec.correlation
+    if spec.rule == "thermal":
+        return thermal(kick, 0.0 if temperature is None else temperature)
     if spec.coupling == "pair-independent":
         if correlation not in (0.0, 1.0):
             raise PackingError(f"pair-independent means correlation 0; for {correlation} use the coupling pair")
@@ -115,10 +120,14 @@ def check_model(spec: Model) -> tuple[float, ...]:
 
 def _check_rule(spec: Model) -> tuple[float, ...]:
     if isinstance(spec.rule, str):
-        if spec.rule not in get_args(RuleName):
+        if spec.rule not in get_args(SweepRuleName):
             raise PackingError(
-                f"the rule is {spec.rule!r}; it must be bro, sgd, ro or langevin, or an object of your own, which the "
-                "command line takes as module:object"
+                f"the rule is {spec.rule!r}; it must be bro, sgd, ro, langevin or thermal, or an object of your "
+                "own, which the command line takes as module:object"
+            )
+        if spec.rule == "thermal" and (spec.coupling not in (None, "particle") or spec.correlation != 1.0):
+            raise PackingError(
+                "the rule thermal draws for each particle on its own: omit the coupling and the correlation"
             )
         return spec.kick or (0.05,)
     kicks = _kicks_of(spec) if isinstance(spec.rule, (Rule, optax.GradientTransformation)) else spec.kick or (0.05,)

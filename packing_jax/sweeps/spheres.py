@@ -1,7 +1,7 @@
-"""Sweeps of spheres over phi, kick, batch fraction, and numbers of particles if there are several.
+"""Sweeps of spheres over phi, kick, batch fraction, temperature, and numbers of particles if there are several.
 
-A replica's random key is a function of the seed, its own phi, kick, batch fraction and replica number, and not of its
-place in the sweep: the same replica is the same trajectory in any sweep that contains it.
+A replica's random key is a function of the seed, its own phi, kick, batch fraction, temperature and replica number, and
+not of its place in the sweep: the same replica is the same trajectory in any sweep that contains it.
 """
 
 import math
@@ -29,7 +29,7 @@ from packing_jax.sweeps.fingerprint import described, name_of
 from packing_jax.sweeps.manifest import Name
 from packing_jax.sweeps.model import (
     CouplingName,
-    RuleName,
+    SweepRuleName,
     check_kicks,
     check_model,
     make_rule,
@@ -45,7 +45,7 @@ from packing_jax.sweeps.trajectory import Trajectories, check_trajectory
 from packing_jax.untrusted import LARGEST_STORE
 
 _FIXED = ("rule", "coupling", "correlation", "dim", "particles", "exponent", "mixture", "record_every", "seed")
-_AXES = ("phi", "kick", "batch_fraction")
+_AXES = ("phi", "kick", "batch_fraction", "temperature")
 _OWN = ("energy", "record", "trust_rule")  # fields that are not stored as they are
 
 
@@ -65,6 +65,7 @@ class Sweep(Spec):
         "phi": ("packing fraction", "1"),
         "kick": ("kick size eps, or learning rate for sgd", "mean diameters"),
         "batch_fraction": ("batch fraction b_f (1 where the rule has none)", "1"),
+        "temperature": ("temperature kT of the rule thermal", "mean diameters, as the energy"),
         "activity": ("fraction of particles with at least one overlap", "1"),
         "energy": ("energy per particle", "mean diameters (a0 = 1/2)"),
         "msd": ("mean squared displacement from the start", "squared mean diameters"),
@@ -74,14 +75,15 @@ class Sweep(Spec):
         "box": ("side of the periodic box", "mean diameters"),
     }
 
-    rule: RuleName | Any = "bro"  #: or a Rule, an optax optimizer, or a function that makes one from the kick
-    coupling: CouplingName | None = None  #: None: particle for ro, else pair
+    rule: SweepRuleName | Any = "bro"  #: or a Rule, an optax optimizer, or a function that makes one from the kick
+    coupling: CouplingName | None = None  #: None: particle for ro and thermal, else pair
     correlation: float = 1.0
     dim: int = 3
     particles: int | tuple[int, ...] = 1000  #: several are an axis of the store, named particles
     phi: tuple[float, ...] = ()
     kick: tuple[float, ...] = ()  #: empty: 0.05
     batch_fraction: tuple[float, ...] | None = None  #: None: 3/4 for sgd, where alpha = 4 eps/3 matches BRO
+    temperature: tuple[float, ...] | None = None  #: kT of the rule thermal, which needs it; 0 is gradient descent
     exponent: float = 1.0
     mixture: Mixture = "mono"
     sizes: Any = None  #: (N,) relative diameters, of one number of particles; None: those of the mixture
@@ -104,8 +106,9 @@ class Sweep(Spec):
 
     @property
     def axes(self) -> Mapping[str, tuple[float | int, ...]]:
-        """phi, kick and batch fraction; before them the number of particles, if there are several."""
+        """phi, kick and batch fraction; before them what there is of several numbers of particles and temperatures."""
         axes = {"phi": self.phi, "kick": self.kick, "batch_fraction": self.batch_fraction or ()}
+        axes = axes if self.temperature is None else {"temperature": self.temperature, **axes}
         return {"particles": self.particles, **axes} if isinstance(self.particles, tuple) else axes
 
     @property
@@ -159,9 +162,10 @@ class Sweep(Spec):
         (n,) = set(_numbers_of(self, names))
         phis, kicks, fractions, numbers = zip(*(name[-4:] for name in names), strict=True)
         systems = {phi: make_system(self, n, phi) for phi in set(phis)}
-        named = zip(phis, kicks, fractions, map(int, numbers), strict=True)
-        keys = jnp.stack([replica_key(self.seed, *one) for one in named])
-        rule = make_rule(self, jnp.array(kicks), jnp.array(fractions))
+        heats = [() if self.temperature is None else (name[-5],) for name in names]
+        named = zip(phis, kicks, fractions, map(int, numbers), heats, strict=True)
+        keys = jnp.stack([replica_key(self.seed, phi, kick, b, r, heat) for phi, kick, b, r, heat in named])
+        rule = make_rule(self, jnp.array(kicks), jnp.array(fractions), None if not heats[0] else jnp.array(heats)[:, 0])
         replicas, _ = gather_replicas(stack([systems[phi] for phi in phis]), rule, keys, None)
         return particles_of(replicas), replicas
 
@@ -186,7 +190,7 @@ class Sweep(Spec):
 
     def settings(self) -> dict[str, Any]:
         """Every field as JSON keeps it; of a rule the name."""
-        left_out = _OWN if self.sizes is not None else (*_OWN, "sizes")
+        left_out = (*_OWN, *(name for name in ("sizes", "temperature") if getattr(self, name) is None))
         values = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in left_out}
         return {**values, "rule": rule_name(self.rule)}
 
@@ -204,10 +208,11 @@ class Sweep(Spec):
         check_types({one.name: getattr(spec, one.name) for one in fields(spec) if one.name not in elsewhere})
         spec = replace(spec, kick=check_model(spec), replicas=3 if spec.replicas is None else spec.replicas)
         _check_numbers(spec)
+        _check_temperature(spec)
         batches = takes_batches(spec)
         if spec.batch_fraction not in (None, (1.0,)) and not batches:
             raise PackingError(f"a batch fraction belongs to the rule sgd; {rule_name(spec.rule)} has none")
-        coupling = spec.coupling or ("particle" if spec.rule == "ro" else "pair")
+        coupling = spec.coupling or ("particle" if spec.rule in ("ro", "thermal") else "pair")
         fractions = spec.batch_fraction or ((0.75,) if batches else (1.0,))
         numbers = tuple(sorted(_numbers(spec)))
         filled = replace(
@@ -218,13 +223,15 @@ class Sweep(Spec):
             phi=_sorted(spec.phi),
             kick=_sorted(spec.kick),
             batch_fraction=_sorted(fractions),
+            temperature=None if spec.temperature is None else _sorted(spec.temperature),
             steps=_default_steps(spec) if spec.steps is None else spec.steps,
         )
         filled.times()
         overlap(filled.exponent)
         _check_size(filled)
         check_kicks(filled, _numbers(filled))
-        make_rule(filled, jnp.asarray(filled.kick), jnp.asarray(fractions))
+        heats = None if filled.temperature is None else jnp.asarray(filled.temperature)
+        make_rule(filled, jnp.asarray(filled.kick), jnp.asarray(fractions), heats)
         return filled
 
     def recorded(self, attributes: Mapping[str, Any]) -> "Sweep":
@@ -312,6 +319,20 @@ def _check_numbers(spec: Sweep) -> None:
             raise PackingError(f"the {name} is {_shown(values)}; no value may be listed twice")
 
 
+def _check_temperature(spec: Sweep) -> None:
+    heats = spec.temperature
+    if spec.rule != "thermal":
+        if heats is not None:
+            raise PackingError(f"a temperature belongs to the rule thermal; {rule_name(spec.rule)} has none")
+        return
+    if not heats:
+        raise PackingError("the rule thermal needs a temperature kT, in the units of the energy, such as 1e-4")
+    if not all(np.isfinite(heats)) or min(heats) < 0:
+        raise PackingError(f"the temperature is {_shown(heats)}; every value must be a finite number, at least 0")
+    if len(set(heats)) < len(heats):
+        raise PackingError(f"the temperature is {_shown(heats)}; no value may be listed twice")
+
+
 def _shown(values: tuple[float, ...]) -> str:
     return ",".join(f"{value:g}" for value in values[:6]) + (",..." if len(values) > 6 else "")
 
@@ -333,11 +354,13 @@ def _check_size(spec: Sweep) -> None:
 # --- what is built --------------------------------------------------------------------------------------------
 
 
-def replica_key(seed: int, phi: float, kick: float, batch_fraction: float, replica: int) -> Array:
-    """The key of one replica: the seed folded with what the replica is."""
+def replica_key(
+    seed: int, phi: float, kick: float, batch_fraction: float, replica: int, temperature: tuple[float, ...] = ()
+) -> Array:
+    """The key of one replica: the seed folded with what the replica is; its temperature is there if it has one."""
     # the key of the seed, whatever kind of keys jax makes by default
     key = jax.random.wrap_key_data(jnp.asarray([0, seed], jnp.uint32), impl="threefry2x32")
-    for value in (phi, kick, batch_fraction):
+    for value in (phi, kick, batch_fraction, *temperature):
         bits = int(np.float64(value).view(np.uint64))
         key = jax.random.fold_in(jax.random.fold_in(key, bits & 0xFFFFFFFF), bits >> 32)
     return jax.random.fold_in(key, replica)

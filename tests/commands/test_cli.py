@@ -146,7 +146,7 @@ def test_what_no_memory_could_hold(tmp_path):
         (["run", "--phi=0.5", "--mixture=2:1"], "2:1"),
         (["run", "--phi=half"], "half"),
         (["run", "--phi=0.5", "--particles=1.5"], "1.5"),
-        (["run", "--phi=0.5", "--temperature=1"], "--temperature"),
+        (["run", "--phi=0.5", "--pressure=1"], "--pressure"),
         (["run"], "--phi"),
         (["report"], "DIR"),
         (["walk"], "walk"),
@@ -267,10 +267,10 @@ def test_a_report_of_a_sweep_that_was_absorbed_before_its_first_record(packing, 
 # --- help and start-up ----------------------------------------------------------------------------------------
 
 WORDS = [
-    "bro|sgd|ro|langevin|MODULE:OBJECT", "--energy", "--record NAME=MODULE:OBJECT", "--trust-rule",
+    "bro|sgd|ro|langevin|thermal|MODULE:OBJECT", "--energy", "--record NAME=MODULE:OBJECT", "--trust-rule",
     "--coupling pair|pair-independent|particle|particle-normalised",
-    "--correlation", "--dim", "--particles", "--phi", "--kick", "--batch-fraction", "--exponent", "--mixture",
-    "--steps", "--record-every", "--trajectory every:K|log", "--replicas", "--seed", "--out DIR",
+    "--correlation", "--dim", "--particles", "--phi", "--kick", "--batch-fraction", "--temperature", "--exponent",
+    "--mixture", "--steps", "--record-every", "--trajectory every:K|log", "--replicas", "--seed", "--out DIR",
     "--max-walltime TIME", "--log bar|json|quiet",
 ]  # fmt: skip
 

@@ -45,6 +45,7 @@ CASES: dict[str, tuple[Callable[[int], System], Make]] = {
     "ro": (_spheres, lambda kick, _: pj.random_organization(kick, "pair")),
     "ro particle": (_spheres, lambda kick, _: pj.random_organization(kick)),
     "langevin": (_spheres, lambda kick, _: pj.langevin(kick)),
+    "thermal": (_spheres, lambda kick, fraction: pj.thermal(kick, 0.01 * fraction)),
     "sgd": (_spheres, _with_momentum),
     "sgd selective": (_spheres, lambda kick, f: pj.sgd(Partial(optax.sgd, learning_rate=kick), f, selective=True)),
     "mixture, bro normalised": (_mixture, lambda kick, _: pj.bro(kick, "particle-normalised")),

@@ -38,6 +38,7 @@ def test_different_rules_are_different_programs() -> None:
     0.12.0.1): where hashes meet in a table, a jitted function then runs the program of the other rule.
     """
     rules = [pj.bro(0.1), pj.langevin(0.1), pj.random_organization(0.1, "pair"), pj.sgd(optax.sgd(0.1))]
+    rules.append(pj.thermal(0.1, 0.1))
     structures = [jax.tree.structure(rule) for rule in rules]
     for i, structure in enumerate(structures):
         assert [structure == other for other in structures] == [i == j for j in range(len(rules))]

@@ -211,7 +211,7 @@ class TestInPython:
             ({"record": {"both": lambda seen: (seen.side, seen.side)}}, "both returns an object of type tuple"),
             ({"record": {"x": lambda seen: seen.positions[0], "x_0": lambda seen: seen.side}}, "x_0 is an array and"),
             ({"rule": 3}, "the rule is of type int; it must be a packing_jax rule, an optax optimizer, or a function"),
-            ({"rule": "metropolis"}, "'metropolis'; it must be bro, sgd, ro or langevin, or an object of your own"),
+            ({"rule": "metropolis"}, "'metropolis'; it must be bro, sgd, ro, langevin or thermal, or an object of"),
             ({"rule": lambda _: 3}, "makes an object of type int; it must make a packing_jax rule"),
             ({"rule": lambda _: bro(-1.0)}, "one for each replica: (?!PackingError)"),
             ({"rule": lambda _: float("x")}, "cannot be made from a kick.*ValueError"),

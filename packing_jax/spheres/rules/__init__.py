@@ -21,6 +21,7 @@ from packing_jax.spheres.rules.langevin import Langevin, langevin
 from packing_jax.spheres.rules.pairwise import Pair, PairRule, pair_rule
 from packing_jax.spheres.rules.random_organization import RandomOrganization, random_organization
 from packing_jax.spheres.rules.sgd import SGD, sgd
+from packing_jax.spheres.rules.thermal import Thermal, thermal
 
 __all__ = [
     "BRO",
@@ -31,9 +32,11 @@ __all__ = [
     "PairRule",
     "RandomOrganization",
     "Rule",
+    "Thermal",
     "bro",
     "langevin",
     "pair_rule",
     "random_organization",
     "sgd",
+    "thermal",
 ]

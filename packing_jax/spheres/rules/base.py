@@ -315,6 +315,16 @@ def check_positive(name: str, values: Any) -> Array:
     return jnp.asarray(array, dtype=_float_for(array))
 
 
+def check_not_negative(name: str, values: Any) -> Array:
+    """A finite number that is at least 0, or one per replica, as an array; NaN where a traced one is negative."""
+    if isinstance(values, jax.core.Tracer):
+        return jnp.where(values >= 0, values, jnp.nan)
+    array = real_numbers(values)
+    if array is None or array.ndim > 1 or not np.all(np.isfinite(array) & (array >= 0)):
+        raise PackingError(f"{name} is {shown(values)}; it must be a finite number, at least 0, or one per replica")
+    return check_finite(name, array)
+
+
 def check_finite(name: str, values: Any) -> Array:
     """A finite number, or one per replica, as an array."""
     if isinstance(values, jax.core.Tracer):
