@@ -102,29 +102,6 @@ def semicircle(x: Numbers, modes: int, center: Numbers = 0.0, width: Numbers = 1
     return 2 / (np.pi * radius**2) * np.sqrt(np.maximum(radius**2 - off**2, 0.0))
 
 
-def marchenko_pastur(x: Numbers, ratio: float, variance: float = 1.0) -> Any:
-    """The density of the eigenvalues of W W^T/L for a K x L matrix of independent entries, K <= L large.
-
-    sqrt((x_+ - x)(x - x_-))/(2 pi s^2 c x),   x_+- = s^2 (1 +- sqrt(c))^2,   c = K/L.
-
-    Args:
-        x: places.
-        ratio: c, above 0 and at most 1.
-        variance: s^2 > 0, of an entry.
-
-    Raises:
-        PackingError: a ratio or a variance out of range.
-    """
-    if not 0 < ratio <= 1:
-        raise PackingError(f"the ratio K/L is {ratio}; it must be above 0 and at most 1")
-    s2 = _positive("variance", variance)
-    x = np.asarray(x, float)
-    low, high = s2 * (1 - np.sqrt(ratio)) ** 2, s2 * (1 + np.sqrt(ratio)) ** 2
-    inside = (x > low) & (x < high)
-    safe = np.where(inside, x, high)
-    return np.where(inside, np.sqrt(np.maximum((high - safe) * (safe - low), 0)) / (2 * np.pi * s2 * ratio * safe), 0.0)
-
-
 def free_trace(time: Numbers, diffusion: Numbers, rows: int, columns: int, start: Numbers = 0.0) -> Any:
     """The mean of Tr W W^T of a free K x L matrix, dW = sqrt(2 D) dB: Tr(0) + 2 D K L t. Source: arXiv:2412.20496."""
     return np.asarray(start, float) + 2 * np.asarray(diffusion, float) * rows * columns * np.asarray(time, float)

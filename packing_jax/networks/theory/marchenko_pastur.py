@@ -1,4 +1,4 @@
-r"""Training losses of a linear model with random inputs, as integrals over the law of Marchenko and Pastur.
+r"""The law of Marchenko and Pastur, and training losses of a linear model with random inputs as integrals over it.
 
 P inputs of N independent normal numbers, loss (1/2P) sum (w.x - y)^2, descent from w = 0. The eigenvalues of
 H = X^T X/P have, for P and N going to infinity at N/P = c, the density
@@ -14,14 +14,42 @@ with (1 - eta l)^(2k) -> e^(-2 l t) for small learning rates. Source: arXiv:2601
 of the labels that no weights fit, and steps of any size, derived.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from packing_jax.errors import PackingError
+from packing_jax.networks.theory import Numbers
 
 Array = NDArray[np.float64]
 
 _NODES = 400
+
+
+def density(x: Numbers, ratio: float, variance: float = 1.0) -> Any:
+    """The density of the eigenvalues of W W^T/L for a K x L matrix of independent entries, K <= L large.
+
+    sqrt((x_+ - x)(x - x_-))/(2 pi s^2 c x),   x_+- = s^2 (1 +- sqrt(c))^2,   c = K/L.
+
+    Args:
+        x: places.
+        ratio: c, above 0 and at most 1.
+        variance: s^2 > 0, of an entry.
+
+    Raises:
+        PackingError: a ratio or a variance out of range.
+    """
+    if not 0 < ratio <= 1:
+        raise PackingError(f"the ratio K/L is {ratio}; it must be above 0 and at most 1")
+    if not variance > 0:
+        raise PackingError(f"the variance is {variance}; it must be above 0")
+    x = np.asarray(x, float)
+    low, high = variance * (1 - np.sqrt(ratio)) ** 2, variance * (1 + np.sqrt(ratio)) ** 2
+    inside = (x > low) & (x < high)
+    safe = np.where(inside, x, high)
+    root = np.sqrt(np.maximum((high - safe) * (safe - low), 0))
+    return np.where(inside, root / (2 * np.pi * variance * ratio * safe), 0.0)
 
 
 def quadrature(ratio: float, nodes: int = _NODES) -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ from scipy.integrate import quad
 from scipy.stats import kstest
 
 from packing_jax.errors import PackingError
-from packing_jax.networks.theory import coulomb_gas
+from packing_jax.networks.theory import coulomb_gas, marchenko_pastur
 
 W = 0.7
 
@@ -80,11 +80,11 @@ def test_marchenko_pastur(ratio):
     # in the root of x, where the density is finite
     for factor, close in ((1.0, True), (1.1, False)):
         law = distribution(
-            lambda s, f=factor: 2 * s * coulomb_gas.marchenko_pastur(s**2, ratio, f * W**2), 0.9 * low**0.5, high
+            lambda s, f=factor: 2 * s * marchenko_pastur.density(s**2, ratio, f * W**2), 0.9 * low**0.5, high
         )
         assert (kstest(np.sqrt(values), law).statistic < 0.012) == close
     s = np.linspace(low**0.5, high**0.5, 20_001)[1:-1]
-    y = 2 * s * coulomb_gas.marchenko_pastur(s**2, ratio, W**2)
+    y = 2 * s * marchenko_pastur.density(s**2, ratio, W**2)
     assert np.trapezoid(s**2 * y, s) == pytest.approx(W**2, rel=1e-4)
     assert np.trapezoid((s**2 - W**2) ** 2 * y, s) == pytest.approx(ratio * W**4, rel=1e-3)
 
@@ -105,8 +105,8 @@ def test_out_of_range():
         lambda: coulomb_gas.two_mode_density(0.0, 0.0, -1.0),
         lambda: coulomb_gas.two_mode_moment(-2),
         lambda: coulomb_gas.semicircle(0.0, 0),
-        lambda: coulomb_gas.marchenko_pastur(1.0, 1.5),
-        lambda: coulomb_gas.marchenko_pastur(1.0, 0.5, 0.0),
+        lambda: marchenko_pastur.density(1.0, 1.5),
+        lambda: marchenko_pastur.density(1.0, 0.5, 0.0),
     ):
         with pytest.raises(PackingError):
             call()
