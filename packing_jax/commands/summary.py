@@ -90,8 +90,13 @@ def _summary(results: xr.Dataset, folder: Folder, model: str) -> dict[str, Any]:
     """What a report says of one model, whose figures are drawn into figures/, or figures/MODEL/ where it has a name."""
     estimates = estimate_phi_c(results)
     rule = results.attrs.get("rule")
-    limits, notes = _zero_kick_limits(estimates, rule)
-    notes = _doubts(estimates, rule) + notes
+    temperature = results.attrs.get("temperature")
+    warm = isinstance(temperature, (int, float)) and temperature > 0
+    judged = [] if warm else estimates
+    limits, notes = _zero_kick_limits(judged, rule)
+    notes = _doubts(judged, rule) + notes
+    if warm:
+        notes.append("With a temperature no run is ever absorbed, and there is no phi_c.")
     runs = sum(e.runs for e in estimates)
     dim = results.attrs.get("dim")
     failed = int(((results["steps_done"] > 0) & ~was_run(results)).sum())
@@ -101,10 +106,10 @@ def _summary(results: xr.Dataset, folder: Folder, model: str) -> dict[str, Any]:
     if missing:
         notes.insert(0, f"{missing} of {runs} runs are not done: this report uses the others.")
     notes += draw(folder, model, results, estimates, limits)
-    cells = [(e, {"kick": e.kick, "batch_fraction": e.batch_fraction}) for e in estimates]
+    cells = [(e, {"kick": e.kick, "batch_fraction": e.batch_fraction}) for e in judged]
     summary: dict[str, Any] = {
         "schema": SCHEMA,
-        "recommended": [asdict(best) for e in estimates if (best := e.recommended())],
+        "recommended": [asdict(best) for e in judged if (best := e.recommended())],
         "phi_c": [where | row for e, where in cells for row in _rows(e)],
         "exponents": [
             where | {"name": name, "value": value, "stderr": error}

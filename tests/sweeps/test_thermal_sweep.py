@@ -66,6 +66,9 @@ def test_on_the_command_line(heated, tmp_path, monkeypatch, capsys):
     assert main(["sweep", *words.split(), *grid]) == 0
     for name in ("activity", "msd", "positions"):
         np.testing.assert_array_equal(opened(tmp_path / "there")[name], opened(heated)[name])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "temperature 0.01: With a temperature no run is ever absorbed, and there is no phi_c." in said
+    assert "temperature 0.01: Kick" not in said
     assert main(["sweep", "--resume=there", "--temperature=0,1e-2,3e-2", "--log=quiet"]) == 0
     assert opened(tmp_path / "there").sizes["temperature"] == 3
     assert main(["run", *words.split(), "--phi=0.1", "--temperature=1e-2", "--out=one"]) == 0
