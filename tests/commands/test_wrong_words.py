@@ -19,7 +19,7 @@ MEANT = [
     ([*RUN, "--recordevery", "5"], ["did you mean --record-every?"]),
     (["run", "-phi", "0.5"], ["did you mean --phi?"]),
     ([*RUN, "--scheduler=tcp://x"], ["it is an option of sweep and train"]),
-    ([*RUN, "--temperature=1"], ["run has no option --temperature", "packing-jax run --help"]),
+    ([*RUN, "--pressure=1"], ["run has no option --pressure", "packing-jax run --help"]),
     ([*RUN, "--resume", "there"], ["packing-jax sweep --resume DIR continues a run"]),
     (["train", "perceptro"], ["no task 'perceptro'", "did you mean perceptron?"]),
     (["train", "--steps=5"], ["which task?", "packing-jax train TASK", "regression"]),
