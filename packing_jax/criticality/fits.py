@@ -16,10 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
-from scipy.stats import chi2 as chi2_law
-from scipy.stats import f as f_law
-from scipy.stats import t as student
+from scipy.special import chdtrc, fdtri, logsumexp, stdtrit  # scipy.stats has them too, and takes a second to import
 
 from packing_jax.errors import PackingError
 
@@ -111,7 +108,7 @@ def misfit(chi2: float, dof: int) -> float:
 
     A factor for every chi^2 > dof would widen the errors of a law that holds in half of all cases.
     """
-    return float((chi2 / dof) ** 0.5) if dof > 0 and chi2_law.sf(chi2, dof) < _MISFIT else 1.0
+    return float((chi2 / dof) ** 0.5) if dof > 0 and chdtrc(dof, chi2) < _MISFIT else 1.0
 
 
 def akaike_weights(cost: Array) -> Array:
@@ -143,7 +140,7 @@ def likelihood_interval(tried: Array, profile: Array, dof: int) -> tuple[float, 
         dof: degrees of freedom of the standard errors.
     """
     order = np.argsort(tried)
-    x, excess = tried[order], profile[order] - f_law.ppf(_LEVEL, 1, dof)
+    x, excess = tried[order], profile[order] - fdtri(1, dof, _LEVEL)
     inside = np.flatnonzero(excess <= 0)
     first, last = int(inside[0]), int(inside[-1])
     low = x[first] if first == 0 else np.interp(0.0, excess[[first, first - 1]], x[[first, first - 1]])
@@ -153,7 +150,7 @@ def likelihood_interval(tried: Array, profile: Array, dof: int) -> tuple[float, 
 
 def student_interval(value: float, stderr: float, rows: Sequence[Array]) -> tuple[float, float]:
     """95 % interval of a value whose standard error was estimated from these replicas."""
-    half = float(student.ppf(0.5 + _LEVEL / 2, sum(len(row) - 1 for row in rows))) * stderr
+    half = float(stdtrit(sum(len(row) - 1 for row in rows), 0.5 + _LEVEL / 2)) * stderr
     return value - half, value + half
 
 

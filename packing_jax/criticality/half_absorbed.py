@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, xlog1py, xlogy
-from scipy.stats import chi2 as chi2_law
+from scipy.special import chdtri, expit, xlog1py, xlogy
 
 from packing_jax.criticality.fits import misfit
 from packing_jax.criticality.results import or_results
@@ -108,7 +107,7 @@ def _likeliest(x: Array, gone: Array, count: Array, tried: Array) -> HalfAbsorbe
         raise PackingError("the share of absorbed replicas does not fall with phi: run more replicas")
     top = tried[profile < 1e-2]  # where the replicas of each phi agree, the maximum is flat: take its middle
     value = 0.5 * float(top[0] + top[-1])
-    inside = tried[profile <= chi2_law.ppf(0.95, 1)]
+    inside = tried[profile <= chdtri(1, 0.05)]
     at = int(np.argmin(np.abs(tried - value)))
     saturated = xlogy(gone, gone / count) + xlogy(count - gone, 1.0 - gone / count)
     low, high = float(inside[0]), float(inside[-1])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import chi2 as chi2_law
+from scipy.special import chdtrc
 
 from packing_jax.errors import PackingError
 
@@ -202,7 +202,7 @@ def _match(measured: Measured, against: UniversalityClass) -> Match:
             comparisons.append(Comparison(name, value, stderr, reference, reference_stderr, deviation))
     judged = [one.deviation for one in comparisons if one.name not in _REPORTED]
     chi2, dof = float(np.sum(np.square(judged))), len(judged)
-    return Match(against.name, tuple(comparisons), chi2, dof, float(chi2_law.sf(chi2, dof)))
+    return Match(against.name, tuple(comparisons), chi2, dof, float(chdtrc(dof, chi2)))
 
 
 def _sentences(matches: list[Match], dim: int) -> str:

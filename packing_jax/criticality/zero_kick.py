@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from packing_jax.criticality.fits import akaike_weights, misfit
 from packing_jax.errors import PackingError
@@ -135,5 +135,5 @@ def _form(terms: Array, errors: Array, chi2: float, points: int, weight: float) 
 
 
 def _interval(value: float, stderr: float) -> tuple[float, float]:
-    half = float(norm.ppf(0.975)) * stderr
+    half = float(ndtri(0.975)) * stderr
     return value - half, value + half
