@@ -1,6 +1,8 @@
 """The command `packing-jax reproduce`."""
 
 import json
+import shlex
+import signal
 import sys
 import textwrap
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tqdm import tqdm
 
+from packing_jax.commands import interrupts
 from packing_jax.commands.options import OptionalDir, OptionalInt, OptionalLog, free_directory
 from packing_jax.commands.progress_bar import Bar
 from packing_jax.errors import PackingError
@@ -61,26 +64,29 @@ class ReproduceCommand:
                 raise PackingError("which figure? Give its name, or --all; packing-jax reproduce lists them")
             print(_listed())
             return 0
-        log = FigureLog(self.log or ("bar" if sys.stderr.isatty() else "quiet"))
-        stop = Stop()
+        from packing_jax.figures.catalogue import find
+
+        what = "all" if self.name is None else find(self.name).name
+        out = self.out or (Path(f"reproduce-{what}") if self.resume else free_directory(f"reproduce-{what}"))
+        again = f"to continue: packing-jax reproduce {self.name or '--all'} --out {shlex.quote(str(out))} --resume"
+        log, stop = FigureLog(self.log or ("bar" if sys.stderr.isatty() else "quiet")), Stop()
         try:
-            with stopping(stop):
-                if self.all:
-                    return self._every(command, log, stop)
-                return self._one(str(self.name), command, log, stop)
+            with interrupts.stopped_by_flag(stop, lambda why: f"stopped by {why}; {again}"), stopping(stop):
+                code = self._every(out, log, stop) if self.name is None else self._one(out, command, log, stop)
         finally:
             log.close()
+        if stop.signal is not None and code != 0:
+            print(f"stopped by {signal.Signals(stop.signal).name}; {again}", file=sys.stderr)
+            return 128 + stop.signal
+        return code
 
-    def _one(self, name: str, command: str, log: "FigureLog", stop: Stop) -> int:
-        from packing_jax.figures.catalogue import find
+    def _one(self, out: Path, command: str, log: "FigureLog", stop: Stop) -> int:
         from packing_jax.figures.figure import Interrupted
         from packing_jax.figures.session import reproduce
 
-        find(name)
-        out = self._directory(f"reproduce-{name}")
         try:
             result = reproduce(
-                name,
+                str(self.name),
                 out,
                 size=self.size,
                 seed=self.seed,
@@ -89,18 +95,15 @@ class ReproduceCommand:
                 on_progress=log.progress,
                 stop=stop,
             )
-        except Interrupted as end:
-            log.close()
-            print(f"stopped by {end}; to continue: packing-jax reproduce {name} --out {out} --resume", file=sys.stderr)
-            return _stopped(stop)
+        except Interrupted:
+            return 1
         log.close()
         print(shown(result, out))
         return 0
 
-    def _every(self, command: str, log: "FigureLog", stop: Stop) -> int:
+    def _every(self, out: Path, log: "FigureLog", stop: Stop) -> int:
         from packing_jax.figures.every import reproduce_every
 
-        out = self._directory("reproduce-all")
         words = [f"--size={self.size}"] if self.size else []
         words += [f"--seed={self.seed}"] if self.seed is not None else []
         failed = []
@@ -111,19 +114,9 @@ class ReproduceCommand:
                 failed.append(name)
                 log.write(f"{name}: {text}\n")
         log.close()
-        if stop.signal is not None:
-            print(f"stopped; to continue: packing-jax reproduce --all --out {out} --resume", file=sys.stderr)
-            return _stopped(stop)
         if failed:
             print(f"packing-jax: not reproduced: {', '.join(failed)}", file=sys.stderr)
-        return 4 if failed else 0
-
-    def _directory(self, name: str) -> Path:
-        return self.out or (Path(name) if self.resume else free_directory(name))
-
-
-def _stopped(stop: Stop) -> int:
-    return 128 + (stop.signal or 0)
+        return 4 if failed or stop.signal is not None else 0
 
 
 def shown(result: dict[str, Any], out: Path) -> str:

@@ -1,19 +1,32 @@
-"""All figures, one process per core."""
+"""All figures, each in a process of its own, as many at a time as there are cores."""
 
 import contextlib
+import importlib
 import json
+import multiprocessing
 import os
 import queue
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from packing_jax.figures.catalogue import FIGURES
 from packing_jax.sweeps.progress import Stop
 
-_COMMAND = (sys.executable, "-m", "packing_jax.commands.main")
+_COMMAND = ("packing_jax.commands.main", "main")
+# Imported once, for all: they take as long as a figure at smoke. None starts a backend of jax, so the processes that
+# are copies of this state begin as if they had imported them.
+_IMPORTED = [
+    "packing_jax.commands.main",
+    "packing_jax.commands.reproduce",
+    "packing_jax.figures.session",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
+    "xarray",
+]
 _LOOK = 0.2  # seconds between two looks at whether to stop
 
 
@@ -32,6 +45,8 @@ def reproduce_every(
     Yields:
         name, exit code and what was printed, as they finish: stdout where the code is 0, otherwise stderr.
     """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_IMPORTED)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
     # the longest first, so that no core is left with it at the end
     minutes = {name: figure.minutes["full" if "--size=full" in words else "quick"] for name, figure in FIGURES.items()}
@@ -39,16 +54,17 @@ def reproduce_every(
     for name in sorted(FIGURES, key=lambda name: -minutes[name]):
         waiting.put(name)
     shares = dict.fromkeys(FIGURES, 0.0)
-    running: dict[str, subprocess.Popen[str]] = {}
+    running: dict[str, ForkServerProcess] = {}
     ended = queue.SimpleQueue[tuple[str, int, str]]()
 
     def work(core: int) -> None:
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, {core})  # of this thread, and so of the processes that it starts
         while stop.signal is None:
             with contextlib.suppress(queue.Empty):
                 name = waiting.get_nowait()
-                ended.put(_child(name, directory, words, resume, shares, running))
+                out = directory / name
+                asked = ["reproduce", name, *words, "--out", str(out), "--log", "json"]
+                asked += ["--resume"] if resume and out.exists() else []
+                ended.put((name, *_followed(name, core, asked, shares, running)))
                 continue
             return
 
@@ -57,46 +73,55 @@ def reproduce_every(
         thread.start()
     told = set[str]()
     while any(thread.is_alive() for thread in threads) or not ended.empty():
-        for name, process in list(running.items()) if stop.signal is not None else ():
-            if name not in told:
+        asked = stop.signal
+        for name, process in list(running.items()):
+            if asked is not None and name not in told and process.pid is not None:
                 told.add(name)
-                process.terminate()
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.kill(process.pid, asked)
+        stop.answered = asked is not None  # from here on it is for them to end
         with contextlib.suppress(queue.Empty):
             yield ended.get(timeout=_LOOK)
         done = sum(shares[name] * minutes[name] for name in FIGURES) / sum(minutes.values())
         on_progress(done, ", ".join(list(running)))
 
 
-def _child(
-    name: str,
-    directory: Path,
-    words: list[str],
-    resume: bool,
-    shares: dict[str, float],
-    running: dict[str, subprocess.Popen[str]],
-) -> tuple[str, int, str]:
-    """One figure in a process of its own, whose progress lines are followed."""
-    out = directory / name
-    arguments = ["reproduce", name, *words, "--out", str(out), "--log", "json"]
-    arguments += ["--resume"] if resume and out.exists() else []
-    process = subprocess.Popen(
-        [*_COMMAND, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # Ctrl-C reaches this process, which ends them as it ends itself
-        # several processes share a GPU, of which each would take three quarters
-        env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ},
-    )
+def _followed(
+    name: str, core: int, words: list[str], shares: dict[str, float], running: dict[str, ForkServerProcess]
+) -> tuple[int, str]:
+    """One figure in a process of its own, whose progress lines are followed: its exit code and what it printed."""
+    context = multiprocessing.get_context("forkserver")
+    (printed, out), (lines, err) = context.Pipe(duplex=False), context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(_COMMAND, words, core, out, err), daemon=True)
+    process.start()
     running[name] = process
+    out.close()
+    err.close()
     said = []
-    with process:
-        for line in process.stderr or ():
+    with os.fdopen(os.dup(lines.fileno()), errors="replace") as stream:
+        for line in stream:
             try:
                 shares[name] = float(json.loads(line)["share"])
             except (ValueError, KeyError, TypeError):
                 said.append(line)
-        printed = process.stdout.read() if process.stdout else ""
+    with os.fdopen(os.dup(printed.fileno()), errors="replace") as stream:
+        text = stream.read()
+    process.join()
     del running[name]
     shares[name] = 1.0
-    return name, process.returncode, (printed if process.returncode == 0 else "".join(said)).strip()
+    code = process.exitcode or 0
+    return code, (text if code == 0 else "".join(said)).strip()
+
+
+def _child(command: tuple[str, str], words: list[str], core: int, out: Connection, err: Connection) -> None:
+    """What such a process does: it is the command line, with these words."""
+    os.setsid()  # Ctrl-C reaches the process above, which ends this one as it ends itself
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several share a GPU
+    for end, number in ((out, 1), (err, 2)):
+        os.dup2(end.fileno(), number)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
+    sys.argv = ["packing-jax", *words]
+    module, function = command
+    sys.exit(getattr(importlib.import_module(module), function)())

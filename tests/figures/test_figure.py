@@ -3,13 +3,12 @@
 import json
 import re
 import signal
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import child, one_sentence
+from command_line import one_sentence
 
 from packing_jax.commands.main import main
 from packing_jax.errors import PackingError
@@ -238,28 +237,15 @@ class TestCommand:
 
 # --- all figures, each in a process of its own ---------------------------------------------------------------
 
-STAND_IN = """
-import json, sys, time
-from pathlib import Path
-name, out = sys.argv[2], Path(sys.argv[sys.argv.index("--out") + 1])
-out.mkdir(parents=True, exist_ok="--resume" in sys.argv)
-print(json.dumps({"event": "progress", "share": 0.5, "what": "half"}), file=sys.stderr, flush=True)
-if name == "slow":
-    time.sleep(60)
-if name == "bad":
-    sys.exit("packing-jax: no disk")
-print(name, *sys.argv[3:])
-"""
-
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """Figures of these names, which a few lines of Python stand in for."""
+    """Figures of these names, and :mod:`stand_in_command` for the command."""
 
     def names(*those):
         known = {name: figure(name=name) for name in those}
         monkeypatch.setattr(every, "FIGURES", known)
-        monkeypatch.setattr(every, "_COMMAND", (sys.executable, "-c", STAND_IN))
+        monkeypatch.setattr(every, "_COMMAND", ("stand_in_command", "main"))
 
     return names
 
@@ -319,17 +305,3 @@ def test_the_same_numbers_after_an_interruption(tmp_path):
     assert len(periods) == 3
     for row in periods.values():
         assert verdict(Row(**{name: row[name] for name in Row._fields}), 0.05) == "yes"
-
-
-@pytest.mark.validation
-def test_every_figure_runs(tmp_path):
-    """At its smallest, to the end, all in processes of their own, in less than five minutes together."""
-    words = ["-m", "packing_jax.commands.main", "reproduce", "--all", "--size", "smoke", "--out", str(tmp_path / "all")]
-    process = child(*words)
-    out, err = process.communicate(timeout=600)
-    assert (process.returncode, err) == (0, b"")
-    # on two cores, with 4 s of imports each
-    assert sum(read_result(tmp_path / "all" / name / "result.json")["seconds"] for name in catalogue.FIGURES) < 300
-    for name in catalogue.FIGURES:
-        assert f"{name} (smoke)" in out.decode()
-        assert (tmp_path / "all" / name / "figure.png").stat().st_size > 10_000
