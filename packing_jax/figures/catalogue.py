@@ -28,6 +28,7 @@ from packing_jax.figures import (
     modified_loss,
     nag_gs,
     oscillations,
+    phase_diagram,
     phi_c,
     relu_phases,
     spacing,
@@ -72,6 +73,7 @@ FIGURES: dict[str, Figure] = {
         spacing.FIGURE,
         coulomb_gas.FIGURE,
         weight_overlap.FIGURE,
+        phase_diagram.FIGURE,
     )
 }
 
