@@ -23,6 +23,7 @@ from packing_jax.figures import (
     law_of_balance,
     linear_fdt,
     low_rank_factorisation,
+    manifold_packing,
     mean_field_langevin,
     modified_flows,
     modified_loss,
@@ -72,6 +73,7 @@ FIGURES: dict[str, Figure] = {
         spacing.FIGURE,
         coulomb_gas.FIGURE,
         weight_overlap.FIGURE,
+        manifold_packing.FIGURE,
     )
 }
 

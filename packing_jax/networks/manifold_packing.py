@@ -61,6 +61,11 @@ def manifolds(embeddings: Array, size: float = 7.0) -> Manifolds:
     return Manifolds(centres, size * jnp.sqrt(spread / min(dim, views) + _SMALLEST))
 
 
+def contact(radii: Array) -> Array:
+    """s, the distance of centres at which spheres touch, for the sum of their radii."""
+    return jnp.minimum(radii + _TOUCHING, _LARGEST)
+
+
 def overlaps(spheres: Manifolds) -> Array:
     """1 - d_ij/s_ij of all pairs, (n, n): above 0 where i and j repel, 0 for i = j and for coincident centres."""
     c, r = spheres
@@ -68,7 +73,7 @@ def overlaps(spheres: Manifolds) -> Array:
     squared = (apart * apart).sum(axis=2)
     counts = squared > _NEAREST**2
     d = jnp.sqrt(jnp.where(counts, squared, 1.0))  # a root whose derivative is finite for i = j too
-    s = jnp.minimum(r[:, None] + r[None, :] + _TOUCHING, _LARGEST)
+    s = contact(r[:, None] + r[None, :])
     return jnp.where(counts, 1 - d / s, 0.0)
 
 

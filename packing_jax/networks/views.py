@@ -155,4 +155,4 @@ def drawn_once(views: Callable[[Array, Any], Any], data: Data) -> Callable[[Arra
         inputs = jnp.asarray(data.inputs, jnp.result_type(float))
         return Data(jax.vmap(views)(keys, inputs), jnp.asarray(data.targets))
 
-    return drawn
+    return jax.jit(drawn)

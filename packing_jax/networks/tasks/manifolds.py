@@ -82,7 +82,9 @@ def packed(
         **more: further fields of the :class:`Task`.
     """
     given: dict[str, Any] = {"data": data, "views": views} if anew else {"data_from": drawn_once(views, data)}
-    return Task(embedding.start, embedding.apply, Clamp() if loss is None else loss, total="whole", **given, **more)
+    start = jax.jit(embedding.start)  # one small program in the place of one for each layer's draws
+    given |= {"total": "whole", **more}
+    return Task(start, embedding.apply, Clamp() if loss is None else loss, **given)
 
 
 def manifolds(
