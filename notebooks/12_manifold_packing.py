@@ -154,7 +154,7 @@ _ = right.set(xscale="log", xlabel="steps", ylabel="mean radius of a network's m
 # **What it means.** All sixteen networks come to rest, at the absorbing value of the loss, like a packing below its
 # transition. But they do not get there as a packing does. The first radii are so large that ten such caps have no place
 # on a sphere, and random organization of them stays active for ever. The network shrinks its manifolds to about a
-# quarter. Caps of these last radii come to rest from the first centres within a hundred steps.
+# fifth. Caps of these last radii come to rest from the first centres within a hundred steps.
 #
 # **What it does not.** Radii that shrink are no part of a packing: the network changes the packing fraction while it
 # packs. The centres of clouds lie inside the sphere, and those of the caps on it, so that the first overlaps of the two

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 Float = NDArray[np.float64]
 
-_RATE, _NOISE, _VIEWS, _WIDTH = 0.01, 0.1, 8, 64
+_RATE, _NOISE, _VIEWS = 0.01, 0.1, 8
 _KICK = 0.02
 _FIRST, _LAST = 0.0, 1.0  # which radii of the network the caps have
 _SURFACE = {4: "3-sphere", 3: "2-sphere"}  # by the dimension in which it lies
@@ -58,17 +58,17 @@ def _caps_rest(which: float, rule: str) -> str:
     return f"share of caps of the {'first' if which == _FIRST else 'last'} radii that come to rest, {rule}"
 
 
-def digits_task(dimension: int, width: int = _WIDTH) -> Task:
+def digits_task(dimension: int, widths: tuple[int, ...] = (64, 64)) -> Task:
     """The first image of each digit, in eight noisy views that are drawn once, and an MLP with a projector.
 
     Args:
         dimension: D of the embedding.
-        width: units of the hidden layer and of the encoder's outputs.
+        widths: of the encoder's layers, its outputs the last.
     """
     pool = load("digits")
     first = np.array([np.flatnonzero(pool.targets == digit)[0] for digit in range(10)])
-    encoder = MLP((pool.inputs.shape[1], width, width), biases=True, drawn="he")
-    embedding = Embedding(encoder, MLP((width, dimension), biases=True, drawn="he"))
+    encoder = MLP((pool.inputs.shape[1], *widths), biases=True, drawn="he")
+    embedding = Embedding(encoder, MLP((widths[-1], dimension), biases=True, drawn="he"))
     images = Data(pool.inputs[first] / np.max(pool.inputs), pool.targets[first])
     return packed(embedding, images, Views(_VIEWS, (Noise(_NOISE),)), anew=False)
 
@@ -119,7 +119,7 @@ def _moved(run: Run, dimension: int, begin: float, end: float, *, with_caps: boo
     label = f"networks-{dimension}"
     found = run.sweep(
         Descents(
-            task=digits_task(dimension, run.pick(16, _WIDTH, _WIDTH)),
+            task=digits_task(dimension, run.pick((16,), (64, 64), (64, 64))),
             rule=lambda learning_rate: sgd(jax.tree_util.Partial(optax.sgd, learning_rate)),
             over={"learning_rate": (_RATE,)},
             observables={
