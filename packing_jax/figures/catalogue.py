@@ -23,6 +23,8 @@ from packing_jax.figures import (
     law_of_balance,
     linear_fdt,
     low_rank_factorisation,
+    manifold_learning,
+    manifold_packing,
     mean_field_langevin,
     modified_flows,
     modified_loss,
@@ -74,6 +76,8 @@ FIGURES: dict[str, Figure] = {
         coulomb_gas.FIGURE,
         weight_overlap.FIGURE,
         phase_diagram.FIGURE,
+        manifold_packing.FIGURE,
+        manifold_learning.FIGURE,
     )
 }
 

@@ -150,3 +150,40 @@ class Softmax:
     def __call__(self, outputs: Array, targets: Array) -> Array:  # noqa: D102
         chances = jax.nn.log_softmax(outputs, axis=-1)
         return -jnp.take_along_axis(chances, targets[:, None].astype(jnp.int32), axis=-1)[:, 0]
+
+
+@dataclass(frozen=True)
+class NTXent:
+    r"""SimCLR's loss of the views of all samples together, in a task whose total is "whole".
+
+        -ln [exp(z_a.z_b/tau) / sum_(c != a) exp(z_a.z_c/tau)]
+
+    with z the outputs at length 1, averaged over all ordered pairs a, b of views of the same sample; c are all other
+    views. With two views it is that of the source, arXiv:2002.05709.
+
+    Args:
+        temperature: tau > 0.
+
+    Raises:
+        PackingError: another temperature, or when called with outputs that are not two views or more of each sample.
+    """
+
+    temperature: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (is_real(self.temperature) and 0 < self.temperature < np.inf):
+            raise PackingError(f"a temperature of {self.temperature!r}; it must be a number above 0")
+
+    def __call__(self, outputs: Array, targets: Any) -> Array:  # noqa: D102
+        if outputs.ndim != 3 or outputs.shape[1] < 2:
+            raise PackingError(
+                f"the outputs have shape {outputs.shape}; it must be (samples, views, outputs), with two views or more"
+            )
+        samples, views, dim = outputs.shape
+        flat = outputs.reshape(-1, dim)
+        z = flat / jnp.sqrt((flat * flat).sum(axis=1, keepdims=True) + 1e-12)
+        near = z @ z.T / self.temperature
+        itself = np.eye(samples * views, dtype=bool)
+        partner = np.kron(np.eye(samples, dtype=bool), np.ones((views, views), bool)) & ~itself
+        among = jax.nn.logsumexp(jnp.where(itself, -jnp.inf, near), axis=1)
+        return among.mean() - jnp.where(partner, near, 0.0).sum() / (samples * views * (views - 1))

@@ -11,7 +11,8 @@ with z the embeddings less their mean over all, at length 1. (1 - d/s)^p/p is th
 :mod:`packing_jax.networks.losses` at the overlap 1 - d/s. Source: arXiv:2506.13717.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +61,11 @@ def manifolds(embeddings: Array, size: float = 7.0) -> Manifolds:
     return Manifolds(centres, size * jnp.sqrt(spread / min(dim, views) + _SMALLEST))
 
 
+def contact(radii: Array) -> Array:
+    """s, the distance of centres at which spheres touch, for the sum of their radii."""
+    return jnp.minimum(radii + _TOUCHING, _LARGEST)
+
+
 def overlaps(spheres: Manifolds) -> Array:
     """1 - d_ij/s_ij of all pairs, (n, n): above 0 where i and j repel, 0 for i = j and for coincident centres."""
     c, r = spheres
@@ -67,7 +73,7 @@ def overlaps(spheres: Manifolds) -> Array:
     squared = (apart * apart).sum(axis=2)
     counts = squared > _NEAREST**2
     d = jnp.sqrt(jnp.where(counts, squared, 1.0))  # a root whose derivative is finite for i = j too
-    s = jnp.minimum(r[:, None] + r[None, :] + _TOUCHING, _LARGEST)
+    s = contact(r[:, None] + r[None, :])
     return jnp.where(counts, 1 - d / s, 0.0)
 
 
@@ -87,3 +93,30 @@ def clamp_loss(embeddings: Array, size: float = 7.0, exponent: int = 2, radius_w
     energy = Hinge(kappa=0.0, exponent=exponent)
     pairs = energy(overlaps(spheres), -jnp.ones((), embeddings.dtype))  # of the overlap 0 - (-1)(1 - d/s)
     return jnp.log(exponent * pairs.sum() / 2 + radius_weight * spheres.radii.sum() + _FLOOR)
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """The loss of a task whose outputs are the embeddings (n, m, D) of the views of n samples, its total "whole".
+
+    A sample is violated if its manifold overlaps that of another: the activity is the share of these.
+
+    Args:
+        size: r_s; the defaults are those of the source for CIFAR-10.
+        exponent: p, 1 or 2.
+        radius_weight: w_0.
+    """
+
+    size: float = 7.0
+    exponent: int = 2
+    radius_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        Hinge(0.0, self.exponent)  # refuses another exponent
+
+    def __call__(self, outputs: Array, targets: Any) -> Array:  # noqa: D102
+        return clamp_loss(outputs, self.size, self.exponent, self.radius_weight)
+
+    def overlaps(self, outputs: Array, targets: Any) -> Array:
+        """The largest overlap of each manifold with another, (n,): 0 where there is none."""
+        return jnp.maximum(overlaps(manifolds(outputs, self.size)).max(axis=1), 0.0)

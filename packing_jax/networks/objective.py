@@ -9,10 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from packing_jax.errors import PackingError
 from packing_jax.networks.losses import Classifying, Overlapping
 
 #: How the losses of samples add up: a packing's energy is a sum over contacts, a network's loss a mean over samples.
-Total = Literal["mean", "sum"]
+#: ``whole``: the loss is one number of all samples of a step together, such as one of their pairs.
+Total = Literal["mean", "sum", "whole"]
+
+_VIEWS = 0x76696577  # what a step's key is folded with, so that views share no words with minibatches and noise
 
 
 @dataclass(frozen=True)
@@ -24,14 +28,32 @@ class Objective:
     total: Total = "mean"
     project: Callable[[Any], Any] | None = None  #: weights -> weights, applied after each move
     largest_loss: float = np.inf  #: a replica whose batch has a larger loss has diverged
+    views: Callable[[Array, Any], Any] | None = None  #: (key, input of one sample) -> what the model sees of it
+
+    def viewed(self, key: Array, inputs: Any, which: Array) -> Any:
+        """Inputs as the model sees them: of each sample a function of the key and of its number alone.
+
+        Args:
+            key: (2,) uint32 key data of a replica at a step.
+            inputs: of the samples, sample axis first.
+            which: (S,) their numbers among all samples.
+        """
+        if self.views is None:
+            return inputs
+        own = jax.random.fold_in(jax.random.wrap_key_data(key, impl="threefry2x32"), _VIEWS)
+        return jax.vmap(self.views)(jax.vmap(jax.random.fold_in, (None, 0))(own, which), inputs)
 
     def losses(self, weights: Any, inputs: Any, targets: Any) -> Array:
-        """The loss of each sample, (S,)."""
+        """The loss of each sample, (S,); or of all together, ()."""
         return self.loss(self.apply(weights, inputs), targets)
 
     def value(self, weights: Any, inputs: Any, targets: Any, chosen: Array | None = None, share: Any = 1.0) -> Array:
         """The total loss, (); of the ``chosen`` samples (S,) only if given, a mean being divided by their ``share``."""
         losses = self.losses(weights, inputs, targets)
+        if self.total == "whole":
+            if chosen is not None:
+                raise PackingError("a loss of all samples together has no batch fraction: give a batch size")
+            return losses
         if chosen is not None:
             losses = jnp.where(chosen, losses, 0.0)
         if self.total == "sum":

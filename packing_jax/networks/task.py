@@ -7,7 +7,7 @@ Data are one set that all replicas share, never copied, or are drawn for each re
 import contextlib
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import jax
@@ -31,7 +31,7 @@ _WIDEST = 1024
 _START, _DATA = 0, 1  # what a disorder key is folded with
 
 
-@pytree(meta=["start", "apply", "loss", "data_from", "total", "project", "largest_loss", "waits", "precision"])
+@pytree(meta=["start", "apply", "loss", "data_from", "total", "project", "views", "largest_loss", "waits", "precision"])
 @dataclass(frozen=True)
 class Task:
     """Initial weights, model, loss and data.
@@ -44,11 +44,16 @@ class Task:
     Args:
         start: key -> weights, a pytree of floats.
         apply: (weights, inputs (S, ...)) -> outputs (S,) or (S, k).
-        loss: (outputs, targets) -> (S,) losses of the samples, see :mod:`packing_jax.networks.losses`.
+        loss: (outputs, targets) -> (S,) losses of the samples, see :mod:`packing_jax.networks.losses`; or, where the
+            total is "whole", () of all of them together.
         data: the samples that all replicas share, sample axis first.
         data_from: instead of ``data``: key -> the :class:`Data` of one replica.
-        total: "mean" or "sum" over the samples of a step; a packing's energy is a sum.
+        total: "mean" or "sum" over the samples of a step; a packing's energy is a sum. "whole": the loss is one number
+            of all samples of a step, such as an energy of their pairs.
         project: weights -> weights after each move, for example back to a sphere.
+        views: (key, input of one sample) -> what the model sees of it, one array or several, drawn anew at each step;
+            see :mod:`packing_jax.networks.views`. Observables see the training and the test samples in the views of
+            the step to come. A run with views is never absorbed, as other views can be violated.
         largest_loss: a replica whose loss in a step is larger has diverged.
         disorder: key of the quenched disorder, the initial weights and own data of replicas: () for all or (R,); None:
             from each replica's key.
@@ -64,6 +69,7 @@ class Task:
     data_from: Callable[[Array], Data] | None = None
     total: Total = "mean"
     project: Callable[[Any], Any] | None = None
+    views: Callable[[Array, Any], Any] | None = None
     largest_loss: float = np.inf
     disorder: Array | None = None
     waits: tuple[int, ...] = ()
@@ -75,7 +81,7 @@ class Task:
         if self.precision not in get_args(Precision):
             raise PackingError(f"the precision is {self.precision!r}; it must be float32 or float64")
         if self.total not in get_args(Total):
-            raise PackingError(f"the total is {self.total!r}; it must be mean or sum")
+            raise PackingError(f"the total is {self.total!r}; it must be mean, sum or whole")
         if not (is_real(self.largest_loss) and self.largest_loss > 0):
             raise PackingError(f"the largest loss is {self.largest_loss!r}; it must be a number above 0")
         if not all(type(wait) is int and wait >= 0 for wait in self.waits):
@@ -84,7 +90,7 @@ class Task:
     @property
     def objective(self) -> Objective:
         """The functions of the task."""
-        return Objective(self.apply, self.loss, self.total, self.project, self.largest_loss)
+        return Objective(self.apply, self.loss, self.total, self.project, self.largest_loss, self.views)
 
     def types(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which jax has the task's precision."""
@@ -185,6 +191,7 @@ class Task:
         if batch is not None:
             batch.check(samples)
         objective = self.objective
+        data = _seen(objective, data)
         try:
             shape = jax.eval_shape(objective.losses, one.start, data.inputs, data.targets)
         except PackingError:
@@ -192,10 +199,11 @@ class Task:
         except Exception as error:
             outputs = _outputs(objective, one.start, data)
             raise PackingError(f"the model and the loss fail on the data: {outputs}{in_one_line(error)}") from error
-        if getattr(shape, "shape", None) != (samples,) or not jnp.issubdtype(shape.dtype, jnp.floating):
+        expected, what = ((), "for all") if self.total == "whole" else ((samples,), "for each")
+        if getattr(shape, "shape", None) != expected or not jnp.issubdtype(shape.dtype, jnp.floating):
             raise PackingError(
                 f"{_outputs(objective, one.start, data)}the loss has shape {getattr(shape, 'shape', None)} for "
-                f"{samples} samples; it must be one number for each"
+                f"{samples} samples; it must be one number {what}"
             )
         _check_step(one.rule, objective, one.start, data, samples)
         loss: Any = self.loss
@@ -234,6 +242,24 @@ class Task:
 @functools.partial(jax.jit, static_argnums=0)
 def _value(objective: Objective, weights: Any, inputs: Any, targets: Any) -> Array:
     return objective.value(weights, inputs, targets)
+
+
+def _seen(objective: Objective, data: Data) -> Data:
+    """The data in views of some key.
+
+    Raises:
+        PackingError: the views fail on a sample.
+    """
+    if objective.views is None:
+        return data
+    try:
+        key, which = jnp.zeros(2, jnp.uint32), jnp.arange(samples_of(data.inputs))
+        inputs = jax.jit(objective.viewed)(key, data.inputs, which)
+        return replace(data, inputs=inputs, test_inputs=None, test_targets=None)
+    except PackingError:
+        raise
+    except Exception as error:
+        raise PackingError(f"the views fail on a sample of the data: {in_one_line(error)}") from error
 
 
 def _as_float(leaf: Any) -> Array:

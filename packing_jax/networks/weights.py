@@ -6,7 +6,7 @@ identity (:mod:`packing_jax.drive.batch`).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +19,7 @@ from packing_jax.drive.kind import AXES, Clock, Kind, Pace, Replicas, Settle
 from packing_jax.networks.data import Data
 from packing_jax.networks.learner import Learner
 from packing_jax.networks.minibatch import Minibatch
-from packing_jax.networks.objective import Objective, size_of
+from packing_jax.networks.objective import Objective, samples_of, size_of
 from packing_jax.networks.rules.base import Moved
 
 
@@ -120,9 +120,11 @@ class Weights:
         def one(replica: Replicas, weights: Any, state: Any, key: Array, step: Array, order: Array | None) -> Moved:
             data = data_of(replica)
             inputs, targets = data.inputs, data.targets
+            some = jnp.arange(self.samples)
             if self.batch is not None:
                 some = self.batch.indices(key, step, order, self.samples)
                 inputs, targets = jax.tree.map(lambda leaf: leaf[some], (inputs, targets))
+            inputs = self.objective.viewed(key, inputs, some)
             moved: Moved = replica.rule.step(key, self.objective, (inputs, targets), self.samples, weights, state)
             if self.objective.project is not None:
                 moved = moved._replace(weights=self.objective.project(moved.weights))
@@ -136,7 +138,7 @@ class Weights:
         """Which replicas violate none of all samples, (B,).
 
         A violated sample in a minibatch is enough to know; all samples are checked only if some replica's minibatch has
-        none.
+        none. With views there is no absorbing state: those of a later step can be violated.
         """
 
         def satisfied(replica: Replicas, weights: Any) -> Array:
@@ -145,7 +147,7 @@ class Weights:
             return jnp.zeros((), bool) if overlaps is None else ~jnp.any(overlaps > 0)
 
         quiet = moved.quiet
-        if quiet is None:
+        if quiet is None or self.objective.views is not None:
             return jnp.zeros(len(replicas.key), bool)
         if self.batch is None:
             return quiet
@@ -155,7 +157,7 @@ class Weights:
         )
 
     def seen(self, replica: Replicas, place: Place, work: Any) -> Learner:
-        """The weights, the earlier weights that they are compared with, and the data."""
+        """The weights, the earlier weights that they are compared with, and the data, in the views of the next step."""
         return Learner(
             self.objective,
             place.weights,
@@ -164,8 +166,19 @@ class Weights:
             place.marked,
             self.waits,
             place.step,
-            data_of(replica),
+            self._viewed(replica, place.step),
         )
+
+    def _viewed(self, replica: Replicas, step: Array) -> Data:
+        data = data_of(replica)
+        if self.objective.views is None:
+            return data
+        key = jax.random.key_data(step_keys(replica.key[None], step[None])[0])
+        train = self.objective.viewed(key, data.inputs, jnp.arange(self.samples))
+        if data.test_inputs is None:
+            return replace(data, inputs=train)
+        tests = self.samples + jnp.arange(samples_of(data.test_inputs))
+        return replace(data, inputs=train, test_inputs=self.objective.viewed(key, data.test_inputs, tests))
 
     def close(self, place: Place, work: Any) -> Place:
         """The weights, unchanged."""

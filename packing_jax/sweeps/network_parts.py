@@ -89,7 +89,7 @@ class Tasks:
                     f"the task {name_of(self.ready.make)} makes an object of type {type(task).__name__}; it must "
                     "make a packing_jax.networks.task.Task"
                 )
-            same = {name: interned(getattr(task, name)) for name in ("apply", "loss", "project")}
+            same = {name: interned(getattr(task, name)) for name in ("apply", "loss", "project", "views")}
             self._made[key] = replace(task, **same, **self._more)
         return self._made[key]
 

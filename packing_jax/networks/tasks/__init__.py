@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from packing_jax.networks.tasks import parity, perceptron, random_labels, regression, teacher_student
+from packing_jax.networks.tasks import manifolds, parity, perceptron, random_labels, regression, teacher_student
 from packing_jax.networks.tasks.ready import Ready
 
 #: What `packing-jax train NAME` and ``Training(task="NAME")`` run.
@@ -12,6 +12,7 @@ TASKS: Mapping[str, Ready] = {
     "parity": parity.READY,
     "teacher-student": teacher_student.READY,
     "regression": regression.READY,
+    "manifolds": manifolds.READY,
 }
 
 __all__ = ["TASKS", "Ready"]
