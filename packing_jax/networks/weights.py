@@ -138,7 +138,8 @@ class Weights:
         """Which replicas violate none of all samples, (B,).
 
         A violated sample in a minibatch is enough to know; all samples are checked only if some replica's minibatch has
-        none. With views there is no absorbing state: those of a later step can be violated.
+        none. A loss of all samples together can be violated in a minibatch alone: neither must be. With views there is
+        no absorbing state: those of a later step can be violated.
         """
 
         def satisfied(replica: Replicas, weights: Any) -> Array:

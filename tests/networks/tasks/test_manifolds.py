@@ -44,12 +44,12 @@ def overlapping(raw, size=7.0, touching=1.0):
 @pytest.fixture(scope="module")
 def once():
     record = {"loss": learning.loss, "activity": learning.activity, "z": embedded}
-    task = manifolds(samples=10, outputs=4, width=16)
-    return simulate(task, sgd(optax.sgd(0.05), 6), 100, KEYS, record=record, times=TIMES)
+    task = manifolds(samples=8, outputs=4, width=16, noise=0.05)
+    return simulate(task, sgd(optax.sgd(0.02)), 100, jax.random.split(KEYS[0], 6), record=record, times=TIMES)
 
 
 def test_activity_is_a_count_and_absorption_its_end(once):
-    """In minibatches of 6 of 10, absorbed at the first step at which none of the ten overlaps."""
+    """Absorbed at the first step at which none of the eight overlaps."""
     count = np.array([[overlapping(z) for z in one] for one in once["z"]])
     np.testing.assert_allclose(once["activity"], count, atol=1e-6)
     assert 0 < count.mean() < 1
