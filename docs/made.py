@@ -132,6 +132,8 @@ def _gallery(pictures: Path) -> Iterator[tuple[str, str]]:
         image = ""
         if (pictures / f"{name}.png").exists():
             text += f"![{figure.claim}]({name}.png)\n\n{_rows(pictures / f'{name}.json')}"
+            if (pictures / f"{name}.gif").exists():
+                text += f"![{figure.claim}]({name}.gif)\n\n"
             image = f"[![{name}]({name}.png)]({name}.md)\n\n"
         else:
             text += "There is no picture of it here; the command draws it.\n"

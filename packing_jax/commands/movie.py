@@ -16,6 +16,7 @@ import tyro
 from tqdm import tqdm
 
 from packing_jax.errors import PackingError, printable
+from packing_jax.figures.film import LAST_SECONDS, write_gif
 from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.frames import Frames, opened
 from packing_jax.sweeps.manifest import Entry
@@ -25,7 +26,6 @@ from packing_jax.sweeps.trajectory import frames_of, hoomd_schema, trajectory_na
 _PASSIVE, _ACTIVE, _EDGE = "#dfe3e8", "#d1495bb0", "#4a5058"  # red is half transparent: both discs of an overlap show
 _DPI = 120
 _INCHES = (5.0, 6.3)  # an even number of pixels, which MP4 needs
-_LAST_SECONDS = 1.5  # for which the last frame is shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,18 +224,12 @@ def discs(frame: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _write_gif(out: BinaryIO, canvas: FramePicture, frames: Collection[Any], fps: int) -> None:
-    from PIL import Image
-
-    def pictures() -> Iterator[Any]:  # one at a time; matplotlib's own writer keeps them all
+    def drawn() -> Iterator[Any]:
         for frame in frames:
             canvas.show(frame)
-            canvas.agg.draw()
-            picture = Image.fromarray(np.asarray(canvas.agg.buffer_rgba())).convert("RGB")
-            yield picture.quantize(64, dither=Image.Dither.NONE)
+            yield canvas.agg
 
-    every = pictures()
-    shown = [round(1000 / fps)] * (len(frames) - 1) + [round(1000 * _LAST_SECONDS)]
-    next(every).save(out, "GIF", save_all=True, append_images=every, duration=shown, loop=0)
+    write_gif(out, drawn(), len(frames), fps)
 
 
 def _write_mp4(out: BinaryIO, canvas: FramePicture, frames: Collection[Any], fps: int) -> None:
@@ -248,7 +242,7 @@ def _write_mp4(out: BinaryIO, canvas: FramePicture, frames: Collection[Any], fps
             for frame in frames:
                 canvas.show(frame)
                 writer.grab_frame()
-            for _ in range(round(fps * _LAST_SECONDS)):
+            for _ in range(round(fps * LAST_SECONDS)):
                 writer.grab_frame()
         with movie.open("rb") as file:
             shutil.copyfileobj(file, out)

@@ -132,6 +132,7 @@ def shown(result: dict[str, Any], out: Path) -> str:
             *(["", "agrees -: the size smoke is too small to tell"] if result["size"] == "smoke" else []),
             "",
             f"figure: {out / 'figure.png'}",
+            *([f"movie:  {out / 'movie.gif'}"] if (out / "movie.gif").exists() else []),
             f"result: {out / 'result.json'}, after {result['seconds']:.0f} s",
         ]
     )

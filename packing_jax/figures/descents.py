@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import jax
@@ -33,6 +33,10 @@ class Descents(Spec):
     begin: Any = None
     facts: Mapping[str, Any] = field(default_factory=dict)  #: what else tells this sweep from others
     run_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if own := {*self.facts, *self.over} & {one.name for one in fields(self)}:
+            raise PackingError(f"{', '.join(sorted(own))}: a fact or an axis needs a name that is no field of a sweep")
 
     @property
     def floats(self) -> str:  # type: ignore[override]

@@ -6,7 +6,7 @@ another number of the same run (consistency).
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -146,6 +146,8 @@ class Figure:
     resolution: Mapping[str, float]
     measure: Callable[[Run], Measured]
     draw: Callable[["matplotlib.figure.Figure", Any], None]  #: onto an empty figure, from the curves
+    #: frames of movie.gif one after the other, onto one figure: yields after each how many are left
+    film: Callable[["matplotlib.figure.Figure", Any], Iterator[int]] | None = None
 
     def measured(self, run: Run) -> Measured:
         """The figure's rows and curves."""

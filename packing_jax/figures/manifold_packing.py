@@ -9,6 +9,7 @@ Ten points of a sphere in D < 5 dimensions cannot all be sqrt 2 or more apart, b
 radii ask for 1.5, so that caps of these never rest.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -159,7 +160,7 @@ def _moved(run: Run, dimension: int, begin: float, end: float, *, with_caps: boo
             steps=steps,
             replicas=1,
             run_seed=run.seed,
-            facts={"dimension": dimension, "rule": name},
+            facts={"dimension": dimension, "moved_by": name},
         )
         places = run.sweep(spec, f"caps-{dimension}-{name}", (begin + end) / 2, end)["places"].values
         moved |= {(name, which): np.asarray(places[:, int(which), 0], float) for which in (_FIRST, _LAST)}
@@ -278,6 +279,22 @@ def _draw(figure: "matplotlib.figure.Figure", curves: dict[int, Motion]) -> None
         legend(one)
 
 
+def _film(figure: "matplotlib.figure.Figure", curves: dict[int, Motion]) -> Iterator[int]:
+    """The network on the smallest sphere that is the last to come to rest, until it does."""
+    shown = curves[min(curves)]
+    quiet = shown.activity == 0
+    ends = np.where(quiet.any(axis=1), quiet.argmax(axis=1), 0)
+    which = int(ends.argmax())
+    end = int(ends[which]) or len(shown.at) - 1
+    figure.set_size_inches(4.0, 4.2)
+    axes = figure.add_subplot()
+    for k in range(end + 1):
+        axes.clear()
+        name = f"step {shown.at[k]}, {shown.activity[which, k]:.0%} overlap another"
+        _globe(axes, shown.centres[which, k], shown.radii[which, k], name)
+        yield end - k
+
+
 FIGURE = Figure(
     name="manifold-packing",
     source="arXiv:2506.13717, the dynamics of one image per digit in the embedding space",
@@ -297,4 +314,5 @@ FIGURE = Figure(
     },
     measure=_measure,
     draw=_draw,
+    film=_film,
 )

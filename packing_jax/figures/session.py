@@ -6,19 +6,22 @@ beside it, then figure.png and, last, result.json.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
 from packing_jax.errors import PackingError
 from packing_jax.figures.catalogue import find
 from packing_jax.figures.figure import Run, Size
+from packing_jax.figures.film import write_gif
 from packing_jax.figures.result import read_result, result_of, write_result
 from packing_jax.sweeps.folder import Folder
 from packing_jax.sweeps.progress import Stop
 from packing_jax.sweeps.store import cannot_write
 
-_DPI = 160
+_DPI, _FILM_DPI = 160, 100
+_FPS = 6
 
 
 def reproduce(
@@ -63,6 +66,8 @@ def reproduce(
             session["seconds"] += time.monotonic() - began
             _note(directory, session)
         _draw(figure.draw, found.curves, directory)
+        if figure.film is not None:
+            _film(figure.film, found.curves, directory)
         result = result_of(figure, found.rows, run.size, session["seconds"])
         write_result(directory, result)
     except OSError as error:
@@ -123,3 +128,14 @@ def _draw(draw: Callable[..., None], curves: Any, directory: Path) -> None:
     draw(canvas, curves)
     with Folder(directory).replacing("figure.png") as file:
         canvas.savefig(file, format="png")
+
+
+def _film(frames: Callable[..., Iterator[int]], curves: Any, directory: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = FigureCanvasAgg(Canvas(dpi=_FILM_DPI, layout="constrained"))
+    left = frames(canvas.figure, curves)
+    count = 1 + next(left)
+    with Folder(directory).replacing("movie.gif") as file:
+        write_gif(file, (canvas for _ in chain([0], left)), count, _FPS)

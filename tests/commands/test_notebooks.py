@@ -10,7 +10,10 @@ import nbformat
 import pytest
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-SHORT = ("01_phase_diagram", "02_bro_is_sgd", "03_universality", "04_hyperuniformity", "10_eigenvalue_dynamics")
+SHORT = (
+    *("01_phase_diagram", "02_bro_is_sgd", "03_universality", "04_hyperuniformity"),
+    *("08_absorbing_networks", "09_limiting_dynamics", "10_eigenvalue_dynamics"),
+)
 LONG = ("05_gradients", "06_design_a_packing", "07_flat_minima", "12_manifold_packing")  # slow: by hand
 NAMES = tuple(sorted(SHORT + LONG))
 MOST_BYTES = 400_000

@@ -9,13 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import one_sentence
+from PIL import Image, ImageSequence
 
 from packing_jax.commands.main import main
 from packing_jax.errors import PackingError
 from packing_jax.figures import catalogue, every
+from packing_jax.figures.descents import Descents
 from packing_jax.figures.figure import Figure, Interrupted, Measured, Row, Run, verdict
+from packing_jax.figures.modes import modes_task
 from packing_jax.figures.result import checked, read_result, result_of, table, with_error, write_result
 from packing_jax.figures.session import reproduce
+from packing_jax.networks.rules import heavy_ball, sgd
+from packing_jax.observables import learning
 from packing_jax.sweeps.progress import Stop
 
 
@@ -149,6 +154,21 @@ class TestSession:
         assert reproduce("ruler", tmp_path / "here", resume=True) == first
         assert len(ruler) == 1
 
+    def test_a_movie_has_its_frames(self, monkeypatch, tmp_path):
+        def film(canvas, _):
+            axes = canvas.add_subplot()
+            for left in (2, 1, 0):
+                axes.clear()
+                axes.axvspan(left, left + 1, color="k")
+                yield left
+
+        monkeypatch.setattr(catalogue, "FIGURES", {"ruler": figure(film=film)})
+        reproduce("ruler", tmp_path)
+        with Image.open(tmp_path / "movie.gif") as movie:
+            shown = [np.asarray(one.convert("L")) for one in ImageSequence.Iterator(movie)]
+        assert len(shown) == 3
+        assert not np.array_equal(shown[0], shown[2])
+
     def test_goes_on_after_a_signal(self, ruler, tmp_path):
         stop = Stop()
         stop.signal = signal.SIGTERM
@@ -278,6 +298,21 @@ def test_all_figures_end_on_a_signal(stand_in, tmp_path):
     assert codes["slow"] == -signal.SIGTERM
     assert time.monotonic() - began < 30
     assert max(shares) <= 1
+
+
+def test_a_sweep_whose_facts_hide_its_fields_is_refused():
+    """What a store says of a fact called rule would be read as the sweep's rule when it is gone on with."""
+    with pytest.raises(PackingError, match="rule: a fact"):
+        Descents(
+            task=modes_task([1.0], 1),
+            rule=lambda size: sgd(heavy_ball(size)),
+            over={"size": (1.0,)},
+            observables={"loss": learning.loss},
+            at=[0, 1],
+            steps=1,
+            replicas=1,
+            facts={"rule": "SGD"},
+        )
 
 
 # --- real ones ------------------------------------------------------------------------------------------------
